@@ -1,0 +1,301 @@
+"""Files <-> Volume: reading that notices damage, writing that cannot lose a file."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+from numpy.typing import NDArray
+
+from napari_unet import header as headers
+from napari_unet import pictures
+from napari_unet.errors import UNetError
+from napari_unet.files import check_memory, write_atomically
+from napari_unet.volume import Volume, grid_distance_mm
+
+SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img", ".mgh", ".mgz")
+GZIP = b"\x1f\x8b"
+GZIP_RATIO = 1032  # deflate cannot shrink by more
+LABEL_INTENT = 1002
+MAX_LABEL = 65535
+
+
+def suffix(path: str | Path) -> str:
+    """The file's ending as one of the known ones ("" where it is none): `.nii.gz` is one ending."""
+    name = Path(path).name.lower()
+    return next((s for s in (".nii.gz", *SUFFIXES, *pictures.SUFFIXES) if name.endswith(s)), "")
+
+
+def stem(path: str | Path) -> str:
+    """The file's name without its known ending."""
+    name = Path(path).name
+    return name[: len(name) - len(suffix(path))]
+
+
+def read(path: str | Path) -> Volume:
+    """Read one image file, NIfTI, Analyze, MGH or a picture, to its last byte.
+
+    Values are as the file means them (scaled), in its own axis order; compressed files are read through to their
+    checksum. Raises UNetError for anything damaged, truncated, oversized or unreadable.
+    """
+    path = Path(path)
+    _check_content(path)
+    kind = suffix(path)
+    if kind in pictures.SUFFIXES:
+        return pictures.read(path)
+    if kind in (".nii", ".nii.gz"):
+        return _read_nifti(path, path)
+    if kind in (".hdr", ".img"):
+        return _read_pair(path)
+    if kind in (".mgh", ".mgz"):
+        return _read_foreign(path)
+    raise UNetError(path, "its ending is not one of " + " ".join((*SUFFIXES, *pictures.SUFFIXES)), "Convert it to NIfTI")
+
+
+def read_labels(path: str | Path) -> Volume:
+    """Read a mask: whole numbers 0 to 65535, as uint8 or uint16. A picture with only 0 and 255 means classes 0 and 1.
+
+    Raises UNetError for fractions, negative values, NaN, or more than one channel.
+    """
+    volume = read(path)
+    if volume.channels > 1:
+        raise UNetError(path, f"a mask with {volume.channels} channels", "Give one value per voxel")
+    data = volume.data[..., 0] if volume.data.ndim == 4 else volume.data
+    return Volume(_whole_numbers(data, str(path), suffix(path) in pictures.SUFFIXES), volume.affine, volume.header,
+                  volume.source, volume.notes, volume.shape_on_disk)  # fmt: skip
+
+
+def _whole_numbers(data: NDArray[Any], where: str, picture: bool) -> NDArray[Any]:
+    if data.dtype.kind == "f":
+        if not np.isfinite(data).all():
+            raise UNetError(where, "a mask with NaN or infinite values", "Save the mask with whole numbers")
+        if (data != np.rint(data)).any():
+            odd = float(data[data != np.rint(data)].flat[0])
+            raise UNetError(where, f"a mask with the value {odd:g}", "Save the mask with whole numbers, one per class")
+    low, high = int(data.min()), int(data.max())
+    if low < 0 or high > MAX_LABEL:
+        raise UNetError(where, f"a mask with the value {low if low < 0 else high}", f"Use 0 to {MAX_LABEL}")
+    if picture and high == 255 and np.isin(data, (0, 255)).all():
+        return (data > 0).astype(np.uint8)
+    return data.astype(np.uint8 if high < 256 else np.uint16, copy=False)
+
+
+def _check_content(path: Path) -> None:
+    """Say in words what a file is that cannot be an image."""
+    try:
+        if path.is_dir():
+            raise UNetError(path, "it is a folder", "Give a file")
+        with open(path, "rb") as file:
+            start = file.read(64)
+    except OSError as error:
+        raise UNetError(path, f"cannot be read ({error.strerror})", "Check the path and its permissions") from error
+    if not start:
+        raise UNetError(path, "the file is empty", "Fetch or export it again")
+    if start.startswith(b"version https://git-lfs"):
+        raise UNetError(path, "it is a Git LFS pointer, not the image itself", "Run git lfs pull")
+    if start.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise UNetError(path, "it is a web page, not an image", "Download the file itself")
+    if suffix(path) == ".nii.gz" and not start.startswith(GZIP):
+        raise UNetError(path, "its name says gzip, its content does not", "Rename it to .nii, or fetch it again")
+    if suffix(path) == ".nii" and start.startswith(GZIP):
+        raise UNetError(path, "its content is gzip, its name does not say so", "Rename it to .nii.gz")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A file's bytes, inflated where it is gzip; damage met on the way is a UNetError."""
+    try:
+        with open(path, "rb") as plain:
+            packed = plain.read(2) == GZIP
+            plain.seek(0)
+            yield gzip.GzipFile(fileobj=plain) if packed else plain  # type: ignore[misc]
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UNetError(path, f"the compressed data is damaged ({error})", "Fetch or export the file again") from error
+    except OSError as error:
+        raise UNetError(path, f"cannot be read ({error.strerror or error})", "Check the file and its disk") from error
+
+
+def _read_nifti(header_path: Path, data_path: Path) -> Volume:
+    with _opened(header_path) as file:
+        parsed = headers.parse(file.read(headers.SIZE), str(header_path))
+    if parsed.single_file != (header_path == data_path):
+        kind = "a header and its voxels in one file" if parsed.single_file else "a header alone"
+        raise UNetError(header_path, f"the field magic says {kind}", "Rename it to .nii, or to .hdr with its .img")
+    _check_size(parsed, data_path)
+    return _volume(parsed, _voxels(parsed, data_path), str(header_path))
+
+
+def _check_size(parsed: headers.Header, path: Path) -> None:
+    """Refuse a claim that the file cannot hold, or memory cannot, before allocating anything."""
+    with open(path, "rb") as file:
+        packed = file.read(2) == GZIP
+    size, claimed = path.stat().st_size, parsed.offset + parsed.nbytes
+    if claimed > (size * GZIP_RATIO if packed else size):
+        raise UNetError(path, f"its header claims {parsed.nbytes:,} bytes of voxels (dim {parsed.shape}), "
+                        f"the file has {size:,} bytes{' compressed' if packed else ''}", "Fetch or export the file again")  # fmt: skip
+    check_memory(2 * parsed.nbytes, path)
+
+
+def _voxels(parsed: headers.Header, path: Path) -> NDArray[Any]:
+    """The stored values as a flat array; the stream is read to its end, so that gzip's checksum is reached."""
+    values = np.empty(parsed.nbytes // parsed.dtype.itemsize, parsed.dtype)
+    view, filled = memoryview(values).cast("B"), 0
+    with _opened(path) as file:
+        file.read(parsed.offset)
+        while filled < len(view):
+            count = file.readinto(view[filled : filled + (1 << 24)])  # type: ignore[attr-defined]
+            if not count:
+                raise UNetError(path, f"it ends after {filled:,} of {len(view):,} bytes of voxels", "Fetch it again")
+            filled += count
+        if file.read(1):
+            raise UNetError(path, f"it goes on after the {len(view):,} bytes of voxels that dim {parsed.shape} asks for",
+                            "Correct the header's dim, or export the file again")  # fmt: skip
+    return values
+
+
+def _volume(parsed: headers.Header, values: NDArray[Any], where: str) -> Volume:
+    shape = parsed.shape if len(parsed.shape) > 2 else (*parsed.shape, 1)
+    last = list(shape[3:])
+    while last and last[-1] == 1:
+        last.pop()
+    last = [n for n in last if n > 1] if len(last) > 1 else last
+    if len(last) > 1 or (last and parsed.colours):
+        raise UNetError(where, f"its shape is {parsed.shape}", "Split it: three axes, and at most one of channels or time")
+    if parsed.colours:
+        data = values.reshape(parsed.colours, *shape[:3], order="F").transpose(1, 2, 3, 0)
+    else:
+        data = values.reshape((*shape[:3], *last), order="F")
+    return Volume(_scaled(data, parsed), parsed.affine, parsed.raw, where, parsed.notes, parsed.shape)
+
+
+def _scaled(data: NDArray[Any], parsed: headers.Header) -> NDArray[Any]:
+    """Values as the file means them: native byte order, whole numbers where nothing but whole numbers can come out."""
+    data = data.astype(data.dtype.newbyteorder("="), copy=False)
+    if parsed.slope is None or parsed.colours:
+        return data
+    slope, intercept = parsed.slope, parsed.intercept
+    if data.dtype.kind in "iu" and data.dtype.itemsize <= 2 and slope == int(slope) and intercept == int(intercept):
+        if abs(slope) * 65536 + abs(intercept) < 2**31:
+            return data.astype(np.int32) * np.int32(slope) + np.int32(intercept)
+    with np.errstate(over="ignore"):  # what overflows is infinite, and refused as such
+        return (data.astype(np.float64) * slope + intercept).astype(np.float32)
+
+
+def _read_pair(path: Path) -> Volume:
+    """A header and an image file, NIfTI or Analyze."""
+    header_path, data_path = path.with_suffix(".hdr"), path.with_suffix(".img")
+    for part in (header_path, data_path):
+        if not part.exists():
+            raise UNetError(path, f"its other half {part.name} is missing", "Put both files into one folder")
+    with open(header_path, "rb") as file:
+        block = file.read(headers.SIZE)
+    if block[344:347] == b"ni1":
+        return _read_nifti(header_path, data_path)
+    volume = _read_foreign(header_path)
+    return Volume(volume.data, volume.affine, None, volume.source, ("Analyze files do not store an orientation",))
+
+
+def _read_foreign(path: Path) -> Volume:
+    """Formats whose parsing is nibabel's alone."""
+    import nibabel
+
+    with _opened(path) as file:
+        while file.read(1 << 24):  # a compressed file is read to its checksum first
+            pass
+    try:
+        image = nibabel.load(path)
+        check_memory(2 * math.prod(image.shape) * 8, path)
+        data = np.asanyarray(image.dataobj)  # type: ignore[attr-defined]
+        affine = np.asarray(image.affine, float)  # type: ignore[attr-defined]
+    except UNetError:
+        raise
+    except Exception as error:  # noqa: BLE001 - nibabel raises whatever damaged bytes lead it to
+        raise UNetError(path, f"cannot be read as an image ({str(error)[:200]})", "Convert it to NIfTI") from error
+    data = data.astype(data.dtype.newbyteorder("="), copy=False)
+    data = data.reshape(data.shape + (1,) * (3 - data.ndim))
+    while data.ndim > 3 and data.shape[-1] == 1:
+        data = data[..., 0]
+    return Volume(data, affine, None, str(path))
+
+
+def write(path: str | Path, volume: Volume, *, labels: bool = True) -> None:
+    """Write a volume as NIfTI (`.nii`, `.nii.gz`), or a mask as a picture, atomically.
+
+    The image's header gives shape, affine, codes, units and description; its extensions are dropped, since they can
+    carry patient data. Masks are stored as uint8, or uint16 from 256 classes on; other images as float32 or their own
+    integer type. Raises UNetError for masks that are not whole numbers and where the file cannot be written.
+    """
+    kind = suffix(path)
+    if kind not in (".nii", ".nii.gz", *pictures.SUFFIXES):
+        raise UNetError(path, f"the ending {Path(path).suffix!r}", "Use .nii or .nii.gz, or .png or .tif for 2-D masks")
+    data = _whole_numbers(volume.data, volume.source, False) if labels else volume.data
+    if data.dtype in (np.float64, np.float16, np.bool_):
+        data = data.astype(np.uint8 if data.dtype == np.bool_ else np.float32)
+    if kind in pictures.SUFFIXES:
+        return pictures.write(path, data, volume.source)
+    raw = _header_for(volume, data, labels)
+
+    def fill(file: BinaryIO) -> None:
+        with gzip.GzipFile("", "wb", 1, file, mtime=0) if kind == ".nii.gz" else _kept_open(file) as out:
+            out.write(raw.binaryblock + bytes(4))
+            for plane in np.moveaxis(data, -1, 0):  # slice by slice, so that no second copy is needed
+                out.write(plane.astype(plane.dtype.newbyteorder("<"), copy=False).tobytes(order="F"))
+
+    write_atomically(path, fill)
+
+
+@contextmanager
+def _kept_open(file: BinaryIO) -> Iterator[BinaryIO]:
+    yield file
+
+
+def _header_for(volume: Volume, data: NDArray[Any], labels: bool) -> Nifti1Header:
+    shape = _shape_to_write(volume, data)
+    large = max(shape) > 32767 or isinstance(volume.header, Nifti2Header)
+    kind = Nifti2Header if large else Nifti1Header
+    if volume.header is None:
+        raw = kind()
+    else:
+        raw = kind.from_header(volume.header, check=False) if large else kind(volume.header.binaryblock, "<", check=False)
+    raw.set_data_shape(shape)
+    raw.set_data_dtype(data.dtype)
+    if volume.header is None or grid_distance_mm(headers.parse(volume.header.binaryblock + bytes(192), volume.source).affine,
+                                                 volume.affine, volume.shape) > 1e-3:  # fmt: skip
+        raw.set_sform(volume.affine, 1)
+        raw.set_qform(volume.affine, 1, strip_shears=True)
+        raw.set_xyzt_units("mm")
+    raw["magic"] = b"n+2" if large else b"n+1"
+    if large:
+        raw["eol_check"] = (13, 10, 26, 10)
+    raw["vox_offset"] = len(raw.binaryblock) + 4
+    raw["scl_slope"], raw["scl_inter"] = 1, 0
+    raw["cal_min"] = raw["cal_max"] = 0
+    raw["intent_code"], raw["intent_name"] = (LABEL_INTENT if labels else 0), b""
+    raw["intent_p1"] = raw["intent_p2"] = raw["intent_p3"] = 0
+    return raw
+
+
+def _shape_to_write(volume: Volume, data: NDArray[Any]) -> tuple[int, ...]:
+    """The image's own shape: a 2-D file stays 2-D, a mask of a 4-D file is 3-D."""
+    flat = len(volume.shape_on_disk) == 2 and data.ndim == 3
+    return data.shape[:2] if flat else data.shape
+
+
+def peek(path: str | Path) -> headers.Header:
+    """The checked header of a NIfTI file, without its voxels."""
+    path = Path(path)
+    _check_content(path)
+    try:
+        with _opened(path) as file:
+            return headers.parse(file.read(headers.SIZE), str(path))
+    except struct.error as error:
+        raise UNetError(path, f"its header cannot be read ({error})", "Fetch or export the file again") from error

@@ -1,0 +1,224 @@
+"""What a model is and how it is trained: frozen dataclasses without torch, from which files, flags and forms derive."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from napari_unet.errors import UNetError
+from napari_unet.schema import STRICT
+
+Size = Annotated[int, Field(ge=1, le=4096)]
+Steps = tuple[Annotated[int, Field(ge=1, le=16)], ...]
+Name = Annotated[str, Field(max_length=200)]
+
+COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#fabed4", "#469990")
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """The shape of a U-Net (Ronneberger et al. 2015; 3-D: Cicek et al. 2016), level by level from the finest.
+
+    `strides[i]` leads from level i-1 into level i and is all ones for the first; axes are (z, y, x), or (y, x) in 2-D.
+    """
+
+    __pydantic_config__ = STRICT
+
+    dims: Literal[2, 3]
+    channels: Annotated[int, Field(ge=1, le=64)]
+    classes: Annotated[int, Field(ge=2, le=4096)]
+    features: tuple[Size, ...]
+    kernels: tuple[Steps, ...]
+    strides: tuple[Steps, ...]
+    encoder_convs: Steps
+    decoder_convs: Steps
+    down: Literal["conv", "maxpool"] = "conv"
+    up: Literal["transposed", "interpolate"] = "transposed"
+    norm: Literal["instance", "group", "batch", "none"] = "instance"
+    activation: Literal["leaky_relu", "relu"] = "leaky_relu"
+    bias: bool = True
+    deep_supervision: bool = True
+
+    def __post_init__(self) -> None:
+        levels = len(self.features)
+        lengths = {"kernels": levels, "strides": levels, "encoder_convs": levels, "decoder_convs": levels - 1}
+        for name, expected in lengths.items():
+            if len(getattr(self, name)) != expected or not 1 <= levels <= 8:
+                raise UNetError("network", f"{name} has {len(getattr(self, name))} entries for {levels} levels",
+                                f"Give {expected}, for at most 8 levels")
+        for axes in (*self.kernels, *self.strides):
+            if len(axes) != self.dims:
+                raise UNetError("network", f"{axes} has {len(axes)} axes", f"Give {self.dims} for a {self.dims}-D network")
+        if any(size % 2 == 0 for kernel in self.kernels for size in kernel):
+            raise UNetError("network", f"kernels is {self.kernels}", "Use odd sizes, so that shapes are kept")
+
+    @property
+    def total_stride(self) -> tuple[int, ...]:
+        """Voxels of the finest level per voxel of the bottleneck, per axis; windows are multiples of it."""
+        total = [1] * self.dims
+        for stride in self.strides:
+            total = [a * b for a, b in zip(total, stride, strict=True)]
+        return tuple(total)
+
+    @classmethod
+    def classic(cls, channels: int = 3, classes: int = 2) -> NetworkSpec:
+        """The teaching example: 128x128x3 -> three max-poolings -> 16x16x256 at the bottleneck -> 128x128."""
+        return cls(
+            dims=2, channels=channels, classes=classes, features=(32, 64, 128, 256), kernels=((3, 3),) * 4,
+            strides=((1, 1),) + ((2, 2),) * 3, encoder_convs=(2,) * 4, decoder_convs=(2,) * 3, down="maxpool",
+            norm="none", activation="relu", deep_supervision=False,
+        )  # fmt: skip
+
+    def walk(self, shape: tuple[int, ...]) -> list[tuple[str, tuple[int, ...], int]]:
+        """Every level that a picture of `shape` visits, as (what happens, spatial shape, features).
+
+        Raises UNetError where `shape` is not a multiple of the total stride.
+        """
+        if len(shape) != self.dims or any(n % s for n, s in zip(shape, self.total_stride, strict=True)):
+            raise UNetError("network", f"an input of {shape}", f"Use multiples of {self.total_stride}")
+        rows = [("input", shape, self.channels)]
+        for level, (features, stride) in enumerate(zip(self.features, self.strides, strict=True)):
+            shape = tuple(n // s for n, s in zip(shape, stride, strict=True))
+            last = level == len(self.features) - 1
+            rows.append(("bottleneck" if last else f"encoder {level + 1}", shape, features))
+        for level in reversed(range(len(self.features) - 1)):
+            shape = tuple(n * s for n, s in zip(shape, self.strides[level + 1], strict=True))
+            rows.append((f"decoder {level + 1}, joined by the skip from encoder {level + 1}", shape, self.features[level]))
+        return [*rows, ("logits", shape, self.classes)]
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One input channel and how its intensities are normalised: x -> (clip(x, low, high) - mean) / std.
+
+    zscore takes mean and std from each image; clip takes all four numbers from here (CT); scale divides by `high`
+    (pictures).
+    """
+
+    __pydantic_config__ = STRICT
+
+    name: Name
+    scheme: Literal["zscore", "clip", "scale"] = "zscore"
+    low: float = 0.0
+    high: float = 1.0
+    mean: float = 0.0
+    std: Annotated[float, Field(gt=0)] = 1.0
+
+
+@dataclass(frozen=True)
+class Label:
+    """One foreground class: its value in masks, its name, its colour (#rrggbb)."""
+
+    __pydantic_config__ = STRICT
+
+    value: Annotated[int, Field(ge=1, le=65535)]
+    name: Name
+    colour: Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """All that is needed to rebuild the network and to feed it; it lives inside the weights file.
+
+    The network sees axes (z, y, x) that run towards `orientation` (three letters as in "SAR"), `spacing` in mm along
+    them (0 keeps an image's own). In 2-D every z is one slice: patch[0] is 1 and spacing[0] is 0.
+    """
+
+    __pydantic_config__ = STRICT
+
+    name: Name
+    network: NetworkSpec
+    channels: tuple[Channel, ...]
+    labels: tuple[Label, ...]
+    orientation: Annotated[str, Field(pattern=r"^[RLAPSI]{3}$")]
+    spacing: tuple[Annotated[float, Field(ge=0, le=1000)], ...]
+    patch: tuple[Size, ...]
+    mirror_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...] = ()
+    mirror_tta: bool = False
+    keep_largest: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()
+    overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.5
+    pictures: bool = False
+
+    def __post_init__(self) -> None:
+        checks = {
+            "spacing": len(self.spacing) == 3,
+            "patch": len(self.patch) == 3 and (self.network.dims == 3 or self.patch[0] == 1),
+            "orientation": {"RL".find(c) >= 0 and "R" or "AP".find(c) >= 0 and "A" or "S" for c in self.orientation}
+            == {"R", "A", "S"},
+            "channels": len(self.channels) == self.network.channels,
+            "labels": len(self.labels) + 1 == self.network.classes == len({label.value for label in self.labels}) + 1,
+        }
+        for name, good in checks.items():
+            if not good:
+                raise UNetError(self.name, f"{name} is {getattr(self, name)}", "It does not fit the network or the axes")
+        if any(size % stride for size, stride in zip(self.patch, self.stride, strict=True)):
+            raise UNetError(self.name, f"patch is {self.patch}", f"Use multiples of {self.stride}")
+
+    @property
+    def stride(self) -> tuple[int, int, int]:
+        """The network's total stride along (z, y, x)."""
+        z, y, x = (1, *self.network.total_stride)[-3:]
+        return z, y, x
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a person wants to know of a model before trusting it."""
+
+    __pydantic_config__ = STRICT
+
+    description: str = ""
+    data: str = ""
+    data_licence: str = ""
+    licence: str = ""
+    cases_trained: int = 0
+    cases_scored: int = 0
+    independent: bool = False  # were the scored cases kept out of training?
+    dice: dict[str, float] = field(default_factory=dict)  # label name, or "mean" -> mean over cases
+    steps: int = 0
+    command: str = ""
+    created: str = ""
+    split_sha256: str = ""
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PlanChoices:
+    """What a person may fix before the plan decides the rest; None leaves it to the plan."""
+
+    __pydantic_config__ = STRICT
+
+    dims: Annotated[Literal[2, 3] | None, Field(description="slices (2) or volumes (3)")] = None
+    spacing: Annotated[tuple[float, ...] | None, Field(description="mm along z, y, x; 0 keeps the image's own")] = None
+    patch: Annotated[tuple[Size, ...] | None, Field(description="training patch in voxels along z, y, x")] = None
+    features: Annotated[tuple[Size, ...] | None, Field(description="feature channels per level, finest first")] = None
+    mirror_axes: Annotated[tuple[int, ...] | None, Field(description="axes 0 z, 1 y, 2 x that may be mirrored")] = None
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What a person may turn in training."""
+
+    __pydantic_config__ = STRICT
+
+    minutes: Annotated[
+        float | None, Field(gt=0, le=100_000, description="wall time from start to weights on disk, in minutes")
+    ] = None
+    steps: Annotated[int | None, Field(ge=1, le=10_000_000, description="optimiser steps, instead of minutes")] = None
+    cases: Annotated[int | None, Field(ge=1, description="use only this many cases, drawn by the seed")] = None
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="seed of the split, the sampling and the weights")] = 0
+    folds: Annotated[int, Field(ge=2, le=100, description="equal parts the cases are split into; one is kept out")] = 5
+    fold: Annotated[int, Field(ge=0, le=99, description="which part is kept out of training to score the model")] = 0
+    device: Annotated[str, Field(description="auto, cpu, cuda or mps")] = "auto"
+    batch: Annotated[int, Field(ge=1, le=512, description="patches per step at the full patch size")] = 2
+    rate: Annotated[float, Field(gt=0, le=1, description="highest learning rate")] = 2e-3
+    decay: Annotated[float, Field(ge=0, le=1, description="weight decay of AdamW")] = 1e-2
+    foreground: Annotated[float, Field(ge=0, le=1, description="share of patches centred on a labelled voxel")] = 0.5
+    augment: Annotated[float, Field(ge=0, le=3, description="strength of augmentation; 0 is none")] = 1.0
+    grow: Annotated[bool, Field(description="small patches first, the full size last")] = True
+    memory: Annotated[
+        float, Field(gt=0, le=1, description="memory of the weights' average, as a share of the run")
+    ] = 0.02
+    checks: Annotated[int, Field(ge=0, le=1000, description="validations on whole cases during the run")] = 4

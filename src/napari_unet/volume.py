@@ -1,0 +1,194 @@
+"""Voxels and where they are. The one place that knows axes, orientations and grids.
+
+An affine is a (4, 4) matrix from voxel index to RAS+ mm: x grows to the patient's right, y to the front, z to the head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from nibabel.orientations import axcodes2ornt, io_orientation
+from numpy.typing import NDArray
+
+from napari_unet.errors import UNetError
+
+Affine = NDArray[np.float64]
+GRID_TOLERANCE_MM = 0.1
+
+
+@dataclass(frozen=True)
+class Reorientation:
+    """A lossless change of axis order and direction: target axis t runs along source axis axes[t], backwards if flips[t]."""
+
+    axes: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+
+    @classmethod
+    def between(cls, affine: Affine, orientation: str) -> Reorientation:
+        """The one that lets target axis t run nearest to the direction orientation[t] ("SAR": up, front, right)."""
+        source = io_orientation(affine)  # rows: nearest world axis and its sign, per voxel axis
+        target = axcodes2ornt(tuple(orientation))
+        axes, flips = [], []
+        for world, sign in target:
+            axis = int(np.flatnonzero(source[:, 0] == world)[0])
+            axes.append(axis)
+            flips.append(bool(source[axis, 1] != sign))
+        return cls((axes[0], axes[1], axes[2]), (flips[0], flips[1], flips[2]))
+
+    def apply(self, data: NDArray[Any]) -> NDArray[Any]:
+        """A view of (i, j, k, ...) with the target's axes first; further axes stay behind."""
+        view = data.transpose(*self.axes, *range(3, data.ndim))
+        return view[tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)]
+
+    def undo(self, data: NDArray[Any]) -> NDArray[Any]:
+        """The inverse view: from the target's axes back to the source's."""
+        view = data[tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)]
+        return view.transpose(*np.argsort(self.axes), *range(3, data.ndim))
+
+    def affine(self, affine: Affine, shape: tuple[int, ...]) -> Affine:
+        """The target's affine, for a source of this affine and spatial shape."""
+        to_source = np.zeros((4, 4))
+        to_source[3, 3] = 1
+        for target, (axis, flip) in enumerate(zip(self.axes, self.flips, strict=True)):
+            to_source[axis, target] = -1 if flip else 1
+            to_source[axis, 3] = shape[axis] - 1 if flip else 0
+        return np.asarray(affine @ to_source)
+
+    def region(self, axis: int, start: int, stop: int, shape: tuple[int, ...]) -> tuple[slice, slice, slice]:
+        """Where the target's slices start..stop-1 along `axis` lie in a source of this spatial shape."""
+        region = [slice(0, n) for n in shape[:3]]
+        size = shape[self.axes[axis]]
+        region[self.axes[axis]] = slice(size - stop, size - start) if self.flips[axis] else slice(start, stop)
+        return region[0], region[1], region[2]
+
+    def target_axis(self, axis: int, index: int, shape: tuple[int, ...]) -> tuple[int, int]:
+        """The target's (axis, index) of slice `index` along source axis `axis`."""
+        target = self.axes.index(axis)
+        return target, shape[axis] - 1 - index if self.flips[target] else index
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """Voxels in the file's own order and type, and where they are.
+
+    Attributes
+    ----------
+    data : (i, j, k) or (i, j, k, channel).
+    affine : (4, 4), voxel index -> RAS+ mm.
+    header : the file's NIfTI header, kept to write units, codes and description back; None for pictures and others.
+    source : the file or layer, for messages.
+    notes : what a careful reader would like to know of the file, one sentence each.
+    shape_on_disk : the file's own shape where it has fewer or more axes than `data`.
+    """
+
+    data: NDArray[Any]
+    affine: Affine
+    header: Any = None
+    source: str = "volume"
+    notes: tuple[str, ...] = ()
+    shape_on_disk: tuple[int, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if self.data.ndim not in (3, 4) or 0 in self.data.shape:
+            raise UNetError(self.source, f"its shape is {self.data.shape}", "Give three axes, or four with channels last")
+        check_affine(self.affine, self.source)
+
+    def __repr__(self) -> str:
+        spacing = " x ".join(f"{s:.3g}" for s in self.spacing)
+        return f"Volume({self.source}: {self.data.shape} {self.data.dtype}, {spacing} mm, {self.orientation})"
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The spatial shape (i, j, k)."""
+        i, j, k = self.data.shape[:3]
+        return i, j, k
+
+    @property
+    def channels(self) -> int:
+        """The number of channels."""
+        return self.data.shape[3] if self.data.ndim == 4 else 1
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """The voxel size in mm along (i, j, k)."""
+        return spacing_of(self.affine)
+
+    @property
+    def orientation(self) -> str:
+        """The directions the axes run nearest to, as in "RAS"."""
+        return orientation_of(self.affine)
+
+    @property
+    def voxel_ml(self) -> float:
+        """One voxel's volume in millilitres."""
+        return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000
+
+    def with_data(self, data: NDArray[Any]) -> Volume:
+        """Other voxels on the same grid; a UNetError where they do not fit it."""
+        if data.shape[:3] != self.shape:
+            raise UNetError(self.source, f"voxels of shape {data.shape} on a grid of {self.shape}", "Keep the image's grid")
+        return replace(self, data=data, notes=())
+
+    def channel(self, index: int) -> Volume:
+        """One channel (or time point) as a volume of its own."""
+        if not 0 <= index < self.channels:
+            raise UNetError(self.source, f"volume {index} of {self.channels}", f"Choose 0 to {self.channels - 1}")
+        return self if self.data.ndim == 3 else replace(self, data=self.data[..., index], shape_on_disk=self.shape)
+
+
+def check_affine(affine: Affine, source: str) -> None:
+    """UNetError unless the affine is (4, 4), finite and invertible with voxels between a nanometre and a kilometre."""
+    good = affine.shape == (4, 4) and bool(np.isfinite(affine).all()) and np.allclose(affine[3], (0, 0, 0, 1))
+    if good:
+        spacing = np.array(spacing_of(affine))
+        # relative to its own columns, so that microscopes' nanometres are as good as millimetres
+        volume = abs(np.linalg.det(affine[:3, :3])) / spacing.prod() if spacing.all() else 0.0
+        good = bool(volume > 1e-4 and spacing.min() > 1e-6 and spacing.max() < 1e6)
+    if not good:
+        raise UNetError(
+            source,
+            f"its affine {np.array2string(np.asarray(affine), precision=3, separator=',').replace(chr(10), '')} "
+            "does not place voxels in space",
+            "Correct the orientation fields (sform, qform, pixdim), for example from the original DICOM series",
+        )
+
+
+def spacing_of(affine: Affine) -> tuple[float, float, float]:
+    """The voxel size in mm along (i, j, k): the norms of the affine's columns."""
+    i, j, k = np.linalg.norm(affine[:3, :3], axis=0)
+    return float(i), float(j), float(k)
+
+
+def orientation_of(affine: Affine) -> str:
+    """The directions that the voxel axes run nearest to, as in "RAS"."""
+    return "".join("LPI"[int(w)] if s < 0 else "RAS"[int(w)] for w, s in io_orientation(affine))
+
+
+def corners_mm(affine: Affine, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """The (8, 3) positions in mm of the outermost voxels' centres."""
+    index = np.stack(np.meshgrid(*[(0, n - 1) for n in shape[:3]], indexing="ij"), -1).reshape(-1, 3)
+    return np.asarray(index @ affine[:3, :3].T + affine[:3, 3])
+
+
+def grid_distance_mm(a: Affine, b: Affine, shape: tuple[int, ...]) -> float:
+    """How far apart two affines put the farthest corner of a grid, in mm."""
+    return float(np.linalg.norm(corners_mm(a, shape) - corners_mm(b, shape), axis=1).max())
+
+
+def tilt_degrees(affine: Affine) -> float:
+    """The largest angle between a voxel axis and the world axis it runs nearest to, in degrees."""
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return float(np.degrees(np.arccos(np.clip(np.abs(directions).max(axis=0), 0, 1))).max())
+
+
+def check_same_grid(label: Volume, image: Volume) -> None:
+    """UNetError unless two volumes lie on one grid: equal shapes, corners within 0.1 mm."""
+    if label.shape != image.shape:
+        raise UNetError(label.source, f"its shape is {label.shape}, the image's {image.shape} ({image.source})",
+                        "Resample the label onto the image's grid")  # fmt: skip
+    distance = grid_distance_mm(label.affine, image.affine, image.shape)
+    if distance > GRID_TOLERANCE_MM:
+        raise UNetError(label.source, f"its affine puts a corner {distance:.1f} mm away from the image's ({image.source})",
+                        "Resample the label onto the image's grid, or copy the image's affine if only the header is wrong")  # fmt: skip
