@@ -20,7 +20,7 @@ _HOME = {
     "Card": "spec",
     "find_cases": "cases",
     "find_images": "cases",
-    "check": "cases",
+    "check": "checks",
     "UNet": "network",
     "read_spec": "weights",
     "read_card": "weights",

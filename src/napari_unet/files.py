@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import platform
 import re
+import secrets
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
 import psutil
 
 from napari_unet.errors import UNetError
 
-_LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)\.partial")
+HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:40] or "host"
+_LEFTOVER = re.compile(r".*\.(?P<host>[^.]+)\.(?P<pid>\d+)\.[0-9a-f]+\.partial")
 
 
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
@@ -23,10 +28,11 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> N
     stays as it was and the temporary one is removed. Raises UNetError on a full disk or a folder that cannot be written.
     """
     target = Path(os.path.realpath(path))
-    partial = target.with_name(f".{target.name[:120]}.{os.getpid()}.partial")
+    # its own name for every save: threads, machines on a shared disk and containers (all of them process 1) may meet
+    partial = target.with_name(f".{target.name[:40]}.{HOST}.{os.getpid()}.{secrets.token_hex(4)}.partial")
     try:
         sweep(target.parent)
-        with open(partial, "wb") as file:
+        with open(partial, "xb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
@@ -46,58 +52,75 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove temporary files that a killed process left behind."""
+    """Remove temporary files that a killed process of this machine left behind."""
     for entry in folder.glob(".*.partial"):
         match = _LEFTOVER.fullmatch(entry.name)
-        if match and not psutil.pid_exists(int(match["pid"])):
+        if match and match["host"] == HOST and not psutil.pid_exists(int(match["pid"])):
             with contextlib.suppress(OSError):
                 entry.unlink()
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open a folder
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    """Ask for the new name to be on disk too; Windows and some network disks cannot, and the file is in place anyway."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold a folder for one run; UNetError names the process that holds it already."""
+    """Hold a folder for one run; UNetError names the process that holds it already.
+
+    The lock is the system's, which ends with its process however that ends: a file left behind is no obstacle.
+    """
     path = folder / "lock"
-    for _ in range(2):
+    with _take(path) as file:
+        with contextlib.suppress(OSError):  # the text only serves others' messages
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {HOST}")
+            file.flush()
         try:
-            handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-            break
-        except FileExistsError:
-            holder = _holder(path)
-            if holder is not None:
-                raise UNetError(folder, f"process {holder} is working in it (see {path.name})",
-                                "Wait for it, or choose another folder") from None  # fmt: skip
-            path.unlink(missing_ok=True)  # its process is gone
-        except OSError as error:
-            raise UNetError(folder, f"cannot be written ({error.strerror})", "Choose another folder") from error
-    else:
-        raise UNetError(folder, "another process took it just now", "Choose another folder")
-    try:
-        process = psutil.Process()
-        os.write(handle, f"{process.pid} {process.create_time()}".encode())
-        os.close(handle)
-        yield
-    finally:
-        path.unlink(missing_ok=True)
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # Windows keeps a file that is open
+                path.unlink()
 
 
-def _holder(path: Path) -> int | None:
-    """The living process that wrote a lock file; numbers are used again, so its start time has to agree."""
+def _take(path: Path) -> TextIO:
     try:
-        pid, started = path.read_text().split()
-        return int(pid) if abs(psutil.Process(int(pid)).create_time() - float(started)) < 2 else None
-    except (OSError, ValueError, psutil.Error):
-        return None
+        while True:
+            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - the caller closes it
+            if not _lock_file(file.fileno()):
+                with file:
+                    file.seek(0)
+                    raise UNetError(path.parent, f"{file.read(100) or 'another process'} is working in it",
+                                    "Wait for it, or choose another folder")  # fmt: skip
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    return file
+            file.close()  # its last holder has just removed it
+    except OSError as error:
+        raise UNetError(path.parent, f"cannot be written ({error.strerror})", "Choose another folder") from error
+
+
+def _lock_file(handle: int) -> bool:
+    """Take the system's lock on an open file; False where another holds it."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            os.lseek(handle, 1 << 30, os.SEEK_SET)  # a locked byte cannot be read: one far behind the text
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EAGAIN, errno.EACCES, errno.EDEADLK)  # some network disks know no locks
+    return True
 
 
 def make_folder(path: str | Path) -> Path:

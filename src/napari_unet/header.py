@@ -14,7 +14,7 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
 from napari_unet.errors import UNetError
-from napari_unet.volume import GRID_TOLERANCE_MM, Affine, check_affine, grid_distance_mm
+from napari_unet.volume import Affine, check_affine, grid_distance_mm, tolerance_mm
 
 SIZE = 540  # the larger of the two headers
 MAX_OFFSET = 64 << 20
@@ -61,20 +61,20 @@ def parse(block: bytes, where: str) -> Header:
     single = bytes(raw["magic"].item())[:2] == b"n+"
     slope, intercept = _scaling(raw, where)
     affine, notes = _affine(raw, shape, where)
-    affine = np.diag((*[_MM.get(int(raw["xyzt_units"]) & 7, 1.0)] * 3, 1.0)) @ affine
     return Header(shape, dtype, colours, _offset(raw, single, where), slope, intercept, affine, single,
                   raw if raw.endianness == "<" else raw.as_byteswapped("<"), notes)  # fmt: skip
 
 
 def _structure(block: bytes, where: str) -> tuple[Nifti1Header, str]:
-    if len(block) < 348:
-        raise UNetError(where, f"it ends after {len(block)} bytes, before a NIfTI header (348) is complete", _DAMAGED)
+    need = 540 if block[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") else 348
+    if len(block) < need:
+        raise UNetError(where, f"it ends after {len(block)} bytes, before a NIfTI header ({need}) is complete", _DAMAGED)
     for order, name in (("<", "little"), (">", "big")):
         size = int.from_bytes(block[:4], name)  # type: ignore[arg-type]
         if size == 348:
             raw = Nifti1Header(block[:348], endianness=order, check=False)
             magics = (b"n+1", b"ni1")
-        elif size == 540 and len(block) >= 540:
+        elif size == 540:
             raw = Nifti2Header(block[:540], endianness=order, check=False)
             magics = (b"n+2", b"ni2")
         else:
@@ -108,7 +108,7 @@ def _dtype(raw: Nifti1Header, order: str, where: str) -> tuple[np.dtype[Any], in
     if code not in _DTYPES and code not in _COLOURS:
         raise UNetError(where, f"the field datatype is {code}, which NIfTI does not define", _DAMAGED)
     colours = _COLOURS.get(code, 0)
-    dtype = np.dtype(_DTYPES.get(code, "u1")).newbyteorder(order)
+    dtype = np.dtype(order + _DTYPES.get(code, "u1"))
     if bits != dtype.itemsize * 8 * max(colours, 1):
         raise UNetError(where, f"the field bitpix is {bits}, which does not belong to datatype {code}", _DAMAGED)
     return dtype, colours
@@ -125,7 +125,7 @@ def _scaling(raw: Nifti1Header, where: str) -> tuple[float | None, float]:
     slope, intercept = float(raw["scl_slope"]), float(raw["scl_inter"])
     if slope == 0 or math.isnan(slope):  # the standard's and nibabel's way to say "none"
         return None, 0.0
-    if not math.isfinite(slope) or abs(slope) > 1e30:
+    if not 1e-30 <= abs(slope) <= 1e30:
         raise UNetError(where, f"the field scl_slope is {slope:g}", "Correct it; 0 means that values are not scaled")
     if not math.isfinite(intercept) or abs(intercept) > 1e30:
         raise UNetError(where, f"the field scl_inter is {intercept:g}", "Correct it; 0 means that values are not shifted")
@@ -133,51 +133,64 @@ def _scaling(raw: Nifti1Header, where: str) -> tuple[float | None, float]:
 
 
 def _affine(raw: Nifti1Header, shape: tuple[int, ...], where: str) -> tuple[Affine, tuple[str, ...]]:
-    """The sform if it is coded, else the qform, else spacing alone; notes on what a careful reader should know."""
+    """The sform if it is coded, else the qform, else spacing alone, in mm; notes on what a careful reader should know."""
     notes = []
+    units = int(raw["xyzt_units"]) & 7
+    if units > 3:
+        notes.append(f"the field xyzt_units is {units}, which NIfTI does not define; taken as mm")
+    mm = np.array([[_MM.get(units, 1.0)]] * 3 + [[1.0]])
     sform_code, qform_code = int(raw["sform_code"]), int(raw["qform_code"])
     for name, code in (("sform_code", sform_code), ("qform_code", qform_code)):
         if not 0 <= code <= 5:
             notes.append(f"the field {name} is {code}, which NIfTI does not define")
     if sform_code > 0:
-        affine = np.asarray(raw.get_sform(), float)
-        check_affine(affine, f"{where}, sform")
-        notes += _compare_forms(raw, affine, shape) if qform_code > 0 else []
         _pixdim(raw, shape, where, zero_is_fine=True)
+        affine = mm * np.asarray(raw.get_sform(), float)
+        check_affine(affine, f"{where}, sform")
+        notes += _compare_forms(mm * _qform(raw), affine, shape) if qform_code > 0 else []
         return affine, tuple(notes)
     _pixdim(raw, shape, where, zero_is_fine=False)
     if qform_code > 0:
-        return _qform(raw, where), tuple(notes)
+        affine = mm * _qform(raw, where)
+        check_affine(affine, f"{where}, qform")
+        return affine, tuple(notes)
     notes.append("neither sform nor qform is coded: spacing is known, orientation is not (taken as left, front, up)")
-    affine = np.asarray(raw.get_base_affine(), float)
+    affine = mm * np.asarray(raw.get_base_affine(), float)
     check_affine(affine, where)
     return affine, tuple(notes)
 
 
 def _pixdim(raw: Nifti1Header, shape: tuple[int, ...], where: str, zero_is_fine: bool) -> None:
-    for axis in range(1, min(len(shape), 3) + 1):
-        value = float(raw["pixdim"][axis])
-        if not math.isfinite(value) or value < 0 or (value == 0 and not zero_is_fine and shape[axis - 1] > 1):
-            raise UNetError(where, f"the field pixdim[{axis}] is {value:g}, not a voxel size in mm", "Correct it")
+    """Check the voxel sizes; what the standard lets a file leave out gets the value that it then has."""
+    pixdim = raw["pixdim"]
+    pixdim[0] = -1 if pixdim[0] < 0 else 1  # qfac: 0 means 1
+    for axis, size in enumerate((*shape, 1)[:3], 1):
+        value = float(pixdim[axis])
+        if axis > len(shape) or (size == 1 and value == 0):
+            pixdim[axis] = value if 0 < value < math.inf else 1  # one slice has a thickness, but need not tell it
+        elif not math.isfinite(value) or value < 0 or (value == 0 and not zero_is_fine):
+            raise UNetError(where, f"the field pixdim[{axis}] is {value:g}, not a voxel size", "Correct it")
 
 
-def _qform(raw: Nifti1Header, where: str) -> Affine:
+def _qform(raw: Nifti1Header, where: str = "") -> Affine:
+    """The qform as a matrix; where it is none, a UNetError, or NaN for a caller who gives no `where`."""
+    for field in ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z"):
+        if where and not math.isfinite(raw[field]):
+            raise UNetError(where, f"the field {field} is {float(raw[field]):g}", "Correct the qform, or set an sform")
     try:
-        affine = np.asarray(raw.get_qform(), float)
+        with np.errstate(all="ignore"):
+            return np.asarray(raw.get_qform(), float)
     except ValueError:
-        affine = np.full((4, 4), np.nan)
-    if not np.isfinite(affine).all():
+        if not where:
+            return np.full((4, 4), np.nan)
         quaternion = [float(raw[f"quatern_{axis}"]) for axis in "bcd"]
-        raise UNetError(where, f"the fields quatern_b, c, d are {quaternion}, not a rotation", "Correct the qform")
-    check_affine(affine, f"{where}, qform")
-    return affine
+        raise UNetError(where, f"the fields quatern_b, c, d are {quaternion}, not a rotation",
+                        "Correct the qform, or set an sform") from None  # fmt: skip
 
 
-def _compare_forms(raw: Nifti1Header, sform: Affine, shape: tuple[int, ...]) -> list[str]:
-    try:
-        apart = grid_distance_mm(sform, np.asarray(raw.get_qform(), float), (*shape, 1)[:3])
-    except ValueError:
-        apart = math.nan
-    if math.isnan(apart):
-        return ["the qform is not a rotation; the sform is used"]
-    return [f"sform and qform are {apart:.1f} mm apart; the sform is used"] if apart > GRID_TOLERANCE_MM else []
+def _compare_forms(qform: Affine, sform: Affine, shape: tuple[int, ...]) -> list[str]:
+    with np.errstate(over="ignore", invalid="ignore"):
+        apart = grid_distance_mm(sform, qform, (*shape, 1)[:3])
+    if not math.isfinite(apart):
+        return ["the qform cannot be read; the sform is used"]
+    return [f"sform and qform are {apart:.3g} mm apart; the sform is used"] if apart > tolerance_mm(sform) else []

@@ -49,7 +49,13 @@ def read(path: str | Path) -> Volume:
     """
     path = Path(path)
     _check_content(path)
-    kind = suffix(path)
+    try:
+        return _read(path, suffix(path))
+    except MemoryError:
+        raise UNetError(path, "needs more memory than there is", "Close other programs, or crop the image") from None
+
+
+def _read(path: Path, kind: str) -> Volume:
     if kind in pictures.SUFFIXES:
         return pictures.read(path)
     if kind in (".nii", ".nii.gz"):
@@ -75,6 +81,8 @@ def read_labels(path: str | Path) -> Volume:
 
 
 def _whole_numbers(data: NDArray[Any], where: str, picture: bool) -> NDArray[Any]:
+    if data.dtype.kind not in "biuf":
+        raise UNetError(where, f"a mask of type {data.dtype}", "Save the mask with whole numbers")
     if data.dtype.kind == "f":
         if not np.isfinite(data).all():
             raise UNetError(where, "a mask with NaN or infinite values", "Save the mask with whole numbers")
@@ -115,40 +123,49 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     """A file's bytes, inflated where it is gzip; damage met on the way is a UNetError."""
     try:
         with open(path, "rb") as plain:
-            packed = plain.read(2) == GZIP
-            plain.seek(0)
-            yield gzip.GzipFile(fileobj=plain) if packed else plain  # type: ignore[misc]
+            yield gzip.GzipFile(fileobj=plain) if _is_packed(plain, path) else plain  # type: ignore[misc]
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UNetError(path, f"the compressed data is damaged ({error})", "Fetch or export the file again") from error
     except OSError as error:
         raise UNetError(path, f"cannot be read ({error.strerror or error})", "Check the file and its disk") from error
 
 
+def _is_packed(file: BinaryIO, path: Path) -> bool:
+    """Is it gzip? The voxels of an .img may begin with any bytes, even with gzip's."""
+    start = file.read(2)
+    file.seek(0)
+    return start == GZIP and suffix(path) != ".img"
+
+
 def _read_nifti(header_path: Path, data_path: Path) -> Volume:
     with _opened(header_path) as file:
         parsed = headers.parse(file.read(headers.SIZE), str(header_path))
     if parsed.single_file != (header_path == data_path):
-        kind = "a header and its voxels in one file" if parsed.single_file else "a header alone"
-        raise UNetError(header_path, f"the field magic says {kind}", "Rename it to .nii, or to .hdr with its .img")
-    _check_size(parsed, data_path)
+        raise UNetError(header_path, f"the field magic says {'voxels follow' if parsed.single_file else 'no voxels follow'}",
+                        "Rename it to .nii" if parsed.single_file else "Rename it to .hdr and put its .img beside it")  # fmt: skip
+    _check_claim(data_path, parsed.offset + parsed.nbytes, parsed.shape)
+    # the values, and twice of them or the floats that they are scaled to
+    count = parsed.nbytes // parsed.dtype.itemsize
+    check_memory(parsed.nbytes + (parsed.nbytes if parsed.slope is None else 4 * count), data_path)
     return _volume(parsed, _voxels(parsed, data_path), str(header_path))
 
 
-def _check_size(parsed: headers.Header, path: Path) -> None:
-    """Refuse a claim that the file cannot hold, or memory cannot, before allocating anything."""
-    with open(path, "rb") as file:
-        packed = file.read(2) == GZIP
-    size, claimed = path.stat().st_size, parsed.offset + parsed.nbytes
+def _check_claim(path: Path, claimed: int, shape: tuple[int, ...]) -> None:
+    """Refuse a header's claim that the file cannot hold, before allocating anything."""
+    try:
+        with open(path, "rb") as file:
+            packed, size = _is_packed(file, path), path.stat().st_size
+    except OSError as error:
+        raise UNetError(path, f"cannot be read ({error.strerror})", "Check the path and its permissions") from error
     if claimed > (size * GZIP_RATIO if packed else size):
-        raise UNetError(path, f"its header claims {parsed.nbytes:,} bytes of voxels (dim {parsed.shape}), "
-                        f"the file has {size:,} bytes{' compressed' if packed else ''}", "Fetch or export the file again")  # fmt: skip
-    check_memory(2 * parsed.nbytes, path)
+        raise UNetError(path, f"its header claims {claimed:,} bytes (dim {shape}), "
+                        f"the file has {size:,}{' compressed ones' if packed else ''}", "Fetch or export the file again")  # fmt: skip
 
 
 def _voxels(parsed: headers.Header, path: Path) -> NDArray[Any]:
     """The stored values as a flat array; the stream is read to its end, so that gzip's checksum is reached."""
     values = np.empty(parsed.nbytes // parsed.dtype.itemsize, parsed.dtype)
-    view, filled = memoryview(values).cast("B"), 0
+    view, filled = values.view(np.uint8).data, 0
     with _opened(path) as file:
         file.read(parsed.offset)
         while filled < len(view):
@@ -173,21 +190,24 @@ def _volume(parsed: headers.Header, values: NDArray[Any], where: str) -> Volume:
     if parsed.colours:
         data = values.reshape(parsed.colours, *shape[:3], order="F").transpose(1, 2, 3, 0)
     else:
-        data = values.reshape((*shape[:3], *last), order="F")
-    return Volume(_scaled(data, parsed), parsed.affine, parsed.raw, where, parsed.notes, parsed.shape)
+        data = _scaled(values, parsed).reshape((*shape[:3], *last), order="F")
+    return Volume(data, parsed.affine, parsed.raw, where, parsed.notes, parsed.shape)
 
 
-def _scaled(data: NDArray[Any], parsed: headers.Header) -> NDArray[Any]:
+def _scaled(values: NDArray[Any], parsed: headers.Header) -> NDArray[Any]:
     """Values as the file means them: native byte order, whole numbers where nothing but whole numbers can come out."""
-    data = data.astype(data.dtype.newbyteorder("="), copy=False)
-    if parsed.slope is None or parsed.colours:
-        return data
+    if not values.dtype.isnative:
+        values = values.byteswap(inplace=True).view(values.dtype.newbyteorder("="))
+    if parsed.slope is None:
+        return values
     slope, intercept = parsed.slope, parsed.intercept
-    if data.dtype.kind in "iu" and data.dtype.itemsize <= 2 and slope == int(slope) and intercept == int(intercept):
-        if abs(slope) * 65536 + abs(intercept) < 2**31:
-            return data.astype(np.int32) * np.int32(slope) + np.int32(intercept)
-    with np.errstate(over="ignore"):  # what overflows is infinite, and refused as such
-        return (data.astype(np.float64) * slope + intercept).astype(np.float32)
+    whole = values.dtype.kind in "iu" and values.dtype.itemsize <= 2 and slope.is_integer() and intercept.is_integer()
+    scaled = np.empty(values.size, np.int32 if whole and abs(slope) * 65536 + abs(intercept) < 2**31 else np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is infinite, and refused as such
+        for start in range(0, values.size, 1 << 20):  # bit by bit, so that no copy in double precision is needed
+            part = slice(start, start + (1 << 20))
+            scaled[part] = values[part].astype(np.float64) * slope + intercept
+    return scaled
 
 
 def _read_pair(path: Path) -> Volume:
@@ -196,9 +216,9 @@ def _read_pair(path: Path) -> Volume:
     for part in (header_path, data_path):
         if not part.exists():
             raise UNetError(path, f"its other half {part.name} is missing", "Put both files into one folder")
-    with open(header_path, "rb") as file:
+    with _opened(header_path) as file:
         block = file.read(headers.SIZE)
-    if block[344:347] == b"ni1":
+    if block[344:346] in (b"ni", b"n+") or block[4:6] in (b"ni", b"n+"):
         return _read_nifti(header_path, data_path)
     volume = _read_foreign(header_path)
     return Volume(volume.data, volume.affine, None, volume.source, ("Analyze files do not store an orientation",))
@@ -212,14 +232,21 @@ def _read_foreign(path: Path) -> Volume:
         while file.read(1 << 24):  # a compressed file is read to its checksum first
             pass
     try:
-        image = nibabel.load(path)
-        check_memory(2 * math.prod(image.shape) * 8, path)
-        data = np.asanyarray(image.dataobj)  # type: ignore[attr-defined]
-        affine = np.asarray(image.affine, float)  # type: ignore[attr-defined]
-    except UNetError:
+        image: Any = nibabel.load(path)
+        shape = tuple(int(n) for n in image.shape)  # numpy's integers overflow
+        if min(shape) < 1 or len(shape) < 2:
+            raise UNetError(path, f"its shape is {shape}", "Give an image of 2 to 4 dimensions")
+        count = math.prod(shape)
+        _check_claim(Path(image.dataobj.file_like), count * image.get_data_dtype().itemsize, shape)
+        check_memory(2 * count * 8, path)
+        data = np.asanyarray(image.dataobj)
+        affine = np.asarray(image.affine, float)
+    except (UNetError, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - nibabel raises whatever damaged bytes lead it to
         raise UNetError(path, f"cannot be read as an image ({str(error)[:200]})", "Convert it to NIfTI") from error
+    if data.dtype.kind not in "iuf":
+        raise UNetError(path, f"voxels of type {data.dtype}", "Save it with real values, of at most 64 bits")
     data = data.astype(data.dtype.newbyteorder("="), copy=False)
     data = data.reshape(data.shape + (1,) * (3 - data.ndim))
     while data.ndim > 3 and data.shape[-1] == 1:
@@ -238,8 +265,8 @@ def write(path: str | Path, volume: Volume, *, labels: bool = True) -> None:
     if kind not in (".nii", ".nii.gz", *pictures.SUFFIXES):
         raise UNetError(path, f"the ending {Path(path).suffix!r}", "Use .nii or .nii.gz, or .png or .tif for 2-D masks")
     data = _whole_numbers(volume.data, volume.source, False) if labels else volume.data
-    if data.dtype in (np.float64, np.float16, np.bool_):
-        data = data.astype(np.uint8 if data.dtype == np.bool_ else np.float32)
+    if data.dtype.kind not in "iu":
+        data = data.astype(np.uint8 if data.dtype == np.bool_ else np.float32, copy=False)
     if kind in pictures.SUFFIXES:
         return pictures.write(path, data, volume.source)
     raw = _header_for(volume, data, labels)
@@ -266,13 +293,10 @@ def _header_for(volume: Volume, data: NDArray[Any], labels: bool) -> Nifti1Heade
         raw = kind()
     else:
         raw = kind.from_header(volume.header, check=False) if large else kind(volume.header.binaryblock, "<", check=False)
+    sizes = raw["pixdim"][1:4].copy()
     raw.set_data_shape(shape)
+    raw["pixdim"][1:4] = sizes  # those of axes that the shape lacks belong to the qform
     raw.set_data_dtype(data.dtype)
-    if volume.header is None or grid_distance_mm(headers.parse(volume.header.binaryblock + bytes(192), volume.source).affine,
-                                                 volume.affine, volume.shape) > 1e-3:  # fmt: skip
-        raw.set_sform(volume.affine, 1)
-        raw.set_qform(volume.affine, 1, strip_shears=True)
-        raw.set_xyzt_units("mm")
     raw["magic"] = b"n+2" if large else b"n+1"
     if large:
         raw["eol_check"] = (13, 10, 26, 10)
@@ -281,7 +305,17 @@ def _header_for(volume: Volume, data: NDArray[Any], labels: bool) -> Nifti1Heade
     raw["cal_min"] = raw["cal_max"] = 0
     raw["intent_code"], raw["intent_name"] = (LABEL_INTENT if labels else 0), b""
     raw["intent_p1"] = raw["intent_p2"] = raw["intent_p3"] = 0
+    if volume.header is None or _elsewhere(raw, volume):
+        raw.set_sform(volume.affine, 1)
+        raw.set_qform(volume.affine, 1, strip_shears=True)
+        raw.set_xyzt_units("mm")
     return raw
+
+
+def _elsewhere(raw: Nifti1Header, volume: Volume) -> bool:
+    """Does the volume lie elsewhere than a header says, by more than a thousandth of a voxel?"""
+    told = headers.parse(raw.binaryblock + bytes(192), volume.source).affine
+    return grid_distance_mm(told, volume.affine, volume.shape) > 1e-3 * min(volume.spacing)
 
 
 def _shape_to_write(volume: Volume, data: NDArray[Any]) -> tuple[int, ...]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import json
-from dataclasses import fields
+import math
+import reprlib
+from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -18,13 +20,16 @@ T = TypeVar("T")
 
 
 @cache
-def _adapter(cls: type[T]) -> TypeAdapter[T]:
+def _adapter(cls: Any) -> TypeAdapter[Any]:
     return TypeAdapter(cls)
 
 
 def encode(value: Any) -> str:
-    """A dataclass as one line of JSON."""
-    return _adapter(type(value)).dump_json(value).decode()
+    """A dataclass as one line of JSON; UNetError where it could not be read back, so that it is never written."""
+    cls: Any = type(value)
+    text = _adapter(cls).dump_json(value, warnings=False).decode()
+    _validate(cls, json.loads(text), cls.__name__)
+    return text
 
 
 def decode(cls: type[T], text: str | bytes, where: str) -> T:
@@ -41,40 +46,57 @@ def replace(value: T, changes: dict[str, Any], where: str) -> T:
 def _validate(cls: type[T], data: Any, where: str) -> T:
     try:
         # JSON has no tuples, hence validation in its JSON mode
-        return _adapter(cls).validate_json(json.dumps(data), strict=True)
+        return _adapter(cls).validate_json(json.dumps(data), strict=True)  # type: ignore[arg-type,no-any-return]
+    except UNetError as error:  # from a dataclass's own checks, which do not know the file
+        raise UNetError(where, f"{error.where}: {error.what}", error.remedy) from None
+    except (TypeError, RecursionError) as error:
+        raise UNetError(where, f"not JSON ({str(error)[:200]})", "Use numbers, text, lists and tables") from None
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or cls.__name__
+        field = ".".join(str(part) for part in first["loc"])[:200] or cls.__name__
         if first["type"] == "unexpected_keyword_argument":
-            raise unknown_key(field, [f.name for f in fields(cls)], where) from None  # type: ignore[arg-type]
+            raise unknown_key(field, _known(cls, first["loc"][:-1]), where) from None
         if first["type"] == "missing":
             raise UNetError(where, f"the field {field} is missing", "Add it, or make the file anew") from None
-        message = first["msg"][0].lower() + first["msg"][1:]
-        raise UNetError(where, f"{field} is {first['input']!r}", f"The {message.removeprefix('input ')}") from None
+        message = first["msg"].removeprefix("Input ")
+        rule = "It " + message if message != first["msg"] else "The " + message[0].lower() + message[1:]
+        raise UNetError(where, f"{field} is {reprlib.repr(first['input'])}", rule) from None
+
+
+def _known(cls: Any, path: tuple[int | str, ...]) -> list[str]:
+    """The fields of the dataclass that lies at `path` inside `cls`."""
+    for name in (part for part in path if isinstance(part, str)):
+        hint = get_type_hints(cls)[name]
+        cls = next((c for c in (hint, *get_args(hint)) if is_dataclass(c)), cls)
+    return [field.name for field in fields(cls)]
 
 
 def unknown_key(key: str, known: list[str], where: str) -> UNetError:
     """The error for a key that nothing knows, naming the nearest one that something does."""
     near = difflib.get_close_matches(key.rsplit(".", 1)[-1], known, n=1)
     hint = f"Did you mean {near[0]}?" if near else "Known: " + ", ".join(sorted(known))
-    return UNetError(where, f"unknown key {key!r}", hint)
+    return UNetError(where, f"unknown key {key[:200]!r}", hint)
 
 
 def strict_json(text: str | bytes, where: str) -> Any:
     """Parse JSON that a stranger may have written: no duplicate keys, no NaN or Infinity, no runaway nesting."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        keys = [key for key, _ in pairs]
-        for key in keys:
-            if keys.count(key) > 1:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
                 raise ValueError(f"the key {key[:80]!r} stands twice")
-        return dict(pairs)
+            found[key] = value
+        return found
 
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not a JSON number")
+    def finite(number: str) -> float:
+        value = float(number)  # 1e999, NaN, Infinity
+        if not math.isfinite(value):
+            raise ValueError(f"{number[:80]} is not a finite number")
+        return value
 
     try:
-        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
+        return json.loads(text, object_pairs_hook=unique, parse_constant=finite, parse_float=finite)
     except (ValueError, RecursionError) as error:
         raise UNetError(where, f"not valid JSON ({str(error)[:200]})", "Make the file anew or fetch it again") from None
 

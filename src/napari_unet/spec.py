@@ -51,6 +51,8 @@ class NetworkSpec:
         for axes in (*self.kernels, *self.strides):
             if len(axes) != self.dims:
                 raise UNetError("network", f"{axes} has {len(axes)} axes", f"Give {self.dims} for a {self.dims}-D network")
+        if set(self.strides[0]) != {1}:
+            raise UNetError("network", f"strides[0] is {self.strides[0]}", "Use ones: the finest level is the input's own")
         if any(size % 2 == 0 for kernel in self.kernels for size in kernel):
             raise UNetError("network", f"kernels is {self.kernels}", "Use odd sizes, so that shapes are kept")
 
@@ -93,14 +95,13 @@ class NetworkSpec:
 class Channel:
     """One input channel and how its intensities are normalised: x -> (clip(x, low, high) - mean) / std.
 
-    zscore takes mean and std from each image; clip takes all four numbers from here (CT); scale divides by `high`
-    (pictures).
+    zscore takes mean and std from each image and does not clip; clip takes all four numbers from here (CT).
     """
 
     __pydantic_config__ = STRICT
 
     name: Name
-    scheme: Literal["zscore", "clip", "scale"] = "zscore"
+    scheme: Literal["zscore", "clip"] = "zscore"
     low: float = 0.0
     high: float = 1.0
     mean: float = 0.0

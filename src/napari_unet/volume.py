@@ -16,6 +16,7 @@ from napari_unet.errors import UNetError
 
 Affine = NDArray[np.float64]
 GRID_TOLERANCE_MM = 0.1
+FARTHEST_MM = 1e9
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,8 @@ class Volume:
 
 
 def check_affine(affine: Affine, source: str) -> None:
-    """UNetError unless the affine is (4, 4), finite and invertible with voxels between a nanometre and a kilometre."""
-    good = affine.shape == (4, 4) and bool(np.isfinite(affine).all()) and np.allclose(affine[3], (0, 0, 0, 1))
+    """UNetError unless the affine is (4, 4) and invertible, with voxels between a nanometre and a kilometre, not too far."""
+    good = affine.shape == (4, 4) and bool((np.abs(affine) < FARTHEST_MM).all()) and np.allclose(affine[3], (0, 0, 0, 1))
     if good:
         spacing = np.array(spacing_of(affine))
         # relative to its own columns, so that microscopes' nanometres are as good as millimetres
@@ -183,12 +184,17 @@ def tilt_degrees(affine: Affine) -> float:
     return float(np.degrees(np.arccos(np.clip(np.abs(directions).max(axis=0), 0, 1))).max())
 
 
+def tolerance_mm(affine: Affine) -> float:
+    """How far apart two grids of these voxels may lie and still be one: 0.1 mm, or half of a smaller voxel."""
+    return min(GRID_TOLERANCE_MM, min(spacing_of(affine)) / 2)
+
+
 def check_same_grid(label: Volume, image: Volume) -> None:
-    """UNetError unless two volumes lie on one grid: equal shapes, corners within 0.1 mm."""
+    """UNetError unless two volumes lie on one grid: equal shapes, corners within 0.1 mm and half a voxel."""
     if label.shape != image.shape:
         raise UNetError(label.source, f"its shape is {label.shape}, the image's {image.shape} ({image.source})",
                         "Resample the label onto the image's grid")  # fmt: skip
     distance = grid_distance_mm(label.affine, image.affine, image.shape)
-    if distance > GRID_TOLERANCE_MM:
-        raise UNetError(label.source, f"its affine puts a corner {distance:.1f} mm away from the image's ({image.source})",
+    if distance > tolerance_mm(image.affine):
+        raise UNetError(label.source, f"its affine puts a corner {distance:.3g} mm away from the image's ({image.source})",
                         "Resample the label onto the image's grid, or copy the image's affine if only the header is wrong")  # fmt: skip

@@ -1,0 +1,47 @@
+# Everything happens in .venv, which is made once and again when what it depends on changes.
+SHELL := bash
+PYTHON ?= python3
+PY := .venv/bin/python
+UNET := .venv/bin/napari-unet
+READY := .venv/.ready
+PYTEST_ARGS ?=
+
+.PHONY: help demo test lint clean system-packages
+
+help: ## say what there is (the default)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(READY) ## train on synthetic scans for two minutes, segment, evaluate; all of it in demo/
+	rm -rf demo
+	$(PY) training/prepare_phantoms.py demo/data
+	$(UNET) train demo/data --out demo/run --minutes 2
+	$(UNET) predict demo/run demo/data/imagesTs --out demo/masks
+	$(UNET) evaluate demo/masks demo/data/labelsTs
+	@echo
+	@echo "Weights:  $$(ls demo/run/*.safetensors)"
+	@echo "Report:   $$(ls demo/run/*.html) (open it in a browser)"
+	@echo "Masks:    $$(ls demo/masks | wc -l | tr -d ' ') in demo/masks; see one over its scan in napari:"
+	@mask=$$(ls demo/masks | head -n 1); echo "  $(UNET) view demo/data/imagesTs/$$mask demo/masks/$$mask"
+
+test: system-packages $(READY) ## run the whole suite, in a virtual display where there is one
+	@if [ "$$(uname)" != Linux ]; then $(PY) -m pytest $(PYTEST_ARGS); \
+	elif command -v xvfb-run >/dev/null; then xvfb-run -a -s "-screen 0 1920x1200x24" $(PY) -m pytest $(PYTEST_ARGS); \
+	else QT_QPA_PLATFORM=offscreen $(PY) -m pytest $(PYTEST_ARGS); fi
+
+lint: $(READY) ## ruff and mypy
+	.venv/bin/ruff check
+	.venv/bin/mypy
+
+clean: ## remove the demo, builds and caches; the environment stays
+	rm -rf demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests training -name __pycache__ -prune -exec rm -rf {} +
+
+system-packages:
+	@tools/system-packages.sh
+
+# pip's complaint about optional package locations that are not there is no news; every other line of it is shown.
+$(READY): pyproject.toml constraints.txt hatch_build.py
+	@[ -x $(PY) ] || { echo "Making .venv"; $(PYTHON) -m venv .venv; }
+	@echo "Installing into .venv (minutes, the first time)"
+	@$(PY) -m pip install -q -c constraints.txt -e '.[test]' 2> >(grep -v "Location '.*' is ignored" >&2)
+	@touch $@

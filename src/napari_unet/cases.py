@@ -1,0 +1,224 @@
+"""Find and pair images with their labels, in the layouts people have."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_unet import nifti, pictures
+from napari_unet.errors import UNetError
+from napari_unet.schema import strict_json
+from napari_unet.volume import Volume, check_same_grid
+
+_CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
+_IMAGE_FOLDERS, _LABEL_FOLDERS = ("imagesTr", "images", "image"), ("labelsTr", "labels", "masks", "label")
+MAX_JSON = 16 << 20
+
+
+@dataclass(frozen=True)
+class Case:
+    """One subject: its name, its image files (one, or one per channel) and, for training, its label file."""
+
+    name: str
+    images: tuple[Path, ...]
+    label: Path | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a folder holds: cases, the names of labels and channels where they are given, and what does not pair up.
+
+    about, licence : what dataset.json says of the data, for the model's card.
+    """
+
+    folder: Path
+    cases: tuple[Case, ...]
+    labels: dict[int, str]
+    channels: tuple[str, ...]
+    unlabelled: tuple[Path, ...] = ()
+    without_image: tuple[Path, ...] = ()
+    about: str = ""
+    licence: str = ""
+
+
+def read_image(case: Case) -> Volume:
+    """A case's image; several files become its channels. Raises UNetError where they do not lie on one grid."""
+    volumes = [nifti.read(path) for path in case.images]
+    if len(volumes) == 1:
+        return volumes[0]
+    for volume in volumes:
+        check_same_grid(volume, volumes[0])
+        if volume.channels > 1:
+            raise UNetError(volume.source, f"{volume.channels} volumes in a file that is one channel of {case.name}",
+                            "Give one volume per channel file")  # fmt: skip
+    first = volumes[0]
+    data = np.stack([volume.data for volume in volumes], axis=-1)
+    return Volume(data, first.affine, first.header, first.source, first.notes, first.shape_on_disk)
+
+
+def read_label(case: Case, image: Volume) -> Volume:
+    """A case's mask, on its image's grid. Raises UNetError where it is not."""
+    if case.label is None:
+        raise UNetError(case.name, "it has no label", "Give labelled cases")
+    label = nifti.read_labels(case.label)
+    check_same_grid(label, image)
+    return label
+
+
+def list_images(path: str | Path) -> list[Path]:
+    """The image files of a folder by name, or the file itself. Raises UNetError where there are none."""
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise UNetError(path, "there is no such file or folder", "Check the path")
+    found = sorted(p for p in path.iterdir() if nifti.suffix(p) not in ("", ".img") and not p.name.startswith("."))
+    if not found:
+        endings = " ".join((*nifti.SUFFIXES, *pictures.SUFFIXES))
+        raise UNetError(path, "no image files in it", f"Put files with one of these endings there: {endings}")
+    return found
+
+
+def find_images(inputs: Iterable[str | Path]) -> list[Case]:
+    """Cases to segment: files and folders; `case_0000`, `case_0001`, ... are the channels of `case`.
+
+    Raises UNetError for missing channels and for two cases of one name, whose masks would overwrite each other.
+    """
+    groups: dict[Path, dict[int, Path]] = {}
+    for path in (file for source in inputs for file in list_images(source)):
+        case, channel = _split(path)
+        known = groups.setdefault(path.parent / case, {})
+        if channel in known:
+            raise UNetError(path, f"it has the name of {known[channel].name}", "Rename one of them")
+        known[channel] = path
+    names = [group.name for group in groups]
+    for group in groups:
+        if names.count(group.name) > 1:
+            twins = [str(g.parent) for g in groups if g.name == group.name]
+            raise UNetError(group.name, f"two cases have this name, in {' and '.join(twins)}", "Segment them one by one")
+    return [Case(group.name, _in_order(group, known)) for group, known in groups.items()]
+
+
+def _split(path: Path) -> tuple[str, int]:
+    """Case and channel of a file; only where a channel 0 exists is `_0001` one."""
+    match = _CHANNEL.fullmatch(nifti.stem(path))
+    if match:
+        ending = path.name[len(nifti.stem(path)) :]
+        if (path.parent / f"{match['case']}_0000{ending}").exists():
+            return match["case"], int(match["channel"])
+    return nifti.stem(path), 0
+
+
+def _in_order(case: Path, channels: dict[int, Path]) -> tuple[Path, ...]:
+    missing = [n for n in range(max(channels) + 1) if n not in channels]
+    if missing:
+        raise UNetError(case, f"channel {missing[0]:04d} is missing", f"Add {case.name}_{missing[0]:04d}")
+    return tuple(channels[n] for n in sorted(channels))
+
+
+def find_cases(folder: str | Path) -> Dataset:
+    """The labelled cases of a folder: the Decathlon's layout, nnU-Net's raw one, or two folders of images and labels.
+
+    Raises UNetError where none of them is found or its dataset.json is not to be trusted. Nothing is read but names.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UNetError(folder, "there is no such folder", "Give the folder that holds images and labels")
+    description = _description(folder / "dataset.json")
+    labels, channels = _names(description, folder / "dataset.json")
+    listed = description.get("training")
+    if isinstance(listed, list) and not _lists_channels(folder, listed):
+        cases = _listed(folder, listed)
+        return Dataset(folder, cases, labels, channels, **_about(description))
+    images, masks = (_subfolder(folder, names) for names in (_IMAGE_FOLDERS, _LABEL_FOLDERS))
+    found = {case.name: case for case in find_images([images])}
+    known = {nifti.stem(path): path for path in list_images(masks)}
+    cases = tuple(Case(name, found[name].images, known[name]) for name in found if name in known)
+    if not cases:
+        raise UNetError(folder, f"no image in {images.name} has a label of the same name in {masks.name}", "Name them alike")
+    return Dataset(
+        folder, cases, labels, channels,
+        tuple(path for name in found if name not in known for path in found[name].images),
+        tuple(path for name, path in known.items() if name not in found), **_about(description),
+    )  # fmt: skip
+
+
+def _subfolder(folder: Path, names: tuple[str, ...]) -> Path:
+    for name in names:
+        if (folder / name).is_dir():
+            return folder / name
+    raise UNetError(folder, f"no folder {' or '.join(names)} in it",
+                    "Use imagesTr and labelsTr (Decathlon, nnU-Net), or images and labels")  # fmt: skip
+
+
+def _description(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    if path.stat().st_size > MAX_JSON:
+        raise UNetError(path, f"{path.stat().st_size:,} bytes", "A description has a few kilobytes")
+    found = strict_json(path.read_bytes(), str(path))
+    if not isinstance(found, dict):
+        raise UNetError(path, "it is not a table", "Follow the Decathlon's or nnU-Net's layout")
+    return found
+
+
+def _names(description: dict[str, Any], path: Path) -> tuple[dict[int, str], tuple[str, ...]]:
+    """Label and channel names; the Decathlon maps values to names, nnU-Net names to values."""
+    try:
+        labels: dict[int, str] = {}
+        for key, value in description.get("labels", {}).items():
+            number, name = (int(key), str(value)) if str(key).lstrip("-").isdigit() else (int(value), str(key))
+            labels[number] = name[:200]
+        table = description.get("channel_names") or description.get("modality") or {}
+        channels = tuple(str(table[key])[:200] for key in sorted(table, key=int))
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UNetError(path, f"labels or channels cannot be understood ({error})",
+                        'Write "labels": {"background": 0, "name": 1}; regions of several values are not supported') from None  # fmt: skip
+    labels.pop(0, None)
+    return labels, channels
+
+
+def _about(description: dict[str, Any]) -> dict[str, str]:
+    parts = [str(description[key]) for key in ("name", "description", "reference") if description.get(key)]
+    licence = description.get("licence") or description.get("license") or ""
+    return {"about": ": ".join(parts)[:500], "licence": str(licence)[:200]}
+
+
+def _lists_channels(folder: Path, entries: list[Any]) -> bool:
+    """nnU-Net's first version lists `case.nii.gz` where the folder holds `case_0000.nii.gz`."""
+    first = entries[0].get("image") if entries and isinstance(entries[0], dict) else None
+    if not isinstance(first, str):
+        return False
+    path = folder / first
+    return not path.exists() and (path.parent / f"{nifti.stem(path)}_0000{nifti.suffix(path)}").exists()
+
+
+def _listed(folder: Path, entries: list[Any]) -> tuple[Case, ...]:
+    """The pairs that the Decathlon's dataset.json lists; paths stay inside the folder."""
+    cases = []
+    for entry in entries:
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("image", "label")):
+            raise UNetError(folder / "dataset.json", f"the training entry {str(entry)[:120]}",
+                            'Write {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}')  # fmt: skip
+        image, label = (_inside(folder, entry[key]) for key in ("image", "label"))
+        cases.append(Case(nifti.stem(image), (image,), label))
+    names = [case.name for case in cases]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None or not cases:
+        raise UNetError(folder / "dataset.json", f"{twice} is listed twice" if cases else "its list of training cases is empty",
+                        "List every case once")  # fmt: skip
+    return tuple(cases)
+
+
+def _inside(folder: Path, entry: str) -> Path:
+    path = folder / entry
+    if Path(entry).is_absolute() or ".." in Path(entry).parts:
+        raise UNetError(folder / "dataset.json", f"the path {entry!r} leads out of the folder", "Use paths inside it")
+    if not path.exists() and path.name.startswith("._"):
+        raise UNetError(folder / "dataset.json", f"the path {entry!r} is a leftover of macOS", "Remove the entry")
+    return path

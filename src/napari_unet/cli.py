@@ -1,0 +1,398 @@
+"""The command line: read, call, print. The only engine module that prints; heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import signal
+import sys
+import time
+import tomllib
+from collections.abc import Iterable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from napari_unet import __version__, schema
+from napari_unet.errors import UNetError
+from napari_unet.spec import Card, PlanChoices, TrainConfig
+
+LINE_SECONDS = 10.0  # between lines where no terminal shows a living one
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; 0 where it did its work, 1 where a part of it failed, 2 for a user's error, 130 if interrupted."""
+    arguments = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return int(arguments.run(arguments))
+    except UNetError as error:
+        print(f"napari-unet: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("napari-unet: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        sys.stderr.close()
+        return 0
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("napari-unet", description="Train a U-Net on labelled scans and segment others with it.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Any, text: str, *positional: tuple[str, str, str]) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(run=run)
+        for field, count, help_text in positional:
+            sub.add_argument(field, nargs=count or None, help=help_text)
+        return sub
+
+    data = ("data", "", "folder: Decathlon's or nnU-Net's layout, or images/ and labels/")
+    model = ("model", "", "weights file, folder of a training run, or name of a shipped model")
+    sub = command("check", _check, "Read every file of a data set and list every fault.", data)
+    sub.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+
+    sub = command("train", _train, "Train a model on a folder of labelled images.", data)
+    sub.add_argument("--out", required=True, help="folder for the weights, the report and the logs")
+    sub.add_argument("--recipe", help="TOML file with any of the settings below; flags win over it")
+    sub.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    sub.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    sub.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    for cls in (TrainConfig, PlanChoices):
+        _add_settings(sub, cls)
+
+    sub = command("predict", _predict, "Segment images.", model, ("inputs", "+", "files or folders; case_0000, case_0001 are channels"))
+    sub.add_argument("--out", required=True, help="a file for one image, a folder for several")
+    sub.add_argument("--overwrite", action="store_true", help="replace masks that exist")
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    sub.add_argument("--volume", type=int, help="which volume of 4-D images to segment, from 0")
+    sub.add_argument("--mirror", action=argparse.BooleanOptionalAction, help="average over mirrored copies (default: the model's)")
+    sub.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+
+    sub = command("evaluate", _evaluate, "Compare masks with labels.", ("predictions", "", "mask, or folder of masks"),
+                  ("labels", "", "label, or folder of labels"))  # fmt: skip
+    sub.add_argument("--out", help="write scores as CSV")
+    sub.add_argument("--surface", action="store_true", help="surface Dice and Hausdorff distance, too")
+    sub.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+
+    sub = command("info", _info, "Show a model's card and the walk through its U-Net.", model)
+    sub.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    command("view", _view, "Open napari with the Segment widget.", ("files", "*", "images and masks to open"))
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser, cls: type) -> None:
+    """A flag per documented field of a dataclass."""
+    defaults = {f.name: f.default for f in fields(cls)}
+    for name, (kind, info) in schema.describe(cls).items():
+        default = defaults[name]
+        text = f"{info.description}" + ("" if default is None else f" (default: {default})")
+        if kind is bool:
+            parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=text)
+        else:
+            flag = name.replace("_", "-")
+            parser.add_argument(f"--{flag}", dest=name, type=_value, metavar=name[0].upper(), help=text)
+
+
+def _value(text: str) -> Any:
+    """`3`, `0.5`, `40,56,40` or a word, as JSON has it; bounds are checked with the field."""
+    try:
+        values = json.loads(f"[{text}]")
+    except ValueError:
+        return text
+    return values if "," in text else values[0] if values else []
+
+
+def _settings(arguments: argparse.Namespace) -> tuple[TrainConfig, PlanChoices]:
+    """Defaults < recipe < flags; minutes and steps push each other out."""
+    config, choices = TrainConfig(), PlanChoices()
+    flags = {name: value for name, value in vars(arguments).items() if value is not None}
+    for source, where in ((_recipe(arguments.recipe), arguments.recipe), (flags, "command line")):
+        named = [{f.name: source[f.name] for f in fields(cls) if f.name in source} for cls in (TrainConfig, PlanChoices)]
+        if "steps" in named[0] or "minutes" in named[0]:
+            named[0] = {"steps": None, "minutes": None} | named[0]
+        config, choices = schema.replace(config, named[0], where), schema.replace(choices, named[1], where)
+    return config, choices
+
+
+def _recipe(path: str | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        with open(path, "rb") as file:
+            recipe = tomllib.load(file)
+    except OSError as error:
+        raise UNetError(path, f"cannot be read ({error.strerror})", "Check the path") from error
+    except ValueError as error:
+        raise UNetError(path, f"not valid TOML ({error})", "Write lines such as: minutes = 10") from error
+    known = [f.name for cls in (TrainConfig, PlanChoices) for f in fields(cls)]
+    for key in recipe:
+        if key not in known:
+            raise schema.unknown_key(key, known, path)
+    return recipe
+
+
+class Line:
+    """One line that lives on a terminal, or a line now and then in a log."""
+
+    def __init__(self) -> None:
+        self.tty, self.shown, self.width = sys.stderr.isatty(), -LINE_SECONDS, 0
+
+    def show(self, text: str) -> None:
+        """Replace what the line says."""
+        if self.tty:
+            print("\r" + text.ljust(self.width), end="", file=sys.stderr, flush=True)
+            self.width = len(text)
+        elif time.monotonic() - self.shown > LINE_SECONDS:
+            self.shown = time.monotonic()
+            print(text, file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        """Leave the line where it is and begin a new one."""
+        if self.tty and self.width:
+            print(file=sys.stderr)
+        self.width = 0
+
+
+def _read_all(dataset: Any) -> list[Any]:
+    """Check every case, and print what was found as a table."""
+    from napari_unet.checks import check
+
+    line, reports = Line(), []
+    for n, report in enumerate(check(dataset), 1):
+        line.show(f"checking {n} of {len(dataset.cases)}: {report.case.name}")
+        reports.append(report)
+    line.end()
+    rows = [(f.level, Path(f.where).name, f"{f.what}. {f.remedy}.") for r in reports for f in r.findings]
+    _table(rows)
+    return reports
+
+
+def _table(rows: list[tuple[str, ...]], heading: tuple[str, ...] = ()) -> None:
+    rows = [heading, *rows] if heading else rows
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))] if rows else []
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _finish(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
+    if arguments.json:
+        print(json.dumps(result))
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from napari_unet.cases import find_cases
+
+    dataset = find_cases(arguments.data)
+    reports = _read_all(dataset)
+    findings = [f for report in reports for f in report.findings]
+    errors = sum(f.level == "error" for f in findings)
+    print(f"{len(dataset.cases)} cases, {errors} errors, {len(findings) - errors} warnings")
+    listed = [{"level": f.level, "where": f.where, "what": f.what, "remedy": f.remedy} for f in findings]
+    _finish(arguments, {"cases": len(dataset.cases), "errors": errors, "findings": listed})
+    return 2 if errors else 0
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from napari_unet import checks
+    from napari_unet.cases import find_cases
+    from napari_unet.plan import plan
+
+    started = psutil.Process().create_time()
+    out = Path(arguments.out)
+    if (out / "run.json").exists() and not (arguments.resume or arguments.overwrite):
+        raise UNetError(out, "it holds a run already", "Use --resume, --overwrite or another folder")
+    config, choices = _settings(arguments)
+    dataset = find_cases(arguments.data)
+    reports = _read_all(dataset)
+    checks.refuse(reports, arguments.data)
+    facts = [report.facts for report in reports if report.facts is not None]
+    spec, config, reasons = plan(dataset, facts, choices, config)
+    print("\n".join(reasons))
+
+    from napari_unet.train import train
+
+    command = shlex.join(["napari-unet", *sys.argv[1:]])
+    card = Card(description=dataset.about, data=dataset.about, data_licence=dataset.licence, command=command)
+    if arguments.overwrite and not arguments.resume:
+        _clear(out)
+    run = train(dataset.cases, spec, config, out=out, card=card, reasons=tuple(reasons), started=started, resume=arguments.resume)
+    if _follow(run, out):
+        print(f"stopped; the best weights so far are in {out / 'model.safetensors'}; go on with --resume")
+        return 130
+    return _after_training(arguments, out, started)
+
+
+def _clear(out: Path) -> None:
+    """Remove an earlier run's files, and nothing else."""
+    for name in ("model.safetensors", "resume.safetensors", "run.json", "log.csv", "scores.csv", "report.html", "report.png"):
+        (out / name).unlink(missing_ok=True)
+
+
+def _follow(run: Iterable[Any], out: Path) -> bool:
+    """Show a run's progress; whether it was interrupted, its best kept."""
+    line, stopped = Line(), False
+    try:
+        for p in run:
+            if p.phase == "training":
+                dice = "" if p.dice is None else f"  Dice {p.dice:.3f}"
+                line.show(f"step {p.step} of {p.steps}  loss {p.loss:.3f}{dice}  {_duration(p.seconds_left)} left")
+            elif p.message:
+                line.show(p.message)
+    except KeyboardInterrupt:
+        stopped = True
+    finally:
+        run.close()  # type: ignore[attr-defined]  # saves
+        line.end()
+    return stopped and (out / "run.json").exists()
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _after_training(arguments: argparse.Namespace, out: Path, started: float) -> int:
+    minutes = (time.time() - started) / 60  # the weights are on disk; the report comes on top
+    from napari_unet.report import write_report
+    from napari_unet.weights import read_card
+
+    card = read_card(out / "model.safetensors")
+    page, picture = write_report(out)
+    seen = f"{card.cases_scored} cases kept out of training" if card.independent else "the training case itself (not independent)"
+    _table([(name, f"{value:.4f}") for name, value in card.dice.items()], (f"Dice on {seen}", ""))
+    print(f"weights  {out / 'model.safetensors'}  ({card.steps} steps, {minutes:.1f} minutes)")
+    print(f"report   {page}\npicture  {picture}")
+    _finish(arguments, {"model": str(out / "model.safetensors"), "report": str(page), "dice": card.dice, "steps": card.steps,
+                        "cases_scored": card.cases_scored, "independent": card.independent, "minutes": round(minutes, 3)})  # fmt: skip
+    return 0
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from napari_unet.cases import find_images
+    from napari_unet.weights import find
+
+    model = find(arguments.model)
+    cases = find_images(arguments.inputs)
+    targets = _targets(cases, Path(arguments.out), arguments.overwrite)
+
+    from napari_unet.segment import Segmenter
+
+    segmenter = Segmenter.load(model, device=arguments.device, mirror=arguments.mirror)
+    failed, done, line = [], [], Line()
+    for n, (case, target) in enumerate(zip(cases, targets, strict=True), 1):
+        try:
+            _segment(segmenter, case, target, arguments.volume, f"{n} of {len(cases)}: {case.name}", line)
+            done.append(str(target))
+        except UNetError as error:
+            if len(cases) == 1:
+                raise
+            failed.append({"case": case.name, "error": str(error)})
+    line.end()
+    for failure in failed:
+        print(f"napari-unet: {failure['error']}", file=sys.stderr)
+    print(f"{len(done)} masks in {arguments.out}" + (f", {len(failed)} cases failed" if failed else ""))
+    _finish(arguments, {"masks": done, "failed": failed})
+    return 0 if not failed else 1 if done else 2
+
+
+def _targets(cases: list[Any], out: Path, overwrite: bool) -> list[Path]:
+    """Where each mask goes; refused before any work where it would replace something, and always over an input."""
+    from napari_unet import files, nifti, pictures
+
+    single = nifti.suffix(out) != "" and not out.is_dir()
+    if single and len(cases) > 1:
+        raise UNetError(out, f"one file for {len(cases)} images", "Give a folder")
+    endings = [".png" if nifti.suffix(case.images[0]) in pictures.SUFFIXES else ".nii.gz" for case in cases]
+    targets = [out] if single else [out / f"{case.name}{ending}" for case, ending in zip(cases, endings, strict=True)]
+    inputs = {path.resolve() for case in cases for path in case.images}
+    for target in targets:
+        if target.resolve() in inputs:
+            raise UNetError(target, "the mask would replace its own image", "Choose another --out")
+        if target.exists() and not overwrite:
+            raise UNetError(target, "it exists already", "Use --overwrite, or another --out")
+    files.make_folder(out.parent if single else out)
+    return targets
+
+
+def _segment(segmenter: Any, case: Any, target: Path, chosen: int | None, text: str, line: Line) -> None:
+    import numpy as np
+
+    from napari_unet import nifti
+    from napari_unet.cases import read_image
+    from napari_unet.preprocess import label_dtype
+
+    volume = read_image(case)
+    volume = volume if chosen is None else volume.channel(chosen)
+    labels = np.zeros(volume.shape, label_dtype(segmenter.spec))
+    for piece in segmenter.stream(volume):
+        labels[piece.region] = piece.labels
+        line.show(f"{text}, slice {piece.done} of {piece.total}")
+    for note in volume.notes:
+        print(f"note: {volume.source}: {note}", file=sys.stderr)
+    nifti.write(target, volume.with_data(segmenter.clean(labels)))
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from napari_unet.evaluate import evaluate, summary, write_scores
+
+    scores = [score for case in evaluate(arguments.predictions, arguments.labels, surface=arguments.surface) for score in case]
+    _table([(s.case, str(s.label), _number(s.dice, 4), f"{s.ml:.3f}", f"{s.reference_ml:.3f}",
+             *((_number(s.surface_dice, 4), _number(s.hausdorff95_mm, 2)) if arguments.surface else ())) for s in scores],
+           ("case", "class", "Dice", "ml", "truth ml", *(("surface", "HD95 mm") if arguments.surface else ())))  # fmt: skip
+    table = summary(scores)
+    print()
+    _table([(key, _number(row["dice"], 4), _number(row["spread"], 4), str(row["n"])) for key, row in table.items()],
+           ("class", "mean Dice", "spread", "cases"))  # fmt: skip
+    if arguments.out:
+        write_scores(arguments.out, scores)
+    _finish(arguments, {"summary": table, "cases": len({s.case for s in scores})})
+    return 0
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "n/a" if value is None else f"{value:.{digits}f}"
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    from napari_unet.weights import find, read_card, read_spec
+
+    path = find(arguments.model)
+    spec, card = read_spec(path), read_card(path)
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in card.dice.items()) or "none"
+    worth = f"on {card.cases_scored} cases kept out of training" if card.independent else "not independent"
+    shape = spec.patch[3 - spec.network.dims :]
+    rows = [
+        ("model", f"{spec.name} ({path.stat().st_size / 1e6:.1f} MB)"), ("about", card.description),
+        ("finds", ", ".join(f"{label.value} {label.name}" for label in spec.labels)),
+        ("in", f"{', '.join(c.name for c in spec.channels)}; axes {spec.orientation}, spacing {spec.spacing} mm"),
+        ("Dice", f"{scores} ({worth})"), ("trained", f"{card.cases_trained} cases, {card.steps} steps, {card.created}"),
+        ("data", f"{card.data} ({card.data_licence or 'licence not stated'})"), ("licence", card.licence or "not stated"),
+        ("made by", card.command), ("with", ", ".join(f"{k} {v}" for k, v in card.versions.items())),
+    ]  # fmt: skip
+    _table([row for row in rows if row[1]])
+    print(f"\nThe walk of a patch through the {spec.network.dims}-D U-Net:")
+    walk = spec.network.walk(shape)
+    _table([(name, " x ".join(map(str, size)), str(features)) for name, size, features in walk], ("level", "shape", "features"))
+    _finish(arguments, {"spec": json.loads(schema.encode(spec)), "card": json.loads(schema.encode(card))})
+    return 0
+
+
+def _view(arguments: argparse.Namespace) -> int:
+    import napari
+
+    viewer = napari.Viewer()
+    for path in arguments.files:
+        viewer.open(path, plugin="napari-unet-monai")
+    viewer.window.add_plugin_dock_widget("napari-unet-monai", "Segment")
+    napari.run()
+    return 0

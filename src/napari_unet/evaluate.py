@@ -1,0 +1,128 @@
+"""How good masks are: Dice, surface Dice, Hausdorff distance and volumes, per case and class."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_unet import nifti
+from napari_unet.cases import list_images
+from napari_unet.errors import UNetError
+from napari_unet.files import write_bytes
+from napari_unet.volume import Volume, check_same_grid
+
+SURFACE_TOLERANCE_MM = 1.0
+
+
+@dataclass(frozen=True)
+class Score:
+    """One class of one case. Dice is None where neither mask has the class; surface measures None unless asked for."""
+
+    case: str
+    label: int
+    dice: float | None
+    ml: float
+    reference_ml: float
+    surface_dice: float | None = None
+    hausdorff95_mm: float | None = None
+
+
+def dice(prediction: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float | None:
+    """Twice the overlap over the sum of both (Dice 1945); None where both are empty."""
+    both = int(np.count_nonzero(prediction)) + int(np.count_nonzero(reference))
+    return 2 * int(np.count_nonzero(prediction & reference)) / both if both else None
+
+
+def score_case(
+    case: str, prediction: Volume, reference: Volume, labels: Iterable[int] = (), *, surface: bool = False
+) -> list[Score]:
+    """A case's scores for `labels`, or for every class that occurs in either mask.
+
+    Raises UNetError where the masks do not lie on one grid.
+    """
+    check_same_grid(prediction, reference)
+    chosen = list(labels) or sorted((set(np.unique(prediction.data)) | set(np.unique(reference.data))) - {0})
+    scores = []
+    for label in chosen:
+        a, b = prediction.data == label, reference.data == label
+        ml = np.count_nonzero(a) * prediction.voxel_ml, np.count_nonzero(b) * reference.voxel_ml
+        extra = _surface(a, b, reference.spacing) if surface and a.any() and b.any() else (None, None)
+        scores.append(Score(case, int(label), dice(a, b), round(ml[0], 4), round(ml[1], 4), *extra))
+    return scores
+
+
+def _surface(a: NDArray[Any], b: NDArray[Any], spacing: tuple[float, ...]) -> tuple[float, float]:
+    """Surface Dice at 1 mm and the 95th percentile of surface distances in mm (Nikolov et al. 2018), by MONAI."""
+    import torch
+    from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+
+    pair = [torch.from_numpy(np.stack([~m, m])[None].astype(np.float32)) for m in (a, b)]
+    surface = compute_surface_dice(*pair, [SURFACE_TOLERANCE_MM], spacing=list(spacing))
+    distance = compute_hausdorff_distance(*pair, percentile=95, spacing=list(spacing))
+    return float(surface), float(distance)
+
+
+def evaluate(predictions: str | Path, labels: str | Path, *, surface: bool = False) -> Iterator[list[Score]]:
+    """The scores of each case: two files, or two folders paired by name.
+
+    Raises UNetError where a label has no prediction, or where a pair does not lie on one grid.
+    """
+    references = list_images(labels)
+    found = {nifti.stem(path): path for path in list_images(predictions)}
+    if Path(labels).is_file() and Path(predictions).is_file():
+        found = {nifti.stem(labels): Path(predictions)}
+    missing = [path.name for path in references if nifti.stem(path) not in found]
+    if missing:
+        names = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
+        raise UNetError(predictions, f"no prediction for {len(missing)} of {len(references)} labels: {names}",
+                        "Name predictions like their labels")  # fmt: skip
+    for path in references:
+        name = nifti.stem(path)
+        yield score_case(name, nifti.read_labels(found[name]), nifti.read_labels(path), surface=surface)
+
+
+def summary(scores: list[Score]) -> dict[str, Any]:
+    """Mean, spread and n of Dice per class, and of the cases' means over classes ("mean")."""
+    by_label = {str(label): [s.dice for s in scores if s.label == label] for label in sorted({s.label for s in scores})}
+    cases = list(dict.fromkeys(s.case for s in scores))
+    by_label["mean"] = [_mean([s.dice for s in scores if s.case == case]) for case in cases]
+    table = {}
+    for name, values in by_label.items():
+        known = [v for v in values if v is not None]
+        table[name] = {"dice": _mean(values), "spread": stdev(known) if len(known) > 1 else None, "n": len(known)}
+    return table
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [v for v in values if v is not None]
+    return fmean(known) if known else None
+
+
+def write_scores(path: str | Path, scores: list[Score]) -> None:
+    """One row per case and class, as CSV, atomically; an empty field where there is no value."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow([f.name for f in fields(Score)])
+    for score in scores:
+        rows.writerow(["" if v is None else round(v, 5) if isinstance(v, float) else v for v in astuple(score)])
+    write_bytes(path, text.getvalue().encode())
+
+
+def read_scores(path: str | Path) -> list[Score]:
+    """The rows that `write_scores` wrote."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    number = {name: [float(r[name]) if r[name] else None for r in rows] for name in ("dice", "surface_dice", "hausdorff95_mm")}
+    return [
+        Score(r["case"], int(r["label"]), number["dice"][n], float(r["ml"]), float(r["reference_ml"]),
+              number["surface_dice"][n], number["hausdorff95_mm"][n])
+        for n, r in enumerate(rows)
+    ]  # fmt: skip

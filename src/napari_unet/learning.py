@@ -1,0 +1,144 @@
+"""The part of training that is torch: one step, the weights' average, and the state that resuming needs."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.losses import DiceCELoss
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_unet.errors import UNetError
+from napari_unet.network import UNet
+from napari_unet.sampling import Sampler
+from napari_unet.schedule import Schedule, Stage
+from napari_unet.spec import ModelSpec, TrainConfig
+from napari_unet.weights import load_tensors, save_tensors
+
+BETAS = (0.9, 0.99)
+CLIP = 1.0
+FORMAT = "napari-unet resume 1"
+
+
+class Learner:
+    """A network being trained. `step` is deterministic in (seed, step), so that a restored run repeats an unbroken one."""
+
+    def __init__(self, spec: ModelSpec, config: TrainConfig, device: torch.device, sampler: Sampler) -> None:
+        self.spec, self.config, self.device, self.sampler = spec, config, device, sampler
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            network = UNet(spec.network)
+        self.network = _placed(network, device)
+        self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False)
+        fused = device.type in ("cpu", "cuda")
+        self.optimiser = torch.optim.AdamW(self.network.parameters(), config.rate, BETAS, weight_decay=config.decay, fused=fused)
+        self.loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+
+    def step(self, step: int, schedule: Schedule) -> Tensor:
+        """Learn from one batch; its loss."""
+        stage, first = schedule.at(step)
+        for group in self.optimiser.param_groups:
+            group["lr"] = schedule.rate(step, self.config.rate)
+        loss = self._descend(stage, step, first)
+        self._follow(step, schedule.steps)
+        return loss
+
+    def _descend(self, stage: Stage, step: int, first: int) -> Tensor:
+        images, labels = self.sampler.batch(step, first, stage.patch, stage.batch)
+        images, labels = images.to(self.device), labels.to(self.device)
+        if self.spec.network.dims == 2:
+            images, labels = images[:, :, 0].contiguous(memory_format=torch.channels_last), labels[:, 0]
+        loss = self._supervise(self.network.multiscale(images), labels[:, None].long())
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
+        self.optimiser.step()
+        return loss.detach()
+
+    def _supervise(self, logits: list[Tensor], labels: Tensor) -> Tensor:
+        """Cross-entropy + Dice at every scale, each half as important as the finer one."""
+        shares = [0.5**n for n in range(len(logits))]
+        total = torch.zeros((), device=logits[0].device)
+        for share, scale in zip(shares, logits, strict=True):
+            step = [a // b for a, b in zip(labels.shape[2:], scale.shape[2:], strict=True)]
+            coarse = labels[(slice(None), slice(None), *(slice(None, None, s) for s in step))]
+            total = total + share / sum(shares) * self.loss(scale, coarse)
+        return total
+
+    def _follow(self, step: int, steps: int) -> None:
+        """The average moves towards the weights; its memory grows with the run up to the configured share of it."""
+        memory = min(max(1.0, self.config.memory * steps), 1 + step / 4)
+        new, old = self.network.state_dict().values(), self.averaged.state_dict().values()
+        with torch.no_grad():
+            torch._foreach_lerp_(list(old), list(new), 1 / memory)
+
+    def average(self) -> dict[str, NDArray[np.float32]]:
+        """The averaged weights."""
+        return _arrays(self.averaged)
+
+    def tensors(self) -> dict[str, NDArray[np.float32]]:
+        """The weights as they are."""
+        return _arrays(self.network)
+
+    def measure(self, stages: list[Stage], seconds: float) -> list[float]:
+        """Median seconds per step of each stage, measured on a copy that is thrown away."""
+        twin = Learner(self.spec, self.config, self.device, self.sampler)
+        costs = []
+        for stage in stages:
+            times: list[float] = []
+            until = time.perf_counter() + seconds / len(stages)
+            while len(times) < 4 or time.perf_counter() < until:
+                began = time.perf_counter()
+                float(twin._descend(stage, len(times), 0))
+                twin._follow(len(times), 100)
+                times.append(time.perf_counter() - began)
+            costs.append(statistics.median(times[1:]))
+        return costs
+
+    def save(self, path: Path, step: int) -> None:
+        """Everything that the next step depends on, atomically."""
+        named = {f"network.{n}": a for n, a in _arrays(self.network).items()}
+        named |= {f"average.{n}": a for n, a in _arrays(self.averaged).items()}
+        for (name, parameter) in self.network.named_parameters():
+            for key in ("exp_avg", "exp_avg_sq"):
+                if parameter in self.optimiser.state:
+                    named[f"{key}.{name}"] = self.optimiser.state[parameter][key].cpu().numpy()
+        save_tensors(path, named, {"format": FORMAT, "step": str(step)})
+
+    def restore(self, path: Path) -> int:
+        """The state that `save` wrote; the number of steps done. UNetError where it belongs to another network."""
+        tensors, metadata = load_tensors(path)
+        if metadata.get("format") != FORMAT:
+            raise UNetError(path, f"its format is {metadata.get('format')!r}", "Begin anew without --resume")
+        try:
+            for prefix, module in (("network.", self.network), ("average.", self.averaged)):
+                part = {n.removeprefix(prefix): torch.tensor(a) for n, a in tensors.items() if n.startswith(prefix)}
+                module.load_state_dict(part, strict=True)
+            step = int(metadata["step"])
+            for name, parameter in self.network.named_parameters():
+                if step:
+                    self.optimiser.state[parameter] = self._moments(tensors, name, parameter, step)
+        except (KeyError, ValueError, RuntimeError) as error:
+            first = (str(error).splitlines() or [""])[0]
+            raise UNetError(path, f"it does not fit this run ({first[:160]})", "Begin anew without --resume") from error
+        return step
+
+    def _moments(self, tensors: dict[str, Any], name: str, parameter: Tensor, step: int) -> dict[str, Tensor]:
+        moments = {key: torch.tensor(tensors[f"{key}.{name}"]) for key in ("exp_avg", "exp_avg_sq")}
+        placed = {key: torch.empty_like(parameter).copy_(value) for key, value in moments.items()}
+        return {"step": torch.tensor(float(step), device=parameter.device)} | placed
+
+
+def _placed(network: UNet, device: torch.device) -> UNet:
+    network = network.to(device)
+    return network.to(memory_format=torch.channels_last) if network.spec.dims == 2 else network  # type: ignore[call-overload]
+
+
+def _arrays(network: UNet) -> dict[str, NDArray[np.float32]]:
+    return {name: tensor.detach().float().cpu().numpy().copy() for name, tensor in network.state_dict().items()}

@@ -1,0 +1,154 @@
+"""The U-Net: encoder, bottleneck, decoder, skip connections; 2-D and 3-D from one definition.
+
+Ronneberger et al. 2015 (arXiv 1505.04597), Cicek et al. 2016 (arXiv 1606.06650); strided convolutions, instance
+normalisation, leaky ReLU and deep supervision as in nnU-Net (Isensee et al. 2021). Modules are named so that the
+parameters of nnU-Net's PlainConvUNet map one to one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from napari_unet.spec import NetworkSpec
+
+_CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+_TRANSPOSED: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_INSTANCE: dict[int, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+_BATCH: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+_POOL: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+
+
+def _norm(spec: NetworkSpec, features: int) -> nn.Module:
+    if spec.norm == "instance":
+        return _INSTANCE[spec.dims](features, eps=1e-5, affine=True)
+    if spec.norm == "batch":
+        norm = _BATCH[spec.dims](features)
+        norm.num_batches_tracked = None  # a count that only a momentum of None needs
+        return norm
+    if spec.norm == "group":
+        groups = next(g for g in (8, 4, 2, 1) if features % g == 0)
+        return nn.GroupNorm(groups, features)
+    return nn.Identity()
+
+
+class ConvNormAct(nn.Module):
+    """Convolution, normalisation, activation; the shape is kept, or divided by the stride."""
+
+    def __init__(self, spec: NetworkSpec, inputs: int, outputs: int, kernel: tuple[int, ...], stride: Any = 1) -> None:
+        super().__init__()
+        padding = tuple((k - 1) // 2 for k in kernel)
+        self.conv = _CONV[spec.dims](inputs, outputs, kernel, stride, padding, bias=spec.bias)
+        self.norm = _norm(spec, outputs)
+        self.act = nn.LeakyReLU(0.01, inplace=True) if spec.activation == "leaky_relu" else nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, ...) -> (B, outputs, ...)."""
+        return self.act(self.norm(self.conv(x)))  # type: ignore[no-any-return]
+
+
+class Stage(nn.Module):
+    """A level's convolutions; the first one may stride."""
+
+    def __init__(
+        self, spec: NetworkSpec, inputs: int, outputs: int, kernel: tuple[int, ...], count: int, stride: Any = 1
+    ) -> None:
+        super().__init__()
+        self.convs = nn.Sequential(
+            ConvNormAct(spec, inputs, outputs, kernel, stride),
+            *(ConvNormAct(spec, outputs, outputs, kernel) for _ in range(count - 1)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, inputs, ...) -> (B, outputs, ...)."""
+        return self.convs(x)  # type: ignore[no-any-return]
+
+
+class Encoder(nn.Module):
+    """The way down: each level halves the shape (where its stride says so); its last level is the bottleneck."""
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        pooled = spec.down == "maxpool"
+        stages, self.pools = [], nn.ModuleList()
+        inputs = spec.channels
+        for level, features in enumerate(spec.features):
+            stride = spec.strides[level]
+            self.pools.append(_POOL[spec.dims](stride) if pooled and max(stride) > 1 else nn.Identity())
+            stage = Stage(spec, inputs, features, spec.kernels[level], spec.encoder_convs[level], 1 if pooled else stride)
+            stages.append(nn.Sequential(stage))
+            inputs = features
+        self.stages = nn.ModuleList(stages)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, C, ...) -> every level's features, finest first: the skip connections and, last, the bottleneck."""
+        levels = []
+        for pool, stage in zip(self.pools, self.stages, strict=True):
+            x = stage(pool(x))
+            levels.append(x)
+        return levels
+
+
+class Decoder(nn.Module):
+    """The way up: each level doubles the shape, joins the encoder's features of that level and convolves."""
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.transpconvs, self.stages, self.seg_layers = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for level in reversed(range(len(spec.features) - 1)):
+            below, features = spec.features[level + 1], spec.features[level]
+            self.transpconvs.append(_up(spec, below, features, spec.strides[level + 1]))
+            kernel, count = spec.kernels[level], spec.decoder_convs[level]
+            self.stages.append(Stage(spec, 2 * features, features, kernel, count))
+            self.seg_layers.append(_CONV[spec.dims](features, spec.classes, 1))
+
+    def forward(self, levels: list[Tensor], all_scales: bool) -> list[Tensor]:
+        """Encoder features -> logits, finest first; only the finest unless `all_scales`."""
+        x, logits = levels[-1], []
+        for j, (up, stage) in enumerate(zip(self.transpconvs, self.stages, strict=True)):
+            x = stage(torch.cat((up(x), levels[-2 - j]), 1))
+            if all_scales or j == len(self.stages) - 1:
+                logits.append(self.seg_layers[j](x))
+        return logits[::-1]
+
+
+def _up(spec: NetworkSpec, inputs: int, outputs: int, stride: tuple[int, ...]) -> nn.Module:
+    if spec.up == "transposed":
+        return _TRANSPOSED[spec.dims](inputs, outputs, stride, stride, bias=spec.bias)
+    mode = "bilinear" if spec.dims == 2 else "trilinear"
+    return nn.Sequential(nn.Upsample(scale_factor=tuple(float(s) for s in stride), mode=mode),
+                         _CONV[spec.dims](inputs, outputs, 1, bias=spec.bias))  # fmt: skip
+
+
+class UNet(nn.Module):
+    """A U-Net built from its specification.
+
+    Input (B, channels, [z,] y, x), each axis a multiple of `spec.total_stride`; output logits (B, classes, [z,] y, x).
+    """
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.encoder = Encoder(spec)
+        self.decoder = Decoder(spec)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+                nn.init.kaiming_normal_(module.weight, a=0.01)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits at the input's own resolution."""
+        return self.decoder(self.encoder(x), all_scales=False)[0]  # type: ignore[no-any-return]
+
+    def multiscale(self, x: Tensor) -> list[Tensor]:
+        """Logits of every decoder level, finest first, for deep supervision."""
+        return self.decoder(self.encoder(x), all_scales=self.spec.deep_supervision)  # type: ignore[no-any-return]
+
+
+def parameter_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of the network, without allocating it."""
+    with torch.device("meta"):
+        return {name: tuple(tensor.shape) for name, tensor in UNet(spec).state_dict().items()}

@@ -1,0 +1,200 @@
+"""From what a data set is to how it is learnt: spacing, patch, levels, normalisation, symmetry, budget; in words, too.
+
+Follows nnU-Net's rules of planning (Isensee et al. 2021) where they suit small sets and small machines.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from napari_unet.cases import Dataset
+from napari_unet.checks import CaseFacts
+from napari_unet.errors import UNetError
+from napari_unet.spec import COLOURS, Channel, Label, ModelSpec, NetworkSpec, PlanChoices, TrainConfig
+
+ANISOTROPY = 3.0  # a slice axis this many times coarser is planned for on its own
+CT_LOW = -500.0  # air, in Hounsfield units
+VOXELS = {2: 256 * 256, 3: 48 * 64 * 48}  # of a training patch, for a laptop's processor
+SEPARATION = 0.08  # classes whose centres differ by this share of the extent tell one side of an axis from the other
+LARGEST_FEATURES = 128
+
+
+def plan(
+    dataset: Dataset, facts: list[CaseFacts], choices: PlanChoices | None = None, config: TrainConfig | None = None
+) -> tuple[ModelSpec, TrainConfig, list[str]]:
+    """The model and the training for a set of cases, and the reasons, one sentence each.
+
+    Raises UNetError where a choice contradicts the data or the other choices.
+    """
+    choices, config = choices or PlanChoices(), config or TrainConfig()
+    pictures = facts[0].picture
+    shapes, spacings = (np.array([getattr(f, name) for f in facts], float) for name in ("shape", "spacing"))
+    order, words = _axes(spacings, pictures)
+    shapes, spacings = shapes[:, order], spacings[:, order]
+    spacing = np.zeros(3) if pictures else _spacing(spacings)
+    size = np.median(shapes * np.where(spacing > 0, spacings / np.where(spacing > 0, spacing, 1), 1), axis=0)
+    dims, reason = _dims(size, spacing, pictures, choices)
+    words.append(reason)
+    if dims == 2:
+        spacing[0] = 0
+    if choices.spacing is not None:
+        spacing = np.array(_three(choices.spacing, "spacing"))
+    patch, kernels, strides = _levels(size, spacing, dims, choices)
+    labels = _labels(dataset, facts)
+    channels = _channels(dataset, facts)
+    features = choices.features or tuple(min(16 * 2**n, LARGEST_FEATURES if dims == 3 else 256) for n in range(len(strides)))
+    network = NetworkSpec(
+        dims=dims, channels=len(channels), classes=len(labels) + 1, features=features,
+        kernels=kernels, strides=strides, encoder_convs=(1,) + (2,) * (len(strides) - 1),
+        decoder_convs=(1,) * (len(strides) - 1),
+    )  # fmt: skip
+    mirror, reason = _mirror_axes(facts, order, pictures, dims)
+    spec = ModelSpec(
+        name=dataset.folder.resolve().name, network=network, channels=channels, labels=labels,
+        orientation="".join("SAR"[a] for a in order) if not pictures else "SRA",
+        spacing=tuple(float(s) for s in spacing), patch=patch, pictures=pictures,
+        mirror_axes=mirror if choices.mirror_axes is None else choices.mirror_axes,
+    )  # fmt: skip
+    words += [_words_spacing(spec), _words_network(spec, size), _words_channels(channels), reason]
+    config, reason = _budget(config, size, patch, dims)
+    return spec, config, [*words, reason]
+
+
+def _three(values: tuple[float, ...], name: str) -> tuple[float, ...]:
+    if len(values) != 3:
+        raise UNetError("plan", f"{name} is {values}", "Give three numbers, along z, y, x")
+    return values
+
+
+def _axes(spacings: np.ndarray, pictures: bool) -> tuple[list[int], list[str]]:
+    """The order of the axes ("SAR") in which the coarsest comes first: slices are cut where the scanner cut them."""
+    median = np.median(spacings, axis=0)
+    coarsest = int(median.argmax()) if median.max() > 1.5 * np.delete(median, median.argmax()).max() else 0
+    order = [coarsest, *(a for a in range(3) if a != coarsest)]
+    name = ("axial", "coronal", "sagittal")[coarsest]
+    return ([0, 2, 1], []) if pictures else (order, [f"Slices are {name}."])
+
+
+def _spacing(spacings: np.ndarray) -> np.ndarray:
+    """The median; on a slice axis much coarser than the others, the tenth percentile keeps what detail there is."""
+    median = np.median(spacings, axis=0)
+    if median[0] > ANISOTROPY * median[1:].min():
+        median[0] = max(np.percentile(spacings[:, 0], 10), median[1:].max())
+    return np.asarray(median)
+
+
+def _dims(size: np.ndarray, spacing: np.ndarray, pictures: bool, choices: PlanChoices) -> tuple[int, str]:
+    if choices.dims == 3 and pictures:
+        raise UNetError("--dims", "3 for pictures", "Use 2")
+    if choices.dims is not None:
+        return choices.dims, f"A {choices.dims}-D network, as asked for."
+    if pictures:
+        return 2, "A 2-D network: the images are pictures."
+    if size[0] < 12 and spacing[0] > ANISOTROPY * spacing[1:].min():
+        return 2, f"A 2-D network: only {size[0]:.0f} slices, {spacing[0] / spacing[1:].min():.1f} times coarser than the plane."
+    return 3, "A 3-D network: neighbouring slices help each other."
+
+
+def _levels(
+    size: np.ndarray, spacing: np.ndarray, dims: int, choices: PlanChoices
+) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
+    """Patch, kernels and strides: an axis is halved while at least 4 voxels stay and its voxels are not the coarsest.
+
+    A kernel is 1 along an axis until the others have become as coarse (nnU-Net's rule).
+    """
+    axes = [0, 1, 2] if dims == 3 else [1, 2]
+    if choices.patch is not None:
+        patch = np.array(_three(choices.patch, "patch"), int)  # type: ignore[arg-type]
+    else:
+        patch = np.maximum(np.ceil(size), [8 if dims == 3 else 1, 8, 8]).astype(int)
+        patch[0] = patch[0] if dims == 3 else 1
+        while np.prod(patch[axes]) > VOXELS[dims]:  # shrink the axis that reaches farthest, in millimetres
+            reach = patch * np.where(spacing > 0, spacing, 1)
+            patch[axes[int(np.argmax(reach[axes]))]] *= 0.95
+    voxel = np.where(spacing > 0, spacing, 1.0)[axes]
+    remaining, kernels, strides = patch[axes].copy(), [], [(1,) * dims]
+    kernels.append(tuple(3 if v <= 2 * voxel.min() else 1 for v in voxel))
+    most = len(choices.features) if choices.features else 6
+    while len(strides) < most:
+        stride = np.where((remaining >= (8 if dims == 3 else 32)) & (voxel <= 2 * voxel.min()), 2, 1)
+        if stride.max() == 1:
+            break
+        remaining, voxel = np.ceil(remaining / stride), voxel * stride
+        strides.append(tuple(int(s) for s in stride))
+        kernels.append(tuple(3 if k == 3 or v <= 2 * voxel.min() else 1 for k, v in zip(kernels[-1], voxel, strict=True)))
+    total = np.ones(3, int)
+    total[axes] = np.prod(strides, axis=0)
+    if choices.patch is None:
+        patch = np.where(patch >= size, np.ceil(patch / total), np.maximum(np.round(patch / total), 1)).astype(int) * total
+    return tuple(int(n) for n in patch), tuple(kernels), tuple(strides)
+
+
+def _labels(dataset: Dataset, facts: list[CaseFacts]) -> tuple[Label, ...]:
+    values = sorted(set(dataset.labels) | {v for f in facts for v in f.voxels})
+    return tuple(
+        Label(v, dataset.labels.get(v, f"class {v}"), COLOURS[n % len(COLOURS)]) for n, v in enumerate(values)
+    )
+
+
+def _channels(dataset: Dataset, facts: list[CaseFacts]) -> tuple[Channel, ...]:
+    channels = []
+    for index in range(len(facts[0].low)):
+        name = dataset.channels[index] if index < len(dataset.channels) else f"channel {index}"
+        lows = np.array([f.low[index] for f in facts])
+        if name.upper() == "CT" or np.median(lows) < CT_LOW:
+            values = np.concatenate([f.foreground[index] for f in facts])
+            low, high = (float(q) for q in np.percentile(values, (0.5, 99.5)))
+            clipped = np.clip(values, low, high)
+            channels.append(Channel(name, "clip", low, max(high, low + 1), float(clipped.mean()), float(clipped.std()) or 1.0))
+        else:
+            channels.append(Channel(name))
+    return tuple(channels)
+
+
+def _mirror_axes(facts: list[CaseFacts], order: list[int], pictures: bool, dims: int) -> tuple[tuple[int, ...], str]:
+    """Axes along which classes do not tell one side from the other; mirroring the others makes the task needlessly hard."""
+    signed: dict[tuple[int, int], list[np.ndarray]] = {}
+    for f in facts:
+        for a in f.centroids:
+            for b in f.centroids:
+                if a < b:
+                    signed.setdefault((a, b), []).append(np.array(f.centroids[a]) - np.array(f.centroids[b]))
+    separation = np.max([abs(np.mean(d, axis=0)) for d in signed.values()], axis=0) if signed else np.zeros(3)
+    axes = [a for a in ([0, 1, 2] if dims == 3 else [1, 2]) if separation[order[a]] < SEPARATION]
+    names = [("down-up", "back-front", "left-right")[order[a]] if not pictures else ("", "rows", "columns")[a] for a in axes]
+    kept = "no axis" if not axes else " and ".join(names)
+    return tuple(axes), f"Mirrored along {kept}: there, no class keeps to one side of another."
+
+
+def _budget(config: TrainConfig, size: np.ndarray, patch: tuple[int, ...], dims: int) -> tuple[TrainConfig, str]:
+    if config.steps is not None:
+        return replace(config, minutes=None), f"{config.steps} steps, as asked for."
+    if config.minutes is not None:
+        return config, f"{config.minutes:g} minutes, as asked for."
+    whole = np.prod(size[3 - dims :]) <= 1.5 * np.prod(patch)
+    minutes = 10.0 if whole else 30.0
+    return replace(config, minutes=minutes), f"{minutes:g} minutes: a patch holds {'most' if whole else 'a part'} of an image."
+
+
+def _words_spacing(spec: ModelSpec) -> str:
+    if spec.pictures:
+        return "Pixels are taken as they are."
+    mm = " x ".join("as is" if s == 0 else f"{s:.3g}" for s in spec.spacing)
+    return f"Resampled to {mm} mm along {spec.orientation} where an image differs by more than 2 %."
+
+
+def _words_network(spec: ModelSpec, size: np.ndarray) -> str:
+    shape = " x ".join(str(n) for n in spec.patch[3 - spec.network.dims :])
+    middle = " x ".join(f"{n:.0f}" for n in size[3 - spec.network.dims :])
+    return (f"Patches of {shape} voxels (the median image has {middle}); "
+            f"{len(spec.network.features)} levels of {', '.join(map(str, spec.network.features))} features.")  # fmt: skip
+
+
+def _words_channels(channels: tuple[Channel, ...]) -> str:
+    parts = [
+        f"{c.name}: clipped to {c.low:.4g}..{c.high:.4g} as in CT" if c.scheme == "clip" else f"{c.name}: each image to mean 0, spread 1"
+        for c in channels
+    ]
+    return "; ".join(parts) + "."

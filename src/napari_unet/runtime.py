@@ -1,0 +1,59 @@
+"""One forward pass: a batch of windows in, logits out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_unet.errors import UNetError
+from napari_unet.network import UNet
+from napari_unet.spec import NetworkSpec
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device by name (cpu, cuda, cuda:1, mps); auto takes the fastest there is. UNetError where it is missing."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = (str(error).splitlines() or ["unknown"])[0]
+        raise UNetError("device", f"{name!r} cannot be used ({first[:160]})", "Use auto, cpu, cuda or mps") from error
+    return device
+
+
+def build(spec: NetworkSpec, tensors: Mapping[str, NDArray[Any]], device: torch.device) -> UNet:
+    """A network for inference with these weights."""
+    with torch.device("meta"):
+        network = UNet(spec)
+    network.load_state_dict({name: torch.tensor(value) for name, value in tensors.items()}, strict=True, assign=True)
+    network = network.to(device).eval()
+    return network.to(memory_format=torch.channels_last) if spec.dims == 2 else network  # type: ignore[call-overload]
+
+
+def forward(network: UNet, windows: Tensor, mirror_axes: tuple[int, ...] = ()) -> Tensor:
+    """Logits of a batch (B, C, z, y, x), averaged over mirrored copies along any of `mirror_axes` (of z, y, x).
+
+    A 2-D network takes windows of one slice. Raises UNetError where logits are not finite.
+    """
+    subsets: list[list[int]] = [[]]
+    for axis in mirror_axes:
+        subsets += [[*chosen, axis + 2] for chosen in subsets]
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        batch = windows.to(device)
+        logits = sum(_once(network, batch.flip(s)).flip(s) if s else _once(network, batch) for s in subsets) / len(subsets)
+    if not torch.isfinite(logits).all():  # type: ignore[arg-type]
+        raise UNetError("network", "its logits are not finite", "Train the model anew, or run it on the CPU")
+    return logits  # type: ignore[return-value]
+
+
+def _once(network: UNet, batch: Tensor) -> Tensor:
+    if network.spec.dims == 3:
+        return network(batch)  # type: ignore[no-any-return]
+    return network(batch[:, :, 0].contiguous(memory_format=torch.channels_last))[:, :, None]  # type: ignore[no-any-return]

@@ -1,0 +1,90 @@
+"""Prepared cases in memory -> batches, the same for one seed and step whoever asks and whenever."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_unet.augment import Augmentation, source_size
+from napari_unet.preprocess import prepare, prepare_labels
+from napari_unet.spec import ModelSpec, TrainConfig
+from napari_unet.volume import Volume
+
+MAX_VOXELS = 20_000  # per class and case: enough to draw centres from
+
+
+@dataclass(frozen=True)
+class Example:
+    """A case as the network sees it: image float32 (C, z, y, x), label uint8 (z, y, x), where each class lies."""
+
+    image: Tensor
+    label: Tensor
+    centres: tuple[NDArray[np.int32], ...]
+
+    @classmethod
+    def make(cls, image: Volume, label: Volume, spec: ModelSpec) -> Example:
+        """Prepare a case, once; centres are lists of (z, y, x) per class that occurs."""
+        data, classes = prepare(image, spec).data, prepare_labels(label, spec)
+        centres = []
+        for value in range(1, spec.network.classes):
+            voxels = np.argwhere(classes.numpy() == value).astype(np.int32)
+            if len(voxels):
+                keep = np.linspace(0, len(voxels) - 1, min(len(voxels), MAX_VOXELS)).astype(int)
+                centres.append(voxels[keep])
+        return cls(data, classes, tuple(centres))
+
+
+class Sampler:
+    """Draws augmented batches: every case equally often, a share of the patches centred on a labelled voxel."""
+
+    def __init__(self, examples: list[Example], spec: ModelSpec, config: TrainConfig) -> None:
+        self.examples, self.config = examples, config
+        self.augmentation = Augmentation(spec, config.augment)
+
+    def batch(self, step: int, first: int, patch: tuple[int, ...], size: int) -> tuple[Tensor, Tensor]:
+        """Images (B, C, *patch) and labels (B, *patch) of one step; `first` counts the samples drawn before it."""
+        random = np.random.default_rng((self.config.seed, step))
+        pairs = [self._crop(self._example(first + n), patch, random) for n in range(size)]
+        images, labels = torch.stack([i for i, _ in pairs]), torch.stack([label for _, label in pairs])
+        self.augmentation.set_random_state(int(random.integers(2**31)))
+        return self.augmentation(images, labels, patch)
+
+    def _example(self, sample: int) -> Example:
+        """Cases in a new order each time round."""
+        turn, position = divmod(sample, len(self.examples))
+        order = np.random.default_rng((self.config.seed, 1 << 40, turn)).permutation(len(self.examples))
+        return self.examples[order[position]]
+
+    def _crop(self, example: Example, patch: tuple[int, ...], random: np.random.Generator) -> tuple[Tensor, Tensor]:
+        shape, size = np.array(example.label.shape), np.array(patch)
+        if example.centres and random.random() < self.config.foreground:
+            voxels = example.centres[random.integers(len(example.centres))]
+            centre = voxels[random.integers(len(voxels))] + random.integers(-size // 4, size // 4 + 1)
+        else:
+            centre = random.integers(0, shape)
+        source = source_size(patch, self.config.augment)
+        return crop(example.image, example.label, _first_voxel(centre, shape, size) - (source - size) // 2, source)
+
+
+def _first_voxel(centre: NDArray[np.int64], shape: NDArray[np.int64], size: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Keep the patch inside the volume where it fits, and the volume's middle in the patch's where it does not."""
+    inside = np.clip(centre - size // 2, 0, np.maximum(shape - size, 0))
+    return np.where(shape >= size, inside, (shape - size) // 2)
+
+
+def crop(image: Tensor, label: Tensor, first: NDArray[np.int64], size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Cut (C, *size) and (*size) from voxel `first` on; what lies outside the volume is 0: the mean, and background."""
+    shape = label.shape
+    low = [max(0, int(f)) for f in first]
+    high = [min(n, int(f) + s) for n, f, s in zip(shape, first, size, strict=True)]
+    inside = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    if all(b - a == s for a, b, s in zip(low, high, size, strict=True)):
+        return image[(slice(None), *inside)], label[inside]
+    into = tuple(slice(a - int(f), b - int(f)) for a, b, f in zip(low, high, first, strict=True))
+    out_image, out_label = image.new_zeros(len(image), *size), label.new_zeros(*size)
+    out_image[(slice(None), *into)], out_label[into] = image[(slice(None), *inside)], label[inside]
+    return out_image, out_label

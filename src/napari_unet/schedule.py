@@ -1,0 +1,84 @@
+"""A run's course: which patch at which step, and how fast it learns; it ends with a rate of zero."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from napari_unet.schema import STRICT
+from napari_unet.spec import ModelSpec, TrainConfig
+
+WARM_UP = 0.05  # of all steps
+GROWTH = ((0.6, 2.0, 0.35), (0.8, 1.0, 0.55), (1.0, 1.0, 0.10))  # patch, batch (both relative), share of the time
+
+
+@dataclass(frozen=True)
+class Stage:
+    """So many steps with patches of one size."""
+
+    __pydantic_config__ = STRICT
+
+    patch: tuple[int, ...]
+    batch: int
+    share: float  # of the budget in time
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The stages of a run, decided once, so that a run can be resumed and repeated."""
+
+    __pydantic_config__ = STRICT
+
+    stages: tuple[Stage, ...]
+
+    @property
+    def steps(self) -> int:
+        """All steps."""
+        return sum(stage.steps for stage in self.stages)
+
+    def at(self, step: int) -> tuple[Stage, int]:
+        """The stage of a step, and the number of samples drawn before it."""
+        samples = 0
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage, samples + step * stage.batch
+            step, samples = step - stage.steps, samples + stage.steps * stage.batch
+        raise IndexError(step)
+
+    def rate(self, step: int, highest: float) -> float:
+        """The learning rate: a short linear warm-up, then half a cosine that reaches zero after the last step."""
+        warm_up = max(1, round(WARM_UP * self.steps))
+        if step < warm_up:
+            return highest * (step + 1) / warm_up
+        return highest * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, self.steps - warm_up)))
+
+
+def stages(spec: ModelSpec, config: TrainConfig) -> list[Stage]:
+    """Small patches first, the full size last: equal Dice in half the time (arXiv 2407.07853, 2510.23241)."""
+    found: list[Stage] = []
+    for relative, batch, share in GROWTH if config.grow else ((1.0, 1.0, 1.0),):
+        patch = tuple(
+            n if n == 1 else max(s, math.floor(n * relative / s + 0.25) * s, min(n, 2 * s))
+            for n, s in zip(spec.patch, spec.stride, strict=True)
+        )
+        if found and found[-1].patch == patch:
+            found[-1] = Stage(patch, found[-1].batch, found[-1].share + share)
+        else:
+            found.append(Stage(patch, max(1, round(config.batch * batch)), share))
+    return found
+
+
+def in_steps(parts: list[Stage], steps: int) -> Schedule:
+    """A schedule of exactly so many steps, shared out as if each stage's step cost its voxels."""
+    weights = [stage.share / (math.prod(stage.patch) * stage.batch) for stage in parts]
+    ends = [round(steps * sum(weights[: n + 1]) / sum(weights)) for n in range(len(parts))]
+    counts = [b - a for a, b in zip([0, *ends], ends, strict=False)]
+    return Schedule(tuple(Stage(s.patch, s.batch, s.share, n) for s, n in zip(parts, counts, strict=True)))
+
+
+def in_seconds(parts: list[Stage], seconds: float, seconds_per_step: list[float]) -> Schedule:
+    """The schedule that fills so many seconds at these measured speeds, with at least one step."""
+    counts = [int(max(0.0, seconds) * stage.share / cost) for stage, cost in zip(parts, seconds_per_step, strict=True)]
+    counts[0] = max(1, counts[0])
+    return Schedule(tuple(Stage(s.patch, s.batch, s.share, n) for s, n in zip(parts, counts, strict=True)))

@@ -1,0 +1,166 @@
+"""A volume in, labels out: a stream of finished slices, from the one on the screen outwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from napari_unet import preprocess, runtime, weights
+from napari_unet.network import UNet
+from napari_unet.preprocess import Prepared
+from napari_unet.spec import ModelSpec
+from napari_unet.volume import Volume
+from napari_unet.windows import window_shares, window_size, window_starts
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One finished slice: where it lies in the volume's own (i, j, k), its label values, and how far the work is."""
+
+    region: tuple[slice, slice, slice]
+    labels: NDArray[Any]
+    done: int
+    total: int
+
+
+class Segmenter:
+    """A model, ready to segment volumes.
+
+    Parameters
+    ----------
+    spec, network : the model; `Segmenter.load` reads both from a weights file.
+    mirror : average over mirrored copies; None follows the model.
+    overlap : share of a window that the next one sees again; None follows the model.
+    """
+
+    def __init__(
+        self, spec: ModelSpec, network: UNet, *, mirror: bool | None = None, overlap: float | None = None
+    ) -> None:
+        self.spec, self.network = spec, network
+        mirrored = spec.mirror_tta if mirror is None else mirror
+        self.mirror_axes = spec.mirror_axes if mirrored else ()
+        self.overlap = spec.overlap if overlap is None else overlap
+
+    @classmethod
+    def load(cls, model: str | Path, device: str = "auto", **options: Any) -> Segmenter:
+        """Read a weights file (a path, a run's folder or the name of a shipped model). Raises UNetError."""
+        spec, tensors = weights.load(weights.find(model))
+        return cls(spec, runtime.build(spec.network, tensors, runtime.choose_device(device)), **options)
+
+    def segment(self, volume: Volume) -> Volume:
+        """The mask on the volume's own grid: the stream, put together and cleaned."""
+        labels = np.zeros(volume.shape, preprocess.label_dtype(self.spec))
+        for piece in self.stream(volume):
+            labels[piece.region] = piece.labels
+        return volume.with_data(self.clean(labels))
+
+    def stream(self, volume: Volume, first: tuple[int, int] | None = None) -> Iterator[Piece]:
+        """Finished slices, nearest to `first` = (axis, index) of the volume's own (i, j, k) first.
+
+        Slices run along that axis; a 2-D model's always along its own. Each voxel is yielded once. Memory holds the
+        prepared volume and the logits of the slices that windows can still change. Raises UNetError for a volume that
+        the model cannot read.
+        """
+        prepared = preprocess.prepare(volume, self.spec)
+        axis, index = 0, prepared.shape[0] // 2
+        if first is not None:
+            target, position = prepared.turn.target_axis(*first, volume.shape)
+            if self.spec.network.dims == 3 or target == 0:
+                axis, index = target, position
+        total = prepared.shape[axis]
+        for done, (position, classes) in enumerate(self._slices(prepared, axis, index), 1):
+            values = np.expand_dims(preprocess.values_of(classes, self.spec), axis)
+            region = prepared.turn.region(axis, position, position + 1, volume.shape)
+            yield Piece(region, prepared.turn.undo(values), done, total)
+
+    def clean(self, labels: NDArray[Any]) -> NDArray[Any]:
+        """What the model asks for on the whole mask (i, j, k): the largest connected component of some classes."""
+        for value in self.spec.keep_largest:
+            parts, count = ndimage.label(labels == value)
+            if count > 1:
+                largest = np.bincount(parts.ravel())[1:].argmax() + 1
+                labels = np.where((parts > 0) & (parts != largest), 0, labels).astype(labels.dtype)
+        return labels
+
+    def _slices(self, prepared: Prepared, axis: int, index: int) -> Iterator[tuple[int, Tensor]]:
+        """(position, class indices) of each of the volume's turned slices along `axis`, nearest to `index` first."""
+        size, available = prepared.shape[axis], prepared.data.shape[axis + 1]
+        low, high, share = preprocess.neighbours(prepared.scale[axis], prepared.shift[axis], size, available)
+        waiting = sorted(range(size), key=lambda position: abs(position - index))
+        in_plane = [a for a in range(3) if a != axis]
+        finished: dict[int, Tensor] = {}
+        for number, logits in self._network_slices(prepared.data, axis, float(low[index] + share[index])):
+            finished[number] = logits
+            for position in [p for p in waiting if number in (low[p], high[p]) and {low[p], high[p]} <= finished.keys()]:
+                plane = torch.lerp(finished[low[position]], finished[high[position]], float(share[position]))
+                for dim, a in enumerate(in_plane, 1):
+                    plane = preprocess.resample_axis(plane, dim, prepared.scale[a], prepared.shift[a], prepared.shape[a])
+                yield position, plane.argmax(0)
+                waiting.remove(position)
+            needed = {int(n) for p in waiting for n in (low[p], high[p])}
+            for spent in [n for n in finished if n not in needed]:
+                del finished[spent]
+
+    def _network_slices(self, data: Tensor, axis: int, centre: float) -> Iterator[tuple[int, Tensor]]:
+        """(number, logits (K, b, c)) of each slice of the network's grid along `axis`, as soon as no window can change it.
+
+        Windows lie on a grid; a row is all windows with one start along `axis`. Rows go from `centre` outwards.
+        """
+        size = data.shape[1:]
+        window = [window_size(n, p, s) for n, p, s in zip(size, self.spec.patch, self.spec.stride, strict=True)]
+        starts = [window_starts(n, w, self.overlap) for n, w in zip(size, window, strict=True)]
+        shares = [window_shares(n, w, s) for n, w, s in zip(size, window, starts, strict=True)]
+        data, offset = _pad(data, window)
+        rows = sorted(range(len(starts[axis])), key=lambda r: abs(starts[axis][r] + (window[axis] - 1) / 2 - centre))
+        pending = np.zeros(data.shape[axis + 1], int)
+        for start in starts[axis]:
+            pending[start : start + window[axis]] += 1
+        open_slices: dict[int, Tensor] = {}
+        across = [a for a in range(3) if a != axis]
+        for row in rows:
+            begin, end = starts[axis][row], starts[axis][row] + window[axis]
+            for first in range(len(starts[across[0]])):
+                for second in range(len(starts[across[1]])):
+                    chosen = {axis: row, across[0]: first, across[1]: second}
+                    self._add_window(data, starts, shares, chosen, axis, open_slices)
+            pending[begin:end] -= 1
+            inside = [n for n in range(begin, end) if not pending[n] and 0 <= n - offset[axis] < size[axis]]
+            for n in sorted(inside, key=lambda n: abs(n - offset[axis] - centre)):
+                b, c = (slice(offset[a], offset[a] + size[a]) for a in across)
+                yield n - offset[axis], open_slices.pop(n)[:, b, c]
+
+    def _add_window(
+        self, data: Tensor, starts: list[list[int]], shares: list[NDArray[np.float32]], chosen: dict[int, int],
+        axis: int, open_slices: dict[int, Tensor],
+    ) -> None:  # fmt: skip
+        """Run one window and add its share to every slice along `axis` that it touches."""
+        begin = [starts[a][chosen[a]] for a in range(3)]
+        where = [slice(b, b + share.shape[1]) for b, share in zip(begin, shares, strict=True)]
+        logits = runtime.forward(self.network, data[(slice(None), *where)][None], self.mirror_axes)[0].cpu()
+        for a in range(3):
+            shape = [-1 if a == other else 1 for other in range(3)]
+            logits = logits * torch.from_numpy(shares[a][chosen[a]]).reshape(1, *shape)
+        b, c = (where[a] for a in range(3) if a != axis)
+        plane = [n for a, n in enumerate(data.shape[1:]) if a != axis]
+        for n, part in enumerate(logits.unbind(axis + 1), begin[axis]):
+            if n not in open_slices:
+                open_slices[n] = torch.zeros(len(part), *plane)
+            open_slices[n][:, b, c] += part
+
+
+def _pad(data: Tensor, window: list[int]) -> tuple[Tensor, list[int]]:
+    """(C, z, y, x) padded with zeros (the mean) to at least a window, centred; the first real voxel per axis."""
+    missing = [max(0, w - n) for w, n in zip(window, data.shape[1:], strict=True)]
+    before = [m // 2 for m in missing]
+    if not any(missing):
+        return data, before
+    widths = [w for b, m in zip(reversed(before), reversed(missing), strict=True) for w in (b, m - b)]
+    return torch.nn.functional.pad(data, widths), before

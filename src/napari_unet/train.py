@@ -1,0 +1,278 @@
+"""Training: a generator of Progress. Closing it stops the run; what was best is on disk, and `resume` goes on from there."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from torch import Tensor
+
+from napari_unet import __version__, files, nifti, weights
+from napari_unet.cases import Case, read_image, read_label
+from napari_unet.errors import UNetError
+from napari_unet.evaluate import Score, score_case, summary, write_scores
+from napari_unet.learning import Learner
+from napari_unet.runtime import build, choose_device
+from napari_unet.sampling import Example, Sampler
+from napari_unet.schedule import Schedule, in_seconds, in_steps, stages
+from napari_unet.schema import STRICT, decode, encode
+from napari_unet.segment import Segmenter
+from napari_unet.spec import Card, ModelSpec, TrainConfig
+
+MODEL, RECORD, RESUME, LOG, SCORES, MASKS = (
+    "model.safetensors", "run.json", "resume.safetensors", "log.csv", "scores.csv", "masks",
+)  # fmt: skip
+CHECK_CASES = 8  # validated during the run; all of them at its end
+SAVE_SECONDS = 30.0
+LOG_STEPS = 10
+SAFETY = 0.96  # of the time that is left: machines slow down more often than they speed up
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is. `dice` is the newest validation's, `seconds_left` an estimate, `message` a sentence to show."""
+
+    phase: Literal["preparing", "training", "validating", "done"]
+    step: int
+    steps: int
+    loss: float | None = None
+    rate: float | None = None
+    dice: float | None = None
+    seconds_left: float | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which cases train and which are kept out to score the model; every fold, so that others can be trained alike."""
+
+    __pydantic_config__ = STRICT
+
+    folds: tuple[tuple[str, ...], ...]
+    training: tuple[str, ...]
+    kept_out: tuple[str, ...]
+    independent: bool
+
+    @property
+    def sha256(self) -> str:
+        """A fingerprint of the split."""
+        return hashlib.sha256(encode(self).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Record:
+    """What makes a run repeatable; RUN/run.json."""
+
+    __pydantic_config__ = STRICT
+
+    spec: ModelSpec
+    config: TrainConfig
+    split: Split
+    schedule: Schedule
+    card: Card
+    images: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+
+
+def split_cases(names: list[str], config: TrainConfig) -> Split:
+    """Shuffle by the seed, take `config.cases` of them, cut into folds, keep one fold out.
+
+    With fewer cases than folds each is a fold of its own. A single case is trained on and scored: not independent.
+    """
+    order = np.random.default_rng((config.seed, 2)).permutation(len(names))
+    chosen = [names[i] for i in order][: config.cases]
+    count = min(config.folds, len(chosen))
+    if config.fold >= count:
+        raise UNetError("--fold", f"{config.fold} of {count} folds", f"Use 0 to {count - 1}")
+    folds = tuple(tuple(sorted(chosen[n::count])) for n in range(count))
+    kept_out = folds[config.fold]
+    training = tuple(sorted(set(chosen) - set(kept_out))) or kept_out
+    return Split(folds, training, kept_out, training != kept_out)
+
+
+def train(
+    cases: tuple[Case, ...], spec: ModelSpec, config: TrainConfig, *, out: str | Path, card: Card | None = None,
+    reasons: tuple[str, ...] = (), started: float | None = None, resume: bool = False,
+) -> Iterator[Progress]:  # fmt: skip
+    """Train a model on labelled cases into the folder `out`.
+
+    Parameters
+    ----------
+    cases, spec, config : what to learn from, what, and how (see `plan`).
+    out : gets model.safetensors, scores.csv, log.csv, run.json, the masks of the kept-out cases, and what resuming needs.
+    card, reasons : what is known of the data beforehand, and the plan's words, to be kept with the run.
+    started : `time.time()` from which `config.minutes` count; now, where None.
+    resume : go on with the run in `out`, bit for bit as if it had not stopped, on the same machine.
+
+    Raises UNetError for faulty cases, a loss that is not finite, a folder in use or one without a run to resume.
+    """
+    started = time.time() if started is None else started
+    folder = files.make_folder(out)
+    with files.lock(folder):
+        by_name = {case.name: case for case in cases}
+        record = _read_record(folder, by_name) if resume else None
+        if record is not None:
+            spec, config = record.spec, replace(record.config, device=config.device)
+        split = record.split if record is not None else split_cases(sorted(by_name), config)
+        device = choose_device(config.device)
+        examples = []
+        for n, name in enumerate(split.training):
+            yield Progress("preparing", n, len(split.training), message=f"reading {name}")
+            image = read_image(by_name[name])
+            examples.append(Example.make(image, read_label(by_name[name], image), spec))
+        learner = Learner(spec, config, device, Sampler(examples, spec, config))
+        if record is None:
+            yield Progress("preparing", len(examples), len(examples), message="measuring the speed of a step")
+            kept_out = [by_name[name] for name in split.kept_out]
+            schedule = _schedule(learner, kept_out, started)
+            record = _new_record(spec, config, split, schedule, card or Card(), by_name, reasons)
+            files.write_bytes(folder / RECORD, encode(record).encode())
+            files.write_bytes(folder / LOG, b"step,loss,rate,dice,seconds\n")
+        yield from _run(learner, record, by_name, folder, resume)
+
+
+def _new_record(
+    spec: ModelSpec, config: TrainConfig, split: Split, schedule: Schedule, card: Card, by_name: dict[str, Case],
+    reasons: tuple[str, ...],
+) -> Record:  # fmt: skip
+    used = sorted({*split.training, *split.kept_out})
+    card = replace(
+        card, cases_trained=len(split.training), cases_scored=len(split.kept_out), independent=split.independent,
+        split_sha256=split.sha256, steps=schedule.steps, created=datetime.now(UTC).date().isoformat(),
+        versions={"napari-unet-monai": __version__} | {name: version(name) for name in ("torch", "monai")},
+    )  # fmt: skip
+    images = {name: tuple(str(path.resolve()) for path in by_name[name].images) for name in used}
+    return Record(spec, config, split, schedule, card, images, {name: str(by_name[name].label) for name in used}, reasons)
+
+
+def _read_record(folder: Path, by_name: dict[str, Case]) -> Record:
+    path = folder / RECORD
+    if not path.exists():
+        raise UNetError(folder, f"no {RECORD} in it: there is no run to resume", "Leave out --resume")
+    record = decode(Record, path.read_bytes(), str(path))
+    missing = [name for name in (*record.split.training, *record.split.kept_out) if name not in by_name]
+    if missing:
+        raise UNetError(folder, f"its case {missing[0]} is not in the data", "Resume with the data the run began with")
+    return record
+
+
+def _schedule(learner: Learner, kept_out: list[Case], started: float) -> Schedule:
+    """Steps as asked for, or as many as the minutes hold at the speed measured now."""
+    config, parts = learner.config, stages(learner.spec, learner.config)
+    if config.steps is not None:
+        return in_steps(parts, config.steps)
+    minutes = config.minutes or 10.0
+    costs = learner.measure(parts, seconds=min(20.0, 3.0 * minutes))
+    began = time.time()
+    network = build(learner.spec.network, learner.tensors(), learner.device)
+    image = read_image(kept_out[0])
+    Segmenter(learner.spec, network).segment(image)
+    checks = config.checks * min(CHECK_CASES, len(kept_out)) + len(kept_out)
+    left = started + 60 * minutes - time.time() - checks * (time.time() - began)
+    return in_seconds(parts, SAFETY * left, costs)
+
+
+def _run(learner: Learner, record: Record, by_name: dict[str, Case], folder: Path, resume: bool) -> Iterator[Progress]:
+    """The loop: learn, now and then save and validate; at the end, score the product on every kept-out case."""
+    schedule, config = record.schedule, record.config
+    step = learner.restore(folder / RESUME) if resume and (folder / RESUME).exists() else 0
+    best = _best(folder) if step else -1.0
+    checks = {round(schedule.steps * (n + 1) / (config.checks + 1)) for n in range(config.checks)}
+    loss, dice, began, saved = math.nan, None if best < 0 else best, time.time(), time.time()
+    log, seconds, first = [], 0.0, step
+    try:
+        while step < schedule.steps:
+            value = learner.step(step, schedule)
+            step += 1
+            if step % LOG_STEPS == 0 or step == schedule.steps or step == first + 1:
+                loss = _finite(value, step)
+                seconds = time.time() - began
+                log.append(f"{step},{loss:.5f},{schedule.rate(step - 1, config.rate):.3e},,{seconds:.1f}\n")
+            if step in checks:
+                kept_out = [by_name[name] for name in record.split.kept_out[:CHECK_CASES]]
+                dice = yield from _validate(learner, kept_out, step, schedule.steps)
+                log.append(f"{step},,,{dice:.5f},{time.time() - began:.1f}\n")
+                if dice >= best:
+                    best = dice
+                    weights.save(folder / MODEL, record.spec, _scored(record.card, {"mean": dice}, step), learner.average())
+            if step in checks or time.time() - saved > SAVE_SECONDS:
+                _save_state(learner, folder, step, best, log)
+                saved = time.time()
+            left = (time.time() - began) / (step - first) * (schedule.steps - step)
+            yield Progress("training", step, schedule.steps, loss, schedule.rate(step - 1, config.rate), dice, left)
+        weights.save(folder / MODEL, record.spec, _scored(record.card, {}, step), learner.average())
+        yield from _finish(learner, record, by_name, folder)
+    finally:
+        _save_state(learner, folder, step, best, log)
+        if not (folder / MODEL).exists() and step:
+            weights.save(folder / MODEL, record.spec, _scored(record.card, {}, step), learner.average())
+
+
+def _finite(loss: Tensor, step: int) -> float:
+    value = float(loss)
+    if not math.isfinite(value):
+        raise UNetError("training", f"the loss is {value} at step {step}", "Use a smaller rate (--rate), or look for odd cases")
+    return value
+
+
+def _best(folder: Path) -> float:
+    with suppress(UNetError):
+        return weights.read_card(folder / MODEL).dice.get("mean", -1.0)
+    return -1.0
+
+
+def _save_state(learner: Learner, folder: Path, step: int, best: float, log: list[str]) -> None:
+    learner.save(folder / RESUME, step)
+    lines = (folder / LOG).read_text().splitlines(keepends=True)
+    kept = [line for line in lines[1:] if int(line.split(",")[0]) <= step]
+    files.write_bytes(folder / LOG, "".join([lines[0], *kept, *log]).encode())
+    log.clear()
+
+
+def _validate(learner: Learner, cases: list[Case], step: int, steps: int) -> Iterator[Progress]:
+    """Mean Dice of the averaged weights on whole cases, through the very path that users' volumes take."""
+    segmenter = Segmenter(learner.spec, build(learner.spec.network, learner.average(), learner.device))
+    scores: list[Score] = []
+    for n, case in enumerate(cases):
+        yield Progress("validating", step, steps, message=f"scoring {case.name} ({n + 1} of {len(cases)})")
+        image = read_image(case)
+        labels = [label.value for label in learner.spec.labels]
+        scores += score_case(case.name, segmenter.segment(image), read_label(case, image), labels)
+    return summary(scores)["mean"]["dice"] or 0.0
+
+
+def _finish(learner: Learner, record: Record, by_name: dict[str, Case], folder: Path) -> Iterator[Progress]:
+    """Score the file that users will load on every kept-out case, write its masks, and put the scores on its card."""
+    segmenter = Segmenter.load(folder / MODEL, device=str(learner.device))
+    scores: list[Score] = []
+    masks = files.make_folder(folder / MASKS)
+    steps = record.schedule.steps
+    for n, name in enumerate(record.split.kept_out):
+        message = f"scoring {name} ({n + 1} of {len(record.split.kept_out)})"
+        yield Progress("validating", steps, steps, message=message)
+        image = read_image(by_name[name])
+        mask = segmenter.segment(image)
+        nifti.write(masks / f"{name}.nii.gz", mask)
+        scores += score_case(name, mask, read_label(by_name[name], image), [label.value for label in record.spec.labels])
+    write_scores(folder / SCORES, scores)
+    table = summary(scores)
+    names = {str(label.value): label.name for label in record.spec.labels}
+    dice = {names.get(key, key): row["dice"] for key, row in table.items() if row["dice"] is not None}
+    weights.save(folder / MODEL, record.spec, _scored(record.card, dice, steps), learner.average())
+    yield Progress("done", steps, steps, dice=dice.get("mean"), seconds_left=0, message=f"weights in {folder / MODEL}")
+
+
+def _scored(card: Card, dice: dict[str, float], step: int) -> Card:
+    return replace(card, steps=step, dice={name: round(value, 4) for name, value in dice.items()})
+
+

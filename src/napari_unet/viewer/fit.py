@@ -1,0 +1,25 @@
+"""Does a layer fit a model? Asked from its shape alone, before anything is loaded."""
+
+from __future__ import annotations
+
+from napari_unet.spec import ModelSpec
+from napari_unet.viewer.layers import ScalarLayer, channels_of, is_colour, is_picture
+
+
+def takes_one_of_a_series(spec: ModelSpec, layer: ScalarLayer) -> bool:
+    """Whether the model reads one volume of the layer's several."""
+    return len(spec.channels) == 1 and channels_of(layer) > 1 and not is_colour(layer)
+
+
+def objection(spec: ModelSpec, layer: ScalarLayer) -> str:
+    """Why the model cannot read the layer, in a sentence; "" where it can."""
+    if layer.ndim > (3 if is_colour(layer) else 4):
+        return f"The layer has {layer.ndim} axes; the model reads {spec.network.dims}."
+    if spec.network.dims == 3 and is_picture(layer):
+        return "The layer is a single picture; the model reads volumes (3-D)."
+    found, needed = channels_of(layer), len(spec.channels)
+    if found == needed or takes_one_of_a_series(spec, layer):
+        return ""
+    names = ", ".join(channel.name for channel in spec.channels)
+    kind = "colours" if is_colour(layer) else "channel" if found == 1 else "channels"
+    return f"The layer has {found} {kind}; the model reads {needed} ({names}), in one layer of {needed} channels."

@@ -1,0 +1,246 @@
+"""Volume <-> napari layer, without loss.
+
+napari draws straight boxes, so a volume is shown reordered to (I, P, L), which gives radiological axial slices with
+positive scales and nothing rotated; a tilted one is shown straightened about its centre. The truth, the volume's own
+`Grid`, travels in the layer's metadata, and every array below is a view: what is painted is painted into the volume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Image, Labels
+from numpy.typing import NDArray
+
+from napari_unet.errors import UNetError
+from napari_unet.nifti import stem
+from napari_unet.volume import Affine, Reorientation, Volume, spacing_of, tilt_degrees
+
+ORIENTATION = "IPL"
+KEY = "nifti"
+TILT_WORTH_A_NOTE = 1.0  # degrees
+_TIME_UNITS = {8: "s", 16: "ms", 24: "us"}  # xyzt_units; a fourth axis without a unit may as well be channels
+_RAS_OF_IPL = np.array([[0.0, 0, -1, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])
+# layers without a file are (slice, row, column), and volumes made of pictures (row, column, slice)
+_PLAIN = Reorientation(axes=(2, 0, 1), flips=(False, False, False))
+
+Kind = Literal["image", "labels"]
+LayerData = tuple[NDArray[Any], dict[str, Any], str]
+ScalarLayer = Image | Labels
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A volume's own grid, and how a layer shows it.
+
+    Attributes
+    ----------
+    affine, header, source, shape_on_disk : the volume's; `source` is the file, or the layer's name where there is none.
+    shape : (i, j, k).
+    reorientation : leads from (i, j, k) to the layer's last three axes.
+    kind : what `source` is; "" where it is no file.
+    """
+
+    affine: Affine
+    shape: tuple[int, int, int]
+    reorientation: Reorientation
+    source: str
+    kind: Kind | Literal[""] = ""
+    header: Any = None
+    shape_on_disk: tuple[int, ...] = ()
+
+    @property
+    def layer_shape(self) -> tuple[int, ...]:
+        """The spatial shape of a layer on this grid."""
+        return tuple(self.shape[axis] for axis in self.reorientation.axes)
+
+    def shown(self, data: NDArray[Any], colours: bool = False) -> NDArray[Any]:
+        """A view of (i, j, k) or (i, j, k, channel) in the layer's order; channels lead, colours stay behind."""
+        view = self.reorientation.apply(data)
+        return np.moveaxis(view, 3, 0) if view.ndim == 4 and not colours else view
+
+    def stored(self, data: NDArray[Any], colours: bool = False) -> NDArray[Any]:
+        """A view of a layer's data in the volume's order, (i, j, k) or (i, j, k, channel): the inverse of `shown`."""
+        spatial = data.ndim - colours
+        if spatial == 2:  # a picture is one slice
+            data, spatial = data[None], 3
+        if spatial == 4:
+            data = np.moveaxis(data, 0, 3)
+        return self.reorientation.undo(data)
+
+    def placement(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """`scale` and `translate` in mm along (I, P, L) that keep the volume's centre where it is."""
+        affine = self.reorientation.affine(self.affine, self.shape)
+        scale, middle = np.array(spacing_of(affine)), (np.array(self.layer_shape) - 1) / 2
+        centre = _RAS_OF_IPL[:3, :3].T @ (affine[:3, :3] @ middle + affine[:3, 3])
+        return scale, centre - scale * middle
+
+
+def to_layer(volume: Volume, kind: Kind = "image") -> LayerData:
+    """A volume as napari layer data: a view of its voxels, and all that is needed to find the way back."""
+    grid = Grid(volume.affine, volume.shape, Reorientation.between(volume.affine, ORIENTATION), volume.source, kind,
+                volume.header, volume.shape_on_disk)  # fmt: skip
+    # a colour is not an axis of the file; channels and time are
+    colours = volume.data.ndim == 4 and len(volume.shape_on_disk) in (2, 3)
+    data = grid.shown(volume.data, colours)
+    scale, translate = grid.placement()
+    lead = data.ndim - colours - 3
+    options: dict[str, Any] = {
+        "name": stem(volume.source),
+        "scale": (*_step(volume.header)[:lead], *scale),
+        "translate": (*(0.0,) * lead, *translate),
+        "units": (*_step_unit(volume.header)[:lead], "mm", "mm", "mm"),
+        "axis_labels": (*"t"[:lead], *ORIENTATION),
+        "metadata": {KEY: grid},
+    }
+    if kind == "image":
+        options["rgb"] = colours
+    return data, options, kind
+
+
+def _step(header: Any) -> tuple[float]:
+    """The time between two volumes of a 4-D file; 1 where the header has none."""
+    step = 0.0 if header is None else float(header["pixdim"][4])
+    return (step if np.isfinite(step) and step > 0 else 1.0,)
+
+
+def _step_unit(header: Any) -> tuple[str]:
+    return (_TIME_UNITS.get(0 if header is None else int(header["xyzt_units"]) & 56, "pixel"),)
+
+
+def notes_on(volume: Volume) -> list[str]:
+    """What a careful reader would like to know of a volume on the screen, one sentence each."""
+    tilt = tilt_degrees(volume.affine)
+    if tilt <= TILT_WORTH_A_NOTE:
+        return list(volume.notes)
+    return [*volume.notes, f"tilted by {tilt:.0f}°: shown straightened, while masks are saved on its own tilted grid"]
+
+
+def grid_of(layer: ScalarLayer, others: Iterable[Any] = ()) -> Grid:
+    """The grid that a layer lies on, whoever opened or painted it.
+
+    Its own metadata say so, or those of another layer in the same place (napari's "New labels layer" copies the place
+    and drops the metadata); else it is made of the layer's transform, whose world is taken as (I, P, L).
+    Raises UNetError for layers that are no pictures, volumes, or series of volumes.
+    """
+    _check_axes(layer)
+    own = layer.metadata.get(KEY)
+    if isinstance(own, Grid) and own.layer_shape == _spatial_shape(layer):
+        return own
+    for other in others:
+        grid = other.metadata.get(KEY)
+        if isinstance(grid, Grid) and grid.layer_shape == _spatial_shape(layer) == _spatial_shape(other):
+            if np.allclose(_world(layer), _world(other), rtol=1e-5, atol=1e-4):
+                return grid
+    return _plain_grid(layer)
+
+
+def volume_of(layer: ScalarLayer, others: Iterable[Any] = (), pictures: bool = False) -> Volume:
+    """A layer's voxels on their own grid, as `nifti.read` gives them for the layer's file.
+
+    With `pictures`, a stack without a file is one of pictures: rows, columns and slices have no directions in a body.
+    """
+    grid = grid_of(layer, others)
+    if pictures and not grid.kind:
+        grid = replace(grid, affine=np.diag((*spacing_of(grid.affine), 1.0)))
+    data = np.asarray(layer.data[0] if layer.multiscale else layer.data)
+    colours = is_colour(layer)
+    if colours and not grid.header and data.shape[-1] == 4:
+        data = data[..., :3]  # the fourth is transparency
+    return Volume(grid.stored(data, colours), grid.affine, grid.header, grid.source, shape_on_disk=grid.shape_on_disk)
+
+
+def is_colour(layer: ScalarLayer) -> bool:
+    """Whether the last axis of a layer's data holds colours."""
+    return bool(getattr(layer, "rgb", False))
+
+
+def is_picture(layer: ScalarLayer) -> bool:
+    """Whether a layer is a single 2-D picture."""
+    return layer.ndim == 2
+
+
+def channels_of(layer: ScalarLayer) -> int:
+    """The channels, colours or time points of a layer."""
+    if is_colour(layer):
+        return 3
+    return int(layer.data.shape[0]) if layer.ndim == 4 else 1
+
+
+def new_labels(layer: ScalarLayer, grid: Grid, values: NDArray[Any], name: str) -> Labels:
+    """An empty mask in a layer's place and on its grid; `values` (a dtype's worth of zeros) has the layer's shape."""
+    spatial = min(layer.ndim, 3)
+    return Labels(
+        values,
+        name=name,
+        scale=layer.scale[-spatial:],
+        translate=layer.translate[-spatial:],
+        units=layer.units[-spatial:],
+        axis_labels=layer.axis_labels[-spatial:],
+        affine=layer.affine.affine_matrix[-spatial - 1 :, -spatial - 1 :],
+        metadata={KEY: grid},
+    )
+
+
+def slice_on_screen(viewer: ViewerModel, layer: ScalarLayer, grid: Grid) -> tuple[int, int] | None:
+    """The (axis, index) of the volume's own slice on the canvas; None where all of it is shown, or a picture."""
+    dims = viewer.dims
+    hidden = [axis - dims.ndim + 3 for axis in dims.not_displayed if axis - dims.ndim >= -3]
+    if dims.ndisplay != 2 or layer.ndim < 3 or len(hidden) != 1:
+        return None
+    axis, size = hidden[0], grid.layer_shape[hidden[0]]
+    index = int(np.clip(np.rint(layer.world_to_data(dims.point)[axis - 3]), 0, size - 1))
+    source = grid.reorientation.axes[axis]
+    return source, grid.reorientation.region(axis, index, index + 1, grid.shape)[source].start
+
+
+def step_on_screen(viewer: ViewerModel, layer: ScalarLayer) -> int:
+    """Which volume of a 4-D layer the canvas shows."""
+    if layer.ndim != 4:
+        return 0
+    return int(np.clip(np.rint(layer.world_to_data(viewer.dims.point)[0]), 0, layer.data.shape[0] - 1))
+
+
+def _check_axes(layer: ScalarLayer) -> None:
+    limit = 3 if is_colour(layer) else 4
+    if not 2 <= layer.ndim <= limit:
+        raise UNetError(f"layer {layer.name!r}", f"it has {layer.ndim} axes", "Give 2 to 4: rows and columns, slices, time")
+
+
+def _spatial_shape(layer: Any) -> tuple[int, ...]:
+    return tuple(int(n) for n in layer.data.shape[: layer.ndim][-3:])
+
+
+def _world(layer: Any) -> Affine:
+    """From a layer's last three (or two) axes to its world in mm, as a matrix; units other than lengths are taken as mm."""
+    spatial = min(layer.ndim, 3)
+    corners = np.vstack([np.zeros(layer.ndim), np.eye(layer.ndim)[-spatial:]])
+    points = np.array([layer.data_to_world(corner)[-spatial:] for corner in corners])
+    matrix = np.eye(spatial + 1)
+    matrix[:spatial, spatial] = points[0]
+    matrix[:spatial, :spatial] = (points[1:] - points[0]).T
+    matrix[:spatial] *= np.array([_millimetres(unit) for unit in layer.units[-spatial:]])[:, None]
+    return matrix
+
+
+def _millimetres(unit: Any) -> float:
+    return float((1 * unit).to("mm").magnitude) if unit.is_compatible_with("mm") else 1.0
+
+
+def _plain_grid(layer: ScalarLayer) -> Grid:
+    """The grid of a layer that no file stands behind."""
+    world = _world(layer)
+    if is_picture(layer):  # rows and columns, as `pictures.read` has them
+        affine = np.eye(4)
+        affine[:2, :2], affine[:2, 3] = world[:2, :2], world[:2, 2]
+        shape = (*_spatial_shape(layer), 1)
+    else:
+        affine = (_RAS_OF_IPL @ world)[:, [*np.argsort(_PLAIN.axes), 3]]
+        planes, rows, columns = _spatial_shape(layer)
+        shape = (rows, columns, planes)
+    on_disk = shape[:2] if is_picture(layer) else ()
+    return Grid(affine, shape, _PLAIN, f"layer {layer.name!r}", shape_on_disk=on_disk)

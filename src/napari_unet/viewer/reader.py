@@ -1,0 +1,70 @@
+"""Medical volumes -> layers: NIfTI, Analyze and MGH files, images and masks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from napari.utils.notifications import show_info, show_warning
+from numpy.typing import NDArray
+
+from napari_unet import nifti
+from napari_unet.viewer.layers import LayerData, notes_on, to_layer
+from napari_unet.volume import Volume
+
+# more values than any atlas of a brain has, fewer than any scan
+MAX_CLASSES = 250
+_SAYS_MASK = re.compile(
+    r"(^|[^a-z])(d?seg|aseg|aparc|segmentations?|labels?|labels(tr|ts|val)|masks?|parc(ellation)?|gt|ground_?truth)([^a-z]|$)"
+)
+
+
+def get_reader(path: str | list[str]) -> Callable[[str], list[LayerData]] | None:
+    """The reader for one file that ends like a medical volume; None for everything else."""
+    if not isinstance(path, str | Path) or nifti.suffix(path) not in nifti.SUFFIXES:
+        return None
+    return read
+
+
+def read(path: str) -> list[LayerData]:
+    """One file as one layer; what a careful reader should know of it is shown. Raises UNetError."""
+    volume = nifti.read(path)
+    notes = notes_on(volume)
+    if notes:
+        show = show_warning if volume.notes else show_info
+        show(f"{Path(path).name}: {'; '.join(notes)}.")
+    labels = mask_in(volume)
+    return [to_layer(volume) if labels is None else to_layer(volume.with_data(labels), "labels")]
+
+
+def mask_in(volume: Volume) -> NDArray[Any] | None:
+    """A file's voxels as classes, uint8 or uint16, where it is a mask; None where it is an image.
+
+    NIfTI can say so itself (intent 1002). Else the name or the folder has to say it *and* the values have to be few
+    whole numbers: a scan named "masked" and a map of probabilities named "mask" are images.
+    """
+    declared = volume.header is not None and int(volume.header["intent_code"]) == nifti.LABEL_INTENT
+    if not declared and not _named_like_a_mask(Path(volume.source)):
+        return None
+    if volume.data.ndim == 4 and len(volume.shape_on_disk) < 4:  # colours
+        return None
+    values = _whole_numbers(volume.data)
+    if values is None or (not declared and np.count_nonzero(np.bincount(values.ravel())) > MAX_CLASSES):
+        return None
+    return values
+
+
+def _named_like_a_mask(path: Path) -> bool:
+    return any(_SAYS_MASK.search(part.lower()) for part in (nifti.stem(path), path.parent.name))
+
+
+def _whole_numbers(data: NDArray[Any]) -> NDArray[Any] | None:
+    """The same values as uint8 or uint16, where that loses nothing."""
+    low, high = data.min(), data.max()
+    if not 0 <= low <= high <= nifti.MAX_LABEL:  # NaN neither
+        return None
+    values = data.astype(np.uint8 if high < 256 else np.uint16, copy=False)
+    return values if np.array_equal(values, data) else None

@@ -1,0 +1,62 @@
+"""Long work: a generator of the engine in napari's worker thread, its errors in sight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from typing import Any, TypeVar
+
+from napari.qt.threading import GeneratorWorker, create_worker
+from napari.utils.notifications import notification_manager, show_error
+
+from napari_unet.errors import UNetError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def start(
+    work: Callable[..., Generator[T, None, R]],
+    *arguments: Any,
+    what: str,
+    yielded: Callable[[T], object],
+    returned: Callable[[R], object],
+    errored: Callable[[Exception], object],
+) -> GeneratorWorker:
+    """Run `work(*arguments)` in a thread; the callbacks are called in the viewer's.
+
+    `what` names the work in the viewer's list of activities and in errors. The worker's `quit()` ends it after the step
+    under way, with none of the callbacks: keep steps short, closing napari waits for them.
+    """
+    # the list's bar only tells that something is going on: with a number, each update would run the event loop within
+    # the callback that reports it, and the next callbacks within that
+
+    def steps() -> Generator[T, None, R]:
+        return (yield from guarded(work(*arguments), what))
+
+    return create_worker(
+        steps,
+        _progress={"total": 0, "desc": what},
+        _connect={"yielded": yielded, "returned": returned, "errored": errored},
+    )
+
+
+def guarded(work: Generator[T, None, R], what: str) -> Generator[T, None, R]:
+    """The same steps; errors that napari's worker would swallow (RuntimeError) or word badly become UNetErrors.
+
+    Only the first line of a foreign message is shown: torch's go on with advice to switch its safety off.
+    """
+    try:
+        return (yield from work)
+    except MemoryError as error:
+        raise UNetError(what, "the memory does not suffice", "Close other programs, or crop the image") from error
+    except RuntimeError as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UNetError(what, first[:200], "Try a smaller image; if it stays, report it") from error
+
+
+def show(error: Exception) -> None:
+    """An error as napari's notification: a UNetError's sentence; anything else, which is a fault of ours, with its origin."""
+    if isinstance(error, UNetError):
+        show_error(str(error))
+    else:
+        notification_manager.receive_error(type(error), error, error.__traceback__)

@@ -1,0 +1,236 @@
+"""Volume <-> layer: nothing is lost and everything stays where it was, over all orientations, straight and tilted."""
+
+from __future__ import annotations
+
+import nibabel
+import numpy as np
+import pytest
+from awkward_grids import ORIENTATIONS, SHAPE, affine_for
+from napari.components import ViewerModel
+from napari.layers import Image, Labels, Layer
+from napari.layers._layer_actions import _duplicate_layer
+
+from napari_unet import nifti
+from napari_unet.errors import UNetError
+from napari_unet.viewer import layers
+from napari_unet.volume import Volume
+
+RAS = np.array([[0, 0, -1], [0, -1, 0], [-1, 0, 0]])  # of napari's world
+
+
+def read(path):
+    return nifti.read(path)
+
+
+@pytest.mark.parametrize("tilt", [0, 17])
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+class TestEveryOrientation:
+    def test_a_layer_gives_the_file_back(self, nifti_file, orientation, tilt):
+        volume = read(nifti_file(affine=affine_for(orientation, tilt=tilt)))
+        layer = Layer.create(*layers.to_layer(volume))
+        back = layers.volume_of(layer)
+        assert back.data.dtype == volume.data.dtype
+        assert back.data.tobytes() == volume.data.tobytes()
+        assert back.data.strides == volume.data.strides  # the very same memory
+        assert (back.affine == volume.affine).all()
+        assert back.header == volume.header
+        assert back.source == volume.source and back.shape_on_disk == volume.shape_on_disk
+
+    def test_voxels_stand_where_they_are(self, nifti_file, orientation, tilt):
+        volume = read(nifti_file(affine=affine_for(orientation, tilt=tilt)))
+        layer = Layer.create(*layers.to_layer(volume))
+        grid = layers.grid_of(layer)
+        assert (np.array(layer.scale) > 0).all()
+        assert np.allclose(layer.affine.affine_matrix, np.eye(4)) and np.allclose(layer.rotate, np.eye(3))
+        index = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"))
+        truth = np.einsum("ab,bijk->ijka", volume.affine[:3, :3], index) + volume.affine[:3, 3]
+        shown = grid.shown(truth, colours=True)  # each layer voxel's true place
+        off = [
+            np.linalg.norm(RAS @ layer.data_to_world(voxel) - shown[voxel]) for voxel in np.ndindex(grid.layer_shape)
+        ]
+        assert max(off) < 1e-4 if tilt == 0 else abs(shown.mean((0, 1, 2)) - RAS @ _middle(layer)).max() < 1e-4
+
+    def test_a_hand_painted_mask_is_saved_on_the_image_s_grid(self, nifti_file, orientation, tilt, tmp_path):
+        path = nifti_file(affine=affine_for(orientation, tilt=tilt), sform_code=4, qform_code=1, units=("mm", "msec"))
+        viewer = ViewerModel()
+        image = viewer.add_layer(Layer.create(*layers.to_layer(read(path))))
+        viewer.layers.selection.active = image
+        viewer._new_labels()
+        mask = viewer.layers[-1]
+        assert layers.KEY not in mask.metadata  # napari drops it: the point of the test
+        voxel = (4, 1, 5)  # in the file's own order
+        lit = np.zeros(SHAPE, bool)
+        lit[voxel] = True
+        mask.data_setitem(np.nonzero(layers.grid_of(image).shown(lit)), 3)
+        saved = tmp_path / "mask.nii.gz"
+        nifti.write(saved, layers.volume_of(mask, viewer.layers))
+        truth, found = nibabel.load(path), nibabel.load(saved)
+        assert (found.affine == truth.affine).all() and found.shape == truth.shape
+        assert np.argwhere(np.asarray(found.dataobj)).tolist() == [list(voxel)]
+        assert found.header["sform_code"] == 4 and found.header["qform_code"] == 1
+        assert found.header.get_xyzt_units() == ("mm", "msec")
+
+
+def _middle(layer):
+    return np.array(layer.data_to_world((np.array(layer.data.shape) - 1) / 2))
+
+
+def test_every_array_is_a_view(nifti_file):
+    volume = read(nifti_file(affine=affine_for("SPL", tilt=9)))
+    layer = Layer.create(*layers.to_layer(volume))
+    assert np.shares_memory(layer.data, volume.data)
+    assert np.shares_memory(layers.volume_of(layer).data, volume.data)
+
+
+def test_duplicates_and_conversions_keep_the_grid(nifti_file):
+    viewer = ViewerModel()
+    image = viewer.add_layer(Layer.create(*layers.to_layer(read(nifti_file(affine=affine_for("PSR", tilt=12))))))
+    viewer.layers.selection.active = image
+    _duplicate_layer(viewer.layers)
+    copy = viewer.layers[-1]
+    del viewer.layers[image.name]
+    assert copy is not image and layers.grid_of(copy).source == layers.grid_of(image).source
+
+
+def test_a_cropped_layer_is_not_taken_for_the_file(nifti_file):
+    layer = Layer.create(*layers.to_layer(read(nifti_file())))
+    layer.data = layer.data[1:]
+    assert layers.grid_of(layer).kind == ""
+
+
+def test_another_place_is_another_grid(nifti_file):
+    image = Layer.create(*layers.to_layer(read(nifti_file(affine=affine_for("RAS")))))
+    for change in ({"translate": image.translate + 1}, {"scale": image.scale * 2}, {"rotate": 30}):
+        placed = {"scale": image.scale, "translate": image.translate, **change}
+        mask = Labels(np.zeros(image.data.shape, np.uint8), **placed)
+        assert layers.grid_of(mask, [image]).kind == "", change
+
+
+class TestWithoutAFile:
+    def test_a_stack_runs_down_back_and_left(self):
+        data = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+        layer = Image(data, scale=(3, 2, 1), translate=(30, 20, 10))
+        volume = layers.volume_of(layer)
+        assert volume.shape == (3, 4, 2) and volume.spacing == (2, 1, 3) and volume.orientation == "PLI"
+        assert np.shares_memory(volume.data, data)
+        for z, y, x in np.ndindex(data.shape):
+            assert volume.data[y, x, z] == data[z, y, x]
+            assert np.allclose(volume.affine @ (y, x, z, 1), (-10 - x, -20 - 2 * y, -30 - 3 * z, 1))
+
+    def test_microns_become_millimetres(self):
+        layer = Image(np.zeros((2, 3, 4), np.uint8), scale=(500, 250, 250), units=("um",) * 3)
+        assert np.allclose(layers.volume_of(layer).spacing, (0.25, 0.25, 0.5))
+
+    def test_a_saved_stack_comes_back_in_the_same_place(self, tmp_path):
+        layer = Labels(np.arange(24, dtype=np.uint8).reshape(2, 3, 4), scale=(3, 2, 1), translate=(30, 20, 10))
+        nifti.write(tmp_path / "stack.nii", layers.volume_of(layer))
+        again = Layer.create(*layers.to_layer(read(tmp_path / "stack.nii"), "labels"))
+        assert np.array_equal(again.data, layer.data)
+        assert np.allclose(again.scale, layer.scale) and np.allclose(again.translate, layer.translate)
+
+    def test_pictures_are_what_the_engine_reads(self, tmp_path, rng):
+        from PIL import Image as Picture
+
+        for shape in ((40, 50), (40, 50, 3), (40, 50, 4)):  # napari takes smaller ones for stacks
+            pixels = rng.integers(0, 255, shape, dtype=np.uint8)
+            Picture.fromarray(pixels).save(tmp_path / "picture.png")
+            truth, found = nifti.read(tmp_path / "picture.png"), layers.volume_of(Image(pixels))
+            assert np.array_equal(found.data, truth.data) and (found.affine == truth.affine).all()
+            assert found.shape_on_disk[:2] == truth.shape_on_disk[:2]
+
+    def test_a_stack_of_pictures_is_seen_as_pictures_by_a_model_of_pictures(self, rng):
+        stack = rng.integers(0, 255, (4, 8, 9), dtype=np.uint8)
+        volume = layers.volume_of(Image(stack), pictures=True)
+        assert volume.orientation == layers.volume_of(Image(stack[0])).orientation == "RAS"
+        assert np.array_equal(volume.data[..., 2], stack[2])
+
+    def test_more_than_four_axes_are_refused_by_name(self):
+        with pytest.raises(UNetError, match="layer 'odd'.*5 axes"):
+            layers.grid_of(Image(np.zeros((2, 2, 2, 2, 2)), name="odd"))
+
+    def test_pyramids_and_lazy_arrays_give_their_finest_level(self, rng):
+        import dask.array
+
+        data = rng.integers(0, 9, (4, 8, 8), dtype=np.uint8)
+        for layer in (Image([data, data[:, ::2, ::2]], multiscale=True), Image(dask.array.from_array(data))):
+            assert np.array_equal(layers.volume_of(layer).data, data.transpose(1, 2, 0))
+
+
+class TestMoreAxes:
+    def test_time_leads_with_its_unit(self, nifti_file, rng):
+        data = rng.random((*SHAPE, 3)).astype(np.float32)
+        path = nifti_file(data=data, affine=affine_for("ASL"), units=("mm", "msec"))
+        raw = nibabel.load(path)
+        raw.header["pixdim"][4] = 250
+        nibabel.save(raw, path)
+        volume = read(path)
+        layer = Layer.create(*layers.to_layer(volume))
+        assert layer.data.shape == (3, 6, 5, 7)
+        assert layer.scale[0] == 250 and layer.axis_labels == ("t", "I", "P", "L")
+        assert [str(unit) for unit in layer.units] == ["millisecond", "millimeter", "millimeter", "millimeter"]
+        assert np.array_equal(layers.volume_of(layer).data, volume.data)
+        assert layers.channels_of(layer) == 3
+
+    def test_a_mask_of_a_series_is_one_volume(self, nifti_file, rng, tmp_path):
+        volume = read(nifti_file(data=rng.random((*SHAPE, 3)).astype(np.float32), affine=affine_for("ASL", tilt=5)))
+        image = Layer.create(*layers.to_layer(volume))
+        grid = layers.grid_of(image)
+        mask = layers.new_labels(image, grid, np.zeros(grid.layer_shape, np.uint8), "mask")
+        nifti.write(tmp_path / "mask.nii.gz", layers.volume_of(mask))
+        found = nibabel.load(tmp_path / "mask.nii.gz")
+        assert found.shape == SHAPE and np.allclose(found.affine, volume.affine)
+        mask.metadata.clear()
+        assert layers.grid_of(mask, [image]) is grid
+
+    def test_colours_stay_colours(self, tmp_path, rng):
+        pixels = rng.integers(0, 255, (*SHAPE, 3), dtype=np.uint8)
+        rgb = np.ascontiguousarray(pixels).view([("R", "u1"), ("G", "u1"), ("B", "u1")])[..., 0]
+        nibabel.save(nibabel.Nifti1Image(rgb, affine_for("LPS")), tmp_path / "colour.nii")
+        layer = Layer.create(*layers.to_layer(read(tmp_path / "colour.nii")))
+        assert layer.rgb and layer.ndim == 3
+        assert np.array_equal(layers.volume_of(layer).data, pixels)
+
+    def test_a_flat_file_stays_flat(self, nifti_file, rng, tmp_path):
+        path = nifti_file(data=rng.integers(0, 9, (8, 9), dtype=np.uint8), affine=affine_for("LPS"))
+        layer = Layer.create(*layers.to_layer(read(path), "labels"))
+        nifti.write(tmp_path / "flat.nii.gz", layers.volume_of(layer))
+        assert nibabel.load(tmp_path / "flat.nii.gz").shape == (8, 9)
+
+
+class TestTheScreen:
+    @pytest.mark.parametrize("orientation", ["RAS", "LPI", "SAR", "PIL"])
+    @pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 0, 1)])
+    def test_the_slice_on_the_canvas_is_found_in_the_volume(self, nifti_file, orientation, order):
+        viewer = ViewerModel()
+        volume = read(nifti_file(affine=affine_for(orientation)))
+        layer = viewer.add_layer(Layer.create(*layers.to_layer(volume)))
+        viewer.dims.order = order
+        viewer.dims.set_current_step(order[0], 3)
+        axis, index = layers.slice_on_screen(viewer, layer, layers.grid_of(layer))
+        shown = np.take(layer.data, 3, order[0])
+        assert sorted(np.take(volume.data, index, axis).ravel()) == sorted(shown.ravel())
+
+    def test_there_is_none_in_3d_and_for_pictures(self, nifti_file):
+        viewer = ViewerModel()
+        layer = viewer.add_layer(Layer.create(*layers.to_layer(read(nifti_file()))))
+        viewer.dims.ndisplay = 3
+        assert layers.slice_on_screen(viewer, layer, layers.grid_of(layer)) is None
+        picture = Image(np.zeros((4, 4)))
+        assert layers.slice_on_screen(ViewerModel(), picture, layers.grid_of(picture)) is None
+
+    def test_the_volume_on_the_canvas_is_found_in_a_series(self, nifti_file, rng):
+        viewer = ViewerModel()
+        series = read(nifti_file(data=rng.random((*SHAPE, 4)).astype(np.float32)))
+        layer = viewer.add_layer(Layer.create(*layers.to_layer(series)))
+        viewer.dims.set_current_step(0, 2)
+        assert layers.step_on_screen(viewer, layer) == 2
+
+
+def test_a_tilt_is_worth_a_note(nifti_file):
+    assert layers.notes_on(read(nifti_file(affine=affine_for("RAS", tilt=20))))[-1].startswith("tilted by")
+    assert layers.notes_on(read(nifti_file(affine=affine_for("RAS")))) == []
+
+
+def test_volumes_without_a_header_find_their_way_too(rng):
+    volume = Volume(rng.random((3, 4, 5)), affine_for("IRP"), source="made here")
+    assert np.array_equal(layers.volume_of(Layer.create(*layers.to_layer(volume))).data, volume.data)

@@ -1,0 +1,54 @@
+"""Train a model: what `napari-unet train` does, spelled out with the public functions.
+
+    python training/train.py                                        phantoms, two minutes
+    python training/train.py --data DATA --out RUN --minutes 10
+    python training/train.py --data DATA --out RUN --steps 200 --seed 1
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+from napari_unet import TrainConfig, UNetError, check, find_cases, read_card
+from napari_unet.checks import refuse
+from napari_unet.phantoms import write_dataset
+from napari_unet.plan import plan
+from napari_unet.report import write_report
+from napari_unet.train import train
+
+
+def main() -> None:
+    started = time.time()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", help="labelled folder; phantoms are made where it is left out")
+    parser.add_argument("--out", default="runs/phantoms")
+    parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("--steps", type=int, help="instead of minutes")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    out = Path(options.out)
+    budget = {"steps": options.steps} if options.steps else {"minutes": options.minutes}
+
+    dataset = find_cases(options.data or write_dataset(out / "data"))
+    reports = list(check(dataset))
+    refuse(reports, str(dataset.folder))
+    facts = [report.facts for report in reports if report.facts is not None]
+    spec, config, reasons = plan(dataset, facts, config=TrainConfig(seed=options.seed, **budget))
+    print("\n".join(reasons))
+
+    for progress in train(dataset.cases, spec, config, out=out, reasons=tuple(reasons), started=started):
+        if progress.message or progress.step % 50 == 0:
+            print(progress.phase, progress.step, progress.steps, progress.loss, progress.dice, progress.message, flush=True)
+
+    page, _ = write_report(out)
+    card = read_card(out / "model.safetensors")
+    print(f"weights in {out / 'model.safetensors'}, report in {page}")
+    print(json.dumps({"dice": card.dice, "steps": card.steps, "minutes": (time.time() - started) / 60}))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UNetError as error:
+        raise SystemExit(f"train.py: {error}") from None
