@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import random
 import re
 import sys
@@ -78,9 +77,8 @@ def test_the_child_has_little_memory(folder: Path, outcomes: dict[str, dict[str,
     take more than the voxels that its header announces.
     """
     bomb = tmp_path / "bomb.nii.gz"
-    with gzip.open(bomb, "wb", 9) as file:
-        file.write(hostile.nifti_bytes(np.zeros((1, 1, 1), np.uint8), **{f"dim[{axis}]": n for axis, n in ((1, 1024), (2, 512), (3, 512))}))
-        file.write(bytes((256 << 20) - 1))
+    header = hostile.nifti_bytes(np.zeros((1, 1, 1), np.uint8), **{"dim[1]": 1024, "dim[2]": 512, "dim[3]": 512})[:352]
+    bomb.write_bytes(hostile.packed(header) + 16 * hostile.packed(bytes(16 << 20)))
     assert bomb.stat().st_size < 300_000
     little = hostile.read_with_little_memory(tmp_path)[bomb.name]
     assert "needs more memory than there is" in little["error"] and little["seconds"] < 1
@@ -94,10 +92,9 @@ def test_what_is_no_file(name: str, folder: Path) -> None:
         nifti.read(folder / name)
 
 
-@pytest.mark.parametrize("fault", hostile.header_faults(), ids=lambda fault: fault.name)
+@little_memory
+@pytest.mark.parametrize("fault", [f for f in hostile.header_faults() if "it goes on" not in f.says[0]], ids=lambda f: f.name)
 def test_peeking_says_the_same_as_reading(fault: Fault, folder: Path, outcomes: dict[str, dict[str, Any]]) -> None:
-    if "goes on" in fault.says[0]:
-        pytest.skip("a header alone does not show it")
     with pytest.raises(UNetError) as caught:
         nifti.peek(folder / fault.name)
     assert str(caught.value) == outcomes[fault.name]["error"]
@@ -151,15 +148,15 @@ def test_thousands_of_damaged_headers() -> None:
     """Each gives a UNetError, or a geometry that survives being written back, to the bit and without a warning."""
     rng, refused = random.Random(20261123), 0
     warnings.simplefilter("error")
-    for _ in range(3000):
+    for _ in range(1500):
         block = damaged_header(rng)
         try:
             parsed = header.parse(block, "scan.nii")
         except UNetError:
             refused += 1
             continue
-        volume = Volume(np.broadcast_to(np.uint8(0), (*parsed.shape, 1)[:3]), parsed.affine, parsed.raw)
+        volume = Volume(np.broadcast_to(np.uint8(0), (*parsed.shape, 1)[:3]), parsed.affine, parsed.raw, shape_on_disk=parsed.shape)
         assert set("RLAPSI") > set(volume.orientation)
         written = nifti._header_for(volume, volume.data, labels=True)
         assert (header.parse(written.binaryblock + bytes(192), "mask.nii").affine == parsed.affine).all()
-    assert 300 < refused < 2700
+    assert 150 < refused < 1350

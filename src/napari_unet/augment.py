@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.transforms import Randomizable
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -42,7 +43,7 @@ class RandAffine(Randomizable):
         """Draw a matrix (z, y, x) for each of `data` samples."""
         self.matrices = np.stack([self._draw() for _ in range(data)])
 
-    def _draw(self) -> np.ndarray:
+    def _draw(self) -> NDArray[np.float64]:
         chosen = self.R.random() < self.p
         angles, log_scale = self.R.uniform(-1, 1, 3) * self.angles, self.R.uniform(-1, 1) * self.scale
         if not chosen:
@@ -52,7 +53,7 @@ class RandAffine(Randomizable):
             turn = np.eye(3)
             turn[[a, b], [a, b]], turn[a, b], turn[b, a] = math.cos(angle), -math.sin(angle), math.sin(angle)
             matrix = matrix @ turn
-        return matrix * self.spacing[None] / self.spacing[:, None]  # a turn in millimetres, expressed in voxels
+        return np.asarray(matrix * self.spacing[None] / self.spacing[:, None])  # a turn in millimetres, expressed in voxels
 
     def __call__(self, images: Tensor, labels: Tensor, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Cut patches of this size out of the sources."""

@@ -131,10 +131,11 @@ def find_cases(folder: str | Path) -> Dataset:
         raise UNetError(folder, "there is no such folder", "Give the folder that holds images and labels")
     description = _description(folder / "dataset.json")
     labels, channels = _names(description, folder / "dataset.json")
+    about, licence = _about(description)
     listed = description.get("training")
     if isinstance(listed, list) and not _lists_channels(folder, listed):
         cases = _listed(folder, listed)
-        return Dataset(folder, cases, labels, channels, **_about(description))
+        return Dataset(folder, cases, labels, channels, about=about, licence=licence)
     images, masks = (_subfolder(folder, names) for names in (_IMAGE_FOLDERS, _LABEL_FOLDERS))
     found = {case.name: case for case in find_images([images])}
     known = {nifti.stem(path): path for path in list_images(masks)}
@@ -144,7 +145,7 @@ def find_cases(folder: str | Path) -> Dataset:
     return Dataset(
         folder, cases, labels, channels,
         tuple(path for name in found if name not in known for path in found[name].images),
-        tuple(path for name, path in known.items() if name not in found), **_about(description),
+        tuple(path for name, path in known.items() if name not in found), about, licence,
     )  # fmt: skip
 
 
@@ -183,10 +184,11 @@ def _names(description: dict[str, Any], path: Path) -> tuple[dict[int, str], tup
     return labels, channels
 
 
-def _about(description: dict[str, Any]) -> dict[str, str]:
+def _about(description: dict[str, Any]) -> tuple[str, str]:
+    """What the data is, and its licence."""
     parts = [str(description[key]) for key in ("name", "description", "reference") if description.get(key)]
     licence = description.get("licence") or description.get("license") or ""
-    return {"about": ": ".join(parts)[:500], "licence": str(licence)[:200]}
+    return ": ".join(parts)[:500], str(licence)[:200]
 
 
 def _lists_channels(folder: Path, entries: list[Any]) -> bool:

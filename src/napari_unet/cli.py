@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -177,7 +177,7 @@ def _read_all(dataset: Any) -> list[Any]:
     return reports
 
 
-def _table(rows: list[tuple[str, ...]], heading: tuple[str, ...] = ()) -> None:
+def _table(rows: Sequence[tuple[str, ...]], heading: tuple[str, ...] = ()) -> None:
     rows = [heading, *rows] if heading else rows
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))] if rows else []
     for row in rows:
@@ -222,7 +222,7 @@ def _train(arguments: argparse.Namespace) -> int:
     from napari_unet.train import train
 
     command = shlex.join(["napari-unet", *sys.argv[1:]])
-    card = Card(description=dataset.about, data=dataset.about, data_licence=dataset.licence, command=command)
+    card = Card(description=dataset.about, data=dataset.about, data_licence=dataset.licence, licence=dataset.licence, command=command)
     if arguments.overwrite and not arguments.resume:
         _clear(out)
     run = train(dataset.cases, spec, config, out=out, card=card, reasons=tuple(reasons), started=started, resume=arguments.resume)
@@ -389,10 +389,14 @@ def _info(arguments: argparse.Namespace) -> int:
 
 def _view(arguments: argparse.Namespace) -> int:
     import napari
+    from napari.layers import Layer
 
+    from napari_unet.viewer.reader import read
+
+    layers = [Layer.create(*layer) for path in arguments.files for layer in read(path)]
     viewer = napari.Viewer()
-    for path in arguments.files:
-        viewer.open(path, plugin="napari-unet-monai")
+    for layer in layers:
+        viewer.add_layer(layer)
     viewer.window.add_plugin_dock_widget("napari-unet-monai", "Segment")
     napari.run()
     return 0

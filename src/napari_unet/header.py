@@ -167,7 +167,7 @@ def _pixdim(raw: Nifti1Header, shape: tuple[int, ...], where: str, zero_is_fine:
     for axis, size in enumerate((*shape, 1)[:3], 1):
         value = float(pixdim[axis])
         if axis > len(shape) or (size == 1 and value == 0):
-            pixdim[axis] = value if 0 < value < math.inf else 1  # one slice has a thickness, but need not tell it
+            pixdim[axis] = value if 1e-6 < value < 1e6 else 1  # one slice has a thickness, but need not tell it
         elif not math.isfinite(value) or value < 0 or (value == 0 and not zero_is_fine):
             raise UNetError(where, f"the field pixdim[{axis}] is {value:g}, not a voxel size", "Correct it")
 

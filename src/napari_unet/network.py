@@ -26,12 +26,17 @@ def _norm(spec: NetworkSpec, features: int) -> nn.Module:
         return _INSTANCE[spec.dims](features, eps=1e-5, affine=True)
     if spec.norm == "batch":
         norm = _BATCH[spec.dims](features)
-        norm.num_batches_tracked = None  # a count that only a momentum of None needs
+        norm.num_batches_tracked = None  # type: ignore[assignment]  # a count that only a momentum of None needs, and that loading would add
+        norm.register_load_state_dict_pre_hook(_forget_count)
         return norm
     if spec.norm == "group":
         groups = next(g for g in (8, 4, 2, 1) if features % g == 0)
         return nn.GroupNorm(groups, features)
     return nn.Identity()
+
+
+def _forget_count(norm: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    state.pop(prefix + "num_batches_tracked", None)
 
 
 class ConvNormAct(nn.Module):

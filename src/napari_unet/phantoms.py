@@ -74,7 +74,7 @@ def _rod(position: NDArray[np.float64], centre: NDArray[np.float64], random: np.
     bend = random.uniform(3, 8)
     path = np.stack([-centre[0] + bend * (along**2 - 0.4), 14 * along, random.uniform(-6, 6) + 5 * along], -1)
     radius = random.uniform(2.6, 3.6)
-    return np.min([_ellipsoid(position, point, np.full(3, radius)) for point in path], axis=0) < 1
+    return np.asarray(np.min([_ellipsoid(position, point, np.full(3, radius)) for point in path], axis=0) < 1)
 
 
 def write_dataset(folder: str | Path, training: int = 24, testing: int = 6, seed: int = 0) -> Path:

@@ -6,6 +6,7 @@ Follows nnU-Net's rules of planning (Isensee et al. 2021) where they suit small 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 
@@ -85,7 +86,9 @@ def _spacing(spacings: np.ndarray) -> np.ndarray:
     return np.asarray(median)
 
 
-def _dims(size: np.ndarray, spacing: np.ndarray, pictures: bool, choices: PlanChoices) -> tuple[int, str]:
+def _dims(
+    size: np.ndarray, spacing: np.ndarray, pictures: bool, choices: PlanChoices
+) -> tuple[Literal[2, 3], str]:
     if choices.dims == 3 and pictures:
         raise UNetError("--dims", "3 for pictures", "Use 2")
     if choices.dims is not None:
@@ -106,7 +109,7 @@ def _levels(
     """
     axes = [0, 1, 2] if dims == 3 else [1, 2]
     if choices.patch is not None:
-        patch = np.array(_three(choices.patch, "patch"), int)  # type: ignore[arg-type]
+        patch = np.array(_three(choices.patch, "patch"), int)
     else:
         patch = np.maximum(np.ceil(size), [8 if dims == 3 else 1, 8, 8]).astype(int)
         patch[0] = patch[0] if dims == 3 else 1

@@ -57,26 +57,38 @@ def _intensity(channel: Channel) -> Compose:
         return Compose([NormalizeIntensity()])
     low, high = channel.low, channel.high
     return Compose([ScaleIntensityRange(low, high, low, high, clip=True),
-                    NormalizeIntensity(subtrahend=channel.mean, divisor=channel.std)])  # type: ignore[arg-type]  # fmt: skip
+                    NormalizeIntensity(subtrahend=channel.mean, divisor=channel.std)])  # fmt: skip
 
 
 def prepare(volume: Volume, spec: ModelSpec) -> Prepared:
     """Turn, normalise and resample a volume for a model.
 
-    Raises UNetError for the wrong number of channels, for voxels that are not finite or all alike (either would become
-    a clean empty mask), and where the resampled volume does not fit into memory.
+    Raises UNetError for the wrong number of channels, for voxels that are not finite or all alike, before or after
+    normalisation (each would become a clean empty mask), and where the resampled volume does not fit into memory.
     """
     check_fits(volume, spec)
     check_image(volume)
     turn, turned, ratio = _turn(volume, spec)
     channels_first = np.moveaxis(turned.reshape((*turned.shape[:3], -1)), -1, 0)
-    image = torch.from_numpy(np.array(channels_first, np.float32, order="C"))
-    image = Compose([NormalizeChannels(spec.channels), _spacing("bilinear")])(_in_model_voxels(image, ratio))
+    with np.errstate(over="ignore"):  # what overflows is infinite, and refused as such
+        image = torch.from_numpy(np.array(channels_first, np.float32, order="C"))
+    image = NormalizeChannels(spec.channels)(image)
+    _check_contrast(image, volume, spec)
+    image = _spacing("bilinear")(_in_model_voxels(image, ratio))
     step = np.diag(np.asarray(image.affine))[:3]
     shift = -np.asarray(image.affine)[:3, 3] / step
     z, y, x = turned.shape[:3]
     scale = ratio / step
     return Prepared(image.as_tensor().contiguous(), turn, (z, y, x), tuple(scale.tolist()), tuple(shift.tolist()))
+
+
+def _check_contrast(image: Tensor, volume: Volume, spec: ModelSpec) -> None:
+    """UNetError where normalisation left nothing to see, as when a clip range lies elsewhere or single precision ends."""
+    for index, channel in enumerate(spec.channels):
+        if not (torch.isfinite(image[index]).all() and image[index].min() < image[index].max()):
+            data = volume.data[..., index] if volume.data.ndim == 4 else volume.data
+            raise UNetError(volume.source, f"nothing is left of channel {index} ({channel.name}), {data.min():g} to {data.max():g}, "
+                            "after normalisation", "Check that its modality and units are those the model reads")  # fmt: skip
 
 
 def prepare_labels(labels: Volume, spec: ModelSpec) -> Tensor:
@@ -91,8 +103,8 @@ def classes_of(values: NDArray[Any], spec: ModelSpec, source: str) -> NDArray[np
     """Mask values -> class indices (0 is background). Raises UNetError for a value that the model does not know."""
     table = np.full(65536, 255, np.uint8)
     table[[0, *(label.value for label in spec.labels)]] = np.arange(len(spec.labels) + 1)
-    classes = table[values]
-    if len(spec.labels) < 255 and (classes == 255).any():
+    classes: NDArray[np.uint8] = table[values]
+    if (classes == 255).any():
         unknown = int(values[classes == 255].flat[0])
         known = [label.value for label in spec.labels]
         raise UNetError(source, f"the mask value {unknown} is none of 0 and {known}", "Add it to the labels or correct it")
@@ -102,7 +114,7 @@ def classes_of(values: NDArray[Any], spec: ModelSpec, source: str) -> NDArray[np
 def values_of(classes: Tensor, spec: ModelSpec) -> NDArray[Any]:
     """Class indices -> mask values, as uint8, or uint16 where a value needs it."""
     values = np.array([0, *(label.value for label in spec.labels)])
-    return values.astype(label_dtype(spec))[classes.cpu().numpy()]
+    return np.asarray(values.astype(label_dtype(spec))[classes.cpu().numpy()])
 
 
 def label_dtype(spec: ModelSpec) -> np.dtype[Any]:
@@ -126,7 +138,7 @@ def _turn(volume: Volume, spec: ModelSpec) -> tuple[Reorientation, NDArray[Any],
     ratio = spacing / target
     ratio[np.abs(ratio - 1) < SAME_SPACING] = 1
     turned = turn.apply(volume.data)
-    size = np.ceil(np.array(turned.shape[:3], float) * ratio).clip(1)
+    size = np.ceil((np.array(turned.shape[:3]) - 1) * ratio) + 1
     check_memory(int(4 * (len(spec.channels) + spec.network.classes) * size.prod()), volume.source)
     return turn, turned, ratio
 
@@ -155,7 +167,10 @@ def resample_axis(logits: Tensor, axis: int, scale: float, shift: float, size: i
 def neighbours(
     scale: float, shift: float, size: int, available: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """For positions scale * i + shift, i < size: the two of `available` samples around each, and the upper one's share."""
+    """For positions scale * i + shift, i < size: the two of `available` samples around each, and the upper one's share.
+
+    Both are one where a position is a sample's own, so that no other has to be waited for.
+    """
     position = np.clip(scale * np.arange(size) + shift, 0, available - 1)
-    low = np.floor(position).astype(np.int64)
-    return low, np.minimum(low + 1, available - 1), position - low
+    low = np.floor(position)
+    return low.astype(np.int64), np.ceil(position).astype(np.int64), position - low

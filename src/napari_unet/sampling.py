@@ -57,7 +57,7 @@ class Sampler:
         """Cases in a new order each time round."""
         turn, position = divmod(sample, len(self.examples))
         order = np.random.default_rng((self.config.seed, 1 << 40, turn)).permutation(len(self.examples))
-        return self.examples[order[position]]
+        return self.examples[int(order[position])]
 
     def _crop(self, example: Example, patch: tuple[int, ...], random: np.random.Generator) -> tuple[Tensor, Tensor]:
         shape, size = np.array(example.label.shape), np.array(patch)
@@ -67,7 +67,8 @@ class Sampler:
         else:
             centre = random.integers(0, shape)
         source = source_size(patch, self.config.augment)
-        return crop(example.image, example.label, _first_voxel(centre, shape, size) - (source - size) // 2, source)
+        margin = (np.array(source) - size) // 2
+        return crop(example.image, example.label, _first_voxel(centre, shape, size) - margin, source)
 
 
 def _first_voxel(centre: NDArray[np.int64], shape: NDArray[np.int64], size: NDArray[np.int64]) -> NDArray[np.int64]:

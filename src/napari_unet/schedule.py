@@ -59,7 +59,7 @@ def stages(spec: ModelSpec, config: TrainConfig) -> list[Stage]:
     found: list[Stage] = []
     for relative, batch, share in GROWTH if config.grow else ((1.0, 1.0, 1.0),):
         patch = tuple(
-            n if n == 1 else max(s, math.floor(n * relative / s + 0.25) * s, min(n, 2 * s))
+            n if n == 1 else max(round(n * relative / s) * s, min(n, 2 * s))
             for n, s in zip(spec.patch, spec.stride, strict=True)
         )
         if found and found[-1].patch == patch:

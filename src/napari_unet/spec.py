@@ -28,7 +28,7 @@ class NetworkSpec:
 
     dims: Literal[2, 3]
     channels: Annotated[int, Field(ge=1, le=64)]
-    classes: Annotated[int, Field(ge=2, le=4096)]
+    classes: Annotated[int, Field(ge=2, le=255)]  # class indices are uint8, and 255 is none
     features: tuple[Size, ...]
     kernels: tuple[Steps, ...]
     strides: tuple[Steps, ...]
@@ -43,11 +43,12 @@ class NetworkSpec:
 
     def __post_init__(self) -> None:
         levels = len(self.features)
+        if not 2 <= levels <= 8:
+            raise UNetError("network", f"features has {levels} levels", "Give 2 to 8: fewer leave nothing to join")
         lengths = {"kernels": levels, "strides": levels, "encoder_convs": levels, "decoder_convs": levels - 1}
         for name, expected in lengths.items():
-            if len(getattr(self, name)) != expected or not 1 <= levels <= 8:
-                raise UNetError("network", f"{name} has {len(getattr(self, name))} entries for {levels} levels",
-                                f"Give {expected}, for at most 8 levels")
+            if len(getattr(self, name)) != expected:
+                raise UNetError("network", f"{name} has {len(getattr(self, name))} entries for {levels} levels", f"Give {expected}")
         for axes in (*self.kernels, *self.strides):
             if len(axes) != self.dims:
                 raise UNetError("network", f"{axes} has {len(axes)} axes", f"Give {self.dims} for a {self.dims}-D network")
@@ -107,6 +108,10 @@ class Channel:
     mean: float = 0.0
     std: Annotated[float, Field(gt=0)] = 1.0
 
+    def __post_init__(self) -> None:
+        if self.scheme == "clip" and not self.low < self.high:
+            raise UNetError(self.name, f"it is clipped to {self.low:g}..{self.high:g}", "Give a low below the high")
+
 
 @dataclass(frozen=True)
 class Label:
@@ -143,19 +148,25 @@ class ModelSpec:
     pictures: bool = False
 
     def __post_init__(self) -> None:
+        values = {label.value for label in self.labels}
         checks = {
             "spacing": len(self.spacing) == 3,
             "patch": len(self.patch) == 3 and (self.network.dims == 3 or self.patch[0] == 1),
             "orientation": {"RL".find(c) >= 0 and "R" or "AP".find(c) >= 0 and "A" or "S" for c in self.orientation}
             == {"R", "A", "S"},
             "channels": len(self.channels) == self.network.channels,
-            "labels": len(self.labels) + 1 == self.network.classes == len({label.value for label in self.labels}) + 1,
+            "labels": len(self.labels) + 1 == self.network.classes == len(values) + 1,
+            "mirror_axes": len(set(self.mirror_axes)) == len(self.mirror_axes),
+            "keep_largest": len(set(self.keep_largest)) == len(self.keep_largest) and set(self.keep_largest) <= values,
         }
         for name, good in checks.items():
             if not good:
                 raise UNetError(self.name, f"{name} is {getattr(self, name)}", "It does not fit the network or the axes")
         if any(size % stride for size, stride in zip(self.patch, self.stride, strict=True)):
             raise UNetError(self.name, f"patch is {self.patch}", f"Use multiples of {self.stride}")
+        if self.patch == self.stride:
+            raise UNetError(self.name, f"patch is {self.patch}: one voxel at the bottleneck, whose norm is nothing",
+                            f"Use larger multiples of {self.stride}")  # fmt: skip
 
     @property
     def stride(self) -> tuple[int, int, int]:

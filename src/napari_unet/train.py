@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -239,7 +239,7 @@ def _save_state(learner: Learner, folder: Path, step: int, best: float, log: lis
     log.clear()
 
 
-def _validate(learner: Learner, cases: list[Case], step: int, steps: int) -> Iterator[Progress]:
+def _validate(learner: Learner, cases: list[Case], step: int, steps: int) -> Generator[Progress, None, float]:
     """Mean Dice of the averaged weights on whole cases, through the very path that users' volumes take."""
     segmenter = Segmenter(learner.spec, build(learner.spec.network, learner.average(), learner.device))
     scores: list[Score] = []
@@ -248,7 +248,7 @@ def _validate(learner: Learner, cases: list[Case], step: int, steps: int) -> Ite
         image = read_image(case)
         labels = [label.value for label in learner.spec.labels]
         scores += score_case(case.name, segmenter.segment(image), read_label(case, image), labels)
-    return summary(scores)["mean"]["dice"] or 0.0
+    return float(summary(scores)["mean"]["dice"] or 0.0)
 
 
 def _finish(learner: Learner, record: Record, by_name: dict[str, Case], folder: Path) -> Iterator[Progress]:

@@ -11,6 +11,8 @@ import nibabel
 import numpy as np
 import pytest
 from awkward_grids import SHAPE, affine_for
+from napari.components import ViewerModel
+from npe2 import PluginManager
 
 from napari_unet import weights
 from napari_unet.network import parameter_shapes
@@ -27,6 +29,12 @@ def _mesa_keeps_its_programs() -> Iterator[None]:
     patch.setattr(glir.GlirProgram, "delete", lambda self: None)
     yield
     patch.undo()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _plugins_are_found() -> None:
+    """What napari does when it starts; most tests here never start it."""
+    PluginManager.instance().discover()
 
 
 def tiny_spec(channels: int = 1, dims: int = 3, **changes: Any) -> ModelSpec:
@@ -58,6 +66,12 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         return path
 
     return make
+
+
+@pytest.fixture
+def viewer_model() -> ViewerModel:
+    """A viewer without a window: layers, dims, reading and saving work."""
+    return ViewerModel()
 
 
 @pytest.fixture

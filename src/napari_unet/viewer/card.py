@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QPixmap
 from qtpy.QtWidgets import QGridLayout, QGroupBox, QLabel, QVBoxLayout, QWidget
 
+from napari_unet import weights
 from napari_unet.spec import Card, Label, ModelSpec
 
 SWATCH = 12  # pixels
+
+
+@dataclass(frozen=True)
+class Model:
+    """A weights file, and what its header says."""
+
+    path: Path
+    spec: ModelSpec
+    card: Card
+
+    @classmethod
+    def read(cls, path: Path) -> Model:
+        """From the file's header alone, without torch. Raises UNetError."""
+        return cls(path, weights.read_spec(path), weights.read_card(path))
 
 
 class ModelCard(QGroupBox):
@@ -24,9 +41,11 @@ class ModelCard(QGroupBox):
         self._content = QWidget()
         QVBoxLayout(self).addWidget(self._content)
 
-    def show_model(self, spec: ModelSpec, card: Card) -> None:
+    def show_model(self, model: Model) -> None:
         """Replace what is shown."""
+        spec, card = model.spec, model.card
         self.setTitle(spec.name)
+        self.setToolTip(str(model.path))
         content = QWidget()
         column = QVBoxLayout(content)
         column.setContentsMargins(0, 0, 0, 0)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.components import ViewerModel
+from napari.settings import get_plugin_settings
 from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal
 from superqt.utils import QSignalThrottler
 
-from napari_unet.spec import ModelSpec
 from napari_unet.viewer import worker
+from napari_unet.viewer.card import Model
 from napari_unet.viewer.filling import Filling, label_dtype
 from napari_unet.viewer.fit import takes_one_of_a_series
 from napari_unet.viewer.layers import ScalarLayer, slice_on_screen, step_on_screen, volume_of
@@ -35,9 +36,9 @@ class Run(QObject):
     progressed = Signal(int, int)
     ended = Signal(bool)
 
-    def __init__(self, parent: QObject, viewer: ViewerModel, image: ScalarLayer, model: Path, spec: ModelSpec) -> None:
+    def __init__(self, parent: QObject, viewer: ViewerModel, image: ScalarLayer, model: Model) -> None:
         super().__init__(parent)
-        self._viewer = viewer
+        self._viewer, spec = viewer, model.spec
         self.filling = Filling(viewer, image, spec)
         self._redraw = QSignalThrottler(parent=self)
         self._redraw.triggered.connect(self.filling.redraw)
@@ -49,12 +50,13 @@ class Run(QObject):
             return volume if step is None else volume.channel(step)
 
         self._worker = worker.start(
-            segmenting, model, read, slice_on_screen(viewer, image, self.filling.grid), label_dtype(spec),
+            segmenting, model.path, chosen_device(), read, slice_on_screen(viewer, image, self.filling.grid), label_dtype(spec),
             what=f"Segmenting {image.name}", yielded=self._put, returned=self._complete, errored=self._fail,
+            aborted=self.cancel,
         )  # fmt: skip
 
     def cancel(self) -> None:
-        """Stop; what is finished stays. The worker leaves after the step under way."""
+        """Stop; what is finished stays. The worker leaves after the step under way, and is not heard any more."""
         if not self.filling.over:
             self._worker.quit()
             self.filling.stop()
@@ -86,13 +88,18 @@ class Run(QObject):
         self.ended.emit(complete)
 
 
+def chosen_device() -> str:
+    """The person's preference (Preferences > napari-unet-monai)."""
+    return str(get_plugin_settings("napari-unet-monai").running.device)
+
+
 def segmenting(
-    model: Path, read: Callable[[], Volume], first: tuple[int, int] | None, dtype: np.dtype[Any]
+    model: Path, device: str, read: Callable[[], Volume], first: tuple[int, int] | None, dtype: np.dtype[Any]
 ) -> Generator[Piece, None, NDArray[Any]]:
     """The work itself, for a worker thread: yields finished slices, returns the whole mask (i, j, k) when it is clean."""
     from napari_unet.segment import Segmenter
 
-    segmenter, volume = Segmenter.load(model), read()
+    segmenter, volume = Segmenter.load(model, device=device), read()
     labels = np.zeros(volume.shape, dtype)
     for piece in segmenter.stream(volume, first):
         labels[piece.region] = piece.labels

@@ -27,9 +27,8 @@ from qtpy.QtWidgets import (
 
 from napari_unet import weights
 from napari_unet.errors import UNetError
-from napari_unet.spec import Card, ModelSpec
 from napari_unet.viewer import worker
-from napari_unet.viewer.card import ModelCard, text
+from napari_unet.viewer.card import Model, ModelCard, text
 from napari_unet.viewer.fit import objection, takes_one_of_a_series
 from napari_unet.viewer.layers import KEY, Grid, channels_of, is_picture
 from napari_unet.viewer.run import Run
@@ -49,14 +48,14 @@ class SegmentWidget(QScrollArea):
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__()
         self._viewer = napari_viewer
-        self._spec: ModelSpec | None = None
         self._run: Run | None = None
         self._warm = False
         self._make()
         self._arrange()
         self._connect()
-        for name, path in weights.shipped().items():
-            self._models.addItem(name, path)
+        for path in weights.shipped().values():
+            self.add_model(path)
+        self._models.setCurrentIndex(0)
         self.reset_choices()
 
     # ---- what is there ------------------------------------------------------------------------------------------------
@@ -102,7 +101,7 @@ class SegmentWidget(QScrollArea):
     def _connect(self) -> None:
         self._image.changed.connect(self._refresh)
         self._mask.changed.connect(self._refresh)
-        self._models.currentIndexChanged.connect(self._read_model)
+        self._models.currentIndexChanged.connect(self._show_model)
         self._open.clicked.connect(self._open_model)
         self._start.clicked.connect(self.segment)
         self._cancel.clicked.connect(self.cancel)
@@ -119,12 +118,19 @@ class SegmentWidget(QScrollArea):
         self._refresh()
 
     def add_model(self, path: Path) -> None:
-        """Offer a weights file, and choose it."""
-        index = self._models.findData(path)
-        if index < 0:
-            self._models.addItem(path.stem, path)
-            index = self._models.count() - 1
+        """Offer a weights file, and choose it; what cannot be read is said and not offered."""
+        try:
+            model = Model.read(path)
+        except UNetError as error:
+            return worker.show(error)
+        known = [self._models.itemData(index).path for index in range(self._models.count())]
+        index = known.index(path) if path in known else len(known)
+        if path in known:
+            self._models.setItemData(index, model)  # trained anew, perhaps
+        else:
+            self._models.addItem(model.spec.name, model)
         self._models.setCurrentIndex(index)
+        self._show_model()
 
     def _layers(self, kind: type) -> list[Any]:
         return [layer for layer in self._viewer.layers if isinstance(layer, kind)]
@@ -134,16 +140,13 @@ class SegmentWidget(QScrollArea):
         if path:
             self.add_model(Path(path))
 
-    def _read_model(self) -> None:
-        self._spec, card = None, Card()
-        path = self._models.currentData()
-        if path is not None:
-            try:
-                self._spec, card = weights.read_spec(path), weights.read_card(path)
-            except UNetError as error:
-                worker.show(error)
-        if self._spec:
-            self._card.show_model(self._spec, card)
+    @property
+    def _model(self) -> Model | None:
+        return self._models.currentData()
+
+    def _show_model(self) -> None:
+        if self._model:
+            self._card.show_model(self._model)
         self._refresh()
 
     def _refresh(self) -> None:
@@ -151,7 +154,7 @@ class SegmentWidget(QScrollArea):
         hint, ready = self._judge()
         self._hint.setText(hint)
         self._hint.setVisible(bool(hint))
-        self._card.setVisible(self._spec is not None)
+        self._card.setVisible(self._model is not None)
         running = self._run is not None
         self._start.setEnabled(ready and not running)
         self._cancel.setEnabled(running)
@@ -161,13 +164,11 @@ class SegmentWidget(QScrollArea):
 
     def _judge(self) -> tuple[str, bool]:
         """What stands between the person and a mask, and whether nothing does."""
-        layer = self._image.value
-        if self._spec is None:
-            return ("Open a model to begin." if self._models.currentData() is None else "This model cannot be read."), False
-        if layer is None:
-            return "Open an image to begin.", False
-        against = objection(self._spec, layer)
-        if against or not takes_one_of_a_series(self._spec, layer):
+        layer, model = self._image.value, self._model
+        if model is None or layer is None:
+            return f"Open {'a model' if model is None else 'an image'} to begin.", False
+        against = objection(model.spec, layer)
+        if against or not takes_one_of_a_series(model.spec, layer):
             return against, not against
         return f"Of the layer's {channels_of(layer)} volumes, the one on the screen is segmented.", True
 
@@ -175,7 +176,7 @@ class SegmentWidget(QScrollArea):
 
     def segment(self) -> None:
         """Start the model on the layer."""
-        self._run = Run(self, self._viewer, self._image.value, self._models.currentData(), self._spec)
+        self._run = Run(self, self._viewer, self._image.value, self._model)
         self._run.progressed.connect(self._show_progress)
         self._run.ended.connect(self._finish)
         self._mask.value = self._run.filling.layer
@@ -205,7 +206,7 @@ class SegmentWidget(QScrollArea):
 
     def _save_mask(self) -> None:
         layer = self._mask.value
-        dialog = QFileDialog(self, "Save the mask", str(proposal(layer, self._viewer.layers)), MASK_FILES)
+        dialog = QFileDialog(self, "Save the mask", str(proposal(layer)), MASK_FILES)
         dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
         dialog.setDefaultSuffix("png" if is_picture(layer) else "nii.gz")
         if dialog.exec():
@@ -231,14 +232,14 @@ class SegmentWidget(QScrollArea):
         return super().event(event)
 
 
-def proposal(layer: Labels, others: Any) -> Path:
+def proposal(layer: Labels) -> Path:
     """Where a mask may be saved: over the mask it was opened as, else beside its image under its own name."""
     grid = layer.metadata.get(KEY)
-    source = Path(grid.source) if isinstance(grid, Grid) and grid.kind else Path()
-    if isinstance(grid, Grid) and grid.kind == "labels":
+    source = Path(grid.source) if isinstance(grid, Grid) and grid.kind else None
+    if source and grid.kind == "labels":
         return source
-    name = re.sub(r"[^\w.+-]+", "_", layer.name).strip("_")
-    return source.with_name(f"{name}{'.png' if is_picture(layer) else '.nii.gz'}") if source.name else Path(f"{name}.nii.gz")
+    name = re.sub(r"[^\w.+-]+", "_", layer.name).strip("_") + (".png" if is_picture(layer) else ".nii.gz")
+    return source.with_name(name) if source else Path(name)
 
 
 def fill(grid: QGridLayout, number: int, row: tuple[str | QWidget, ...]) -> None:

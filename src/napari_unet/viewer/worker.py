@@ -21,11 +21,13 @@ def start(
     yielded: Callable[[T], object],
     returned: Callable[[R], object],
     errored: Callable[[Exception], object],
+    aborted: Callable[[], object],
 ) -> GeneratorWorker:
     """Run `work(*arguments)` in a thread; the callbacks are called in the viewer's.
 
-    `what` names the work in the viewer's list of activities and in errors. The worker's `quit()` ends it after the step
-    under way, with none of the callbacks: keep steps short, closing napari waits for them.
+    `what` names the work in the viewer's list of activities and in errors. Exactly one of `returned`, `errored` and
+    `aborted` comes last. The worker's `quit()`, which napari calls too when its window is closed, aborts the work after
+    the step under way: keep steps short.
     """
     # the list's bar only tells that something is going on: with a number, each update would run the event loop within
     # the callback that reports it, and the next callbacks within that
@@ -36,7 +38,7 @@ def start(
     return create_worker(
         steps,
         _progress={"total": 0, "desc": what},
-        _connect={"yielded": yielded, "returned": returned, "errored": errored},
+        _connect={"yielded": yielded, "returned": returned, "errored": errored, "aborted": aborted},
     )
 
 

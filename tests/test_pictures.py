@@ -1,0 +1,157 @@
+"""Pictures: rows, columns and class indices come back as they are; damage and lossy formats are refused."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from napari_unet import nifti
+from napari_unet.errors import UNetError
+from napari_unet.volume import Volume
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 255, (7, 5), np.uint8)
+RGBA = RNG.integers(0, 255, (7, 5, 4), np.uint8)
+
+
+def save(path: Path, data: np.ndarray, mode: str = "") -> Path:
+    image = Image.fromarray(data)
+    (image.convert(mode) if mode else image).save(path)
+    return path
+
+
+def test_masks_come_back(tmp_path: Path) -> None:
+    for ending in (".png", ".tif", ".TIFF"):
+        for highest, dtype in ((3, np.uint8), (300, np.uint16)):
+            mask = (GREY.astype(int) % 4 * highest // 3)[..., None]
+            nifti.write(tmp_path / f"mask{ending}", Volume(mask, np.eye(4)))
+            back = nifti.read_labels(tmp_path / f"mask{ending}")
+            np.testing.assert_array_equal(back.data, mask)
+            assert back.data.dtype == dtype and back.shape == (7, 5, 1) and back.channels == 1
+
+
+@pytest.mark.parametrize(("values", "expected"), [((0, 255), (0, 1)), ((255,), (1,)), ((0,), (0,)), ((0, 1, 255), (0, 1, 255))], ids=str)
+def test_black_and_white_are_two_classes(values: tuple[int, ...], expected: tuple[int, ...], tmp_path: Path) -> None:
+    data = np.resize(values, (4, 6)).astype(np.uint8)
+    labels = nifti.read_labels(save(tmp_path / "mask.png", data)).data[..., 0]
+    np.testing.assert_array_equal(labels, np.resize(expected, (4, 6)))
+
+
+@pytest.mark.parametrize(("mode", "ending", "expected"), [
+    ("1", ".png", GREY > 127), ("L", ".png", GREY), ("L", ".tif", GREY), ("LA", ".png", GREY), ("LA", ".tif", GREY),
+    ("I;16", ".png", GREY), ("I;16", ".tif", GREY), ("F", ".tif", GREY), ("P", ".png", GREY), ("P", ".tif", GREY),
+])  # fmt: skip
+def test_grey_of_every_kind(mode: str, ending: str, expected: np.ndarray, tmp_path: Path) -> None:
+    image = Image.fromarray(GREY)
+    if mode == "P":
+        image.putpalette(RNG.integers(0, 255, 768, np.uint8).tobytes())  # the indices are the classes, whatever their colours
+    elif mode == "1":
+        image = Image.fromarray(GREY > 127)
+    image.convert(mode).save(tmp_path / f"picture{ending}")
+    volume = nifti.read(tmp_path / f"picture{ending}")
+    np.testing.assert_array_equal(volume.data[..., 0], expected)
+    assert (volume.affine == np.eye(4)).all() and volume.spacing == (1, 1, 1)
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif"])
+def test_colours_lose_their_transparency(ending: str, tmp_path: Path) -> None:
+    volume = nifti.read(save(tmp_path / f"picture{ending}", RGBA))
+    np.testing.assert_array_equal(volume.data[:, :, 0], RGBA[..., :3])
+    with pytest.raises(UNetError, match="3 channels"):
+        nifti.read_labels(tmp_path / f"picture{ending}")
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_every_channel_of_a_microscope_counts(channels: int, tmp_path: Path) -> None:
+    data = RNG.integers(0, 60000, (7, 5, channels)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "scan.tif", data, photometric="minisblack", planarconfig="contig")
+    np.testing.assert_array_equal(nifti.read(tmp_path / "scan.tif").data[:, :, 0], data)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", ">u2", "i2", "u4", "i4", "f4", "f8"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_tiff_types(dtype: str, compression: str | None, tmp_path: Path) -> None:
+    data = GREY.astype(dtype)
+    tifffile.imwrite(tmp_path / "scan.tif", data, compression=compression, byteorder=">" if ">" in dtype else "<")
+    found = nifti.read(tmp_path / "scan.tif").data[..., 0]
+    np.testing.assert_array_equal(found, data)
+    assert found.dtype == data.dtype.newbyteorder("=")
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "packbits", "tiff_adobe_deflate"])
+def test_tiffs_of_other_programs(compression: str, tmp_path: Path) -> None:
+    Image.fromarray(GREY).save(tmp_path / "scan.tif", compression=compression)
+    np.testing.assert_array_equal(nifti.read(tmp_path / "scan.tif").data[..., 0], GREY)
+
+
+def stack(path: Path, **how: object) -> None:
+    tifffile.imwrite(path, np.zeros((3, 7, 5), np.uint8), photometric="minisblack", **how)
+
+
+def holes(path: Path) -> None:
+    """Pixels that a file leaves out are read as zeros by its library."""
+    tifffile.imwrite(path, np.ones((64, 64), np.uint8), tile=(32, 32))
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages[0].tags["TileByteCounts"].overwrite([0] * 4)
+
+
+REFUSED = {
+    "cut.png": (lambda p: p.write_bytes(save(p, GREY).read_bytes()[:-20]), "cannot be read as a picture"),
+    "cut.jpg": (lambda p: p.write_bytes(save(p, GREY).read_bytes()[:-60]), "cannot be read as a picture"),
+    "cut.tif": (lambda p: p.write_bytes(save(p, GREY).read_bytes()[:-9]), "pixels are missing|cannot be read"),
+    "holes.tif": (holes, "pixels are missing"),
+    "pages.tif": (stack, "3 pages"),
+    "ImageJ.tif": (lambda p: stack(p, imagej=True, truncate=True), "3 pages"),
+    "planes.tif": (lambda p: stack(p, planarconfig="separate"), r"\(3, 7, 5\)"),
+    "complex.tif": (lambda p: tifffile.imwrite(p, GREY.astype(np.complex64)), "complex64"),
+    "inks.jpg": (lambda p: save(p, RGBA[..., :3], "CMYK"), "CMYK"),
+    "text.png": (lambda p: p.write_bytes(b"patient,age\n" * 9), "cannot be read as a picture"),
+    "text.tif": (lambda p: p.write_bytes(b"patient,age\n" * 9), "cannot be read as a picture"),
+    "page.png": (lambda p: p.write_bytes(b"<!doctype html>"), "web page"),
+    "empty.png": (lambda p: p.touch(), "is empty"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_pictures_that_cannot_be_used(name: str, tmp_path: Path) -> None:
+    make, words = REFUSED[name]
+    make(tmp_path / name)
+    with pytest.raises(UNetError, match=rf"^{tmp_path / name}: .*({words}).*\. [A-Z].+\.$"):
+        nifti.read(tmp_path / name)
+
+
+@pytest.mark.parametrize(("name", "data", "words"), [
+    ("mask.jpg", np.zeros((4, 5, 1), np.uint8), r"JPEG blurs class indices\. Use \.png or \.tif"),
+    ("mask.png", np.zeros((4, 5, 2), np.uint8), r"a mask of shape \(4, 5, 2\) for scan as a picture\. Save it as \.nii\.gz"),
+    ("image.png", np.zeros((4, 5, 1), np.float32), r"pixels of type float32\. Save it as \.nii\.gz"),
+])  # fmt: skip
+def test_what_is_not_written_as_a_picture(name: str, data: np.ndarray, words: str, tmp_path: Path) -> None:
+    with pytest.raises(UNetError, match=words):
+        nifti.write(tmp_path / name, Volume(data, np.eye(4), source="scan"), labels=name.startswith("mask"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_flipped_bit_of_a_png_goes_unnoticed(tmp_path: Path) -> None:
+    """Of a PNG alone: plain TIFF and JPEG have no checksums."""
+    content, rng, same = save(tmp_path / "good.png", RNG.integers(0, 4, (40, 50), np.uint8)).read_bytes(), random.Random(1), 0
+    good, path = nifti.read(tmp_path / "good.png").data, tmp_path / "flipped.png"
+    for bit in rng.sample(range(8 * len(content)), 300):
+        path.write_bytes(content[: bit // 8] + bytes([content[bit // 8] ^ 1 << bit % 8]) + content[bit // 8 + 1 :])
+        try:
+            np.testing.assert_array_equal(nifti.read(path).data, good)
+        except UNetError:
+            continue
+        same += 1
+    assert same < 15
+
+
+def test_real_pictures(data: Path) -> None:
+    for path in sorted((data / "membrane" / "labels").iterdir())[:3]:
+        labels, image = nifti.read_labels(path), nifti.read(data / "membrane" / "images" / path.name)
+        assert labels.shape == image.shape == (512, 512, 1) and set(np.unique(labels.data)) == {0, 1}
+        np.testing.assert_array_equal(labels.data[..., 0], np.asarray(Image.open(path)) == 255)

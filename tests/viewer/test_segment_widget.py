@@ -1,0 +1,319 @@
+"""The Segment widget in a real window, with a real model, real files and real threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from awkward_grids import affine_for
+from conftest import tiny_spec
+from napari.layers import Image, Labels
+from napari.utils.notifications import notification_manager
+from qtpy.QtCore import Qt, QThreadPool, QTimer
+from qtpy.QtWidgets import QApplication, QFileDialog, QLabel
+
+from napari_unet import nifti
+from napari_unet.segment import Segmenter
+from napari_unet.spec import Card
+from napari_unet.viewer import layers
+from napari_unet.viewer.card import Model, ModelCard, facts
+from napari_unet.viewer.segment_widget import SegmentWidget, proposal
+from napari_unet.volume import Volume
+
+PLUGIN = "napari-unet-monai"
+PATIENCE = 20_000  # ms
+
+
+@pytest.fixture
+def window(make_napari_viewer, qtbot):
+    """A window with the widget docked in it, as a person opens it."""
+
+    def make(**options):
+        viewer = make_napari_viewer(**options)
+        _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, "Segment")
+        return viewer, widget
+
+    yield make
+    QThreadPool.globalInstance().waitForDone(PATIENCE)
+    qtbot.wait(10)  # what the threads still had to say
+
+
+@pytest.fixture
+def slow_scan(nifti_file, rng):
+    """Large enough, for windows of eight voxels, to be interrupted."""
+    return nifti_file("slow.nii.gz", data=rng.integers(0, 900, (32, 36, 32)).astype(np.int16), affine=affine_for("LSP", tilt=8))
+
+
+def started(viewer, widget, qtbot, scan, model, after=0):
+    viewer.open(str(scan), plugin=PLUGIN)
+    widget.add_model(model)
+    assert widget._start.isEnabled(), widget._hint.text()
+    widget._start.click()
+    run = widget._run
+    qtbot.waitUntil(lambda: run.filling.done >= after, timeout=PATIENCE)
+    return run
+
+
+def finished(widget, qtbot):
+    qtbot.waitUntil(lambda: widget._run is None, timeout=PATIENCE)
+
+
+def names(widget):
+    return [widget._models.itemText(index) for index in range(widget._models.count())]
+
+
+def messages(since):
+    return [record.message for record in notification_manager.records[since:]]
+
+
+@pytest.mark.gui
+class TestInAWindow:
+    def test_a_mask_fills_slice_by_slice_and_ends_as_the_engine_has_it(self, window, qtbot, slow_scan, model_file):
+        viewer, widget = window(show=True)
+        run = started(viewer, widget, qtbot, slow_scan, model_file(), after=1)
+        shown = run.filling.layer.data
+        filled = [index for index, plane in enumerate(shown) if plane.any()]
+        assert filled and len(filled) < len(shown)
+        assert min(abs(index - viewer.dims.current_step[0]) for index in filled) <= 1
+        assert "slice" in widget._state.text() and not widget._start.isEnabled()
+        finished(widget, qtbot)
+        truth = Segmenter.load(model_file(), device="cpu").segment(nifti.read(slow_scan))
+        saved = slow_scan.with_name("result.nii.gz")
+        run.filling.layer.save(str(saved), plugin=PLUGIN)
+        assert np.array_equal(nibabel.load(saved).dataobj, truth.data)
+        assert (nibabel.load(saved).affine == nibabel.load(slow_scan).affine).all()
+        assert widget._state.text() == "36 slices, done" and widget._card._volumes[2].text()
+
+    def test_cancel_keeps_what_is_there(self, window, qtbot, slow_scan, model_file):
+        viewer, widget = window()
+        run = started(viewer, widget, qtbot, slow_scan, model_file(), after=2)
+        widget._cancel.click()
+        assert widget._run is None and widget._start.isEnabled() and widget._state.text().startswith("stopped after")
+        kept = run.filling.layer.data.copy()
+        QThreadPool.globalInstance().waitForDone(PATIENCE)
+        qtbot.wait(50)
+        assert kept.any() and np.array_equal(run.filling.layer.data, kept)
+        assert f"({run.filling.done} of 36 slices)" in run.filling.layer.name
+
+    def test_the_next_run_is_not_disturbed_by_a_cancelled_one(self, window, qtbot, slow_scan, model_file):
+        viewer, widget = window()
+        started(viewer, widget, qtbot, slow_scan, model_file(), after=1)
+        widget.cancel()
+        widget._start.click()
+        second = widget._run
+        finished(widget, qtbot)
+        truth = Segmenter.load(model_file(), device="cpu").segment(nifti.read(slow_scan))
+        assert np.array_equal(second.filling.grid.stored(second.filling.layer.data), truth.data)
+
+    def test_removing_the_mask_stops_the_run(self, window, qtbot, slow_scan, model_file):
+        viewer, widget = window()
+        run = started(viewer, widget, qtbot, slow_scan, model_file(), after=1)
+        viewer.layers.remove(run.filling.layer)
+        assert widget._run is None and run.filling.over
+
+    def test_removing_the_image_does_not(self, window, qtbot, slow_scan, model_file):
+        viewer, widget = window()
+        run = started(viewer, widget, qtbot, slow_scan, model_file(), after=1)
+        viewer.layers.remove("slow")
+        finished(widget, qtbot)
+        assert run.filling.done == 36 and not widget._start.isEnabled()
+
+    def test_closing_the_viewer_stops_the_run(self, window, qtbot, slow_scan, model_file):
+        viewer, widget = window()
+        run = started(viewer, widget, qtbot, slow_scan, model_file(), after=1)
+        viewer.close()
+        QThreadPool.globalInstance().waitForDone(PATIENCE)
+        assert run.filling.over and run.filling.done < 36
+
+    def test_closing_the_window_stops_the_run(self, window, qtbot, slow_scan, model_file):
+        viewer, widget = window()
+        started(viewer, widget, qtbot, slow_scan, model_file(), after=1)
+        mask = widget._run.filling
+        viewer.window._qt_window.close()
+        QThreadPool.globalInstance().waitForDone(PATIENCE)
+        qtbot.wait(50)
+        assert mask.done < 36
+
+    def test_closing_the_widget_stops_the_run(self, window, qtbot, slow_scan, model_file):
+        viewer, widget = window()
+        run = started(viewer, widget, qtbot, slow_scan, model_file(), after=1)
+        viewer.window.remove_dock_widget(widget)
+        assert run.filling.over and run.filling.here()
+
+    def test_a_damaged_model_is_told_and_leaves_no_mask(self, window, qtbot, nifti_file, model_file):
+        model = model_file("damaged")
+        content = bytearray(model.read_bytes())
+        content[-3] ^= 1
+        model.write_bytes(content)
+        viewer, widget = window()
+        before = len(notification_manager.records)
+        started(viewer, widget, qtbot, nifti_file(), model)
+        finished(widget, qtbot)
+        assert any("checksum" in message for message in messages(before))
+        assert [type(layer) for layer in viewer.layers] == [Image]
+
+    def test_an_image_that_says_nothing_is_told_and_leaves_no_mask(self, window, qtbot, nifti_file, model_file):
+        viewer, widget = window()
+        before = len(notification_manager.records)
+        started(viewer, widget, qtbot, nifti_file(data=np.full((9, 9, 9), 4, np.int16)), model_file())
+        finished(widget, qtbot)
+        assert any("has the value 4" in message for message in messages(before))
+        assert [type(layer) for layer in viewer.layers] == [Image]
+
+    def test_the_save_button_proposes_a_name_and_saves(self, window, qtbot, nifti_file, model_file):
+        viewer, widget = window()
+        scan = nifti_file(affine=affine_for("PSR", tilt=10))
+        started(viewer, widget, qtbot, scan, model_file())
+        finished(widget, qtbot)
+        proposed = []
+
+        def press_save():
+            dialog = next(each for each in QApplication.topLevelWidgets() if isinstance(each, QFileDialog) and each.isVisible())
+            proposed.extend(dialog.selectedFiles())
+            dialog.accept()
+
+        QTimer.singleShot(300, press_save)
+        widget._save.click()
+        assert proposed == [str(scan.with_name("scan_seg.nii.gz"))]
+        assert (nibabel.load(proposed[0]).affine == nibabel.load(scan).affine).all()
+
+    def test_a_picture_and_a_series_are_segmented_too(self, window, qtbot, nifti_file, model_file, rng):
+        viewer, widget = window()
+        flat = model_file("flat", tiny_spec(3, 2, pictures=True))
+        viewer.add_image(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8), rgb=True, name="picture")
+        widget.add_model(flat)
+        widget._start.click()
+        finished(widget, qtbot)
+        assert viewer.layers["picture_seg"].data.shape == (40, 50) and viewer.layers["picture_seg"].data.any()
+        viewer.layers.clear()
+        series = nifti_file("series.nii", data=rng.random((9, 8, 7, 4)).astype(np.float32))
+        viewer.open(str(series), plugin=PLUGIN)
+        viewer.dims.set_current_step(0, 2)
+        widget.add_model(model_file())
+        assert "Of the layer's 4 volumes" in widget._hint.text()
+        widget._start.click()
+        mask = widget._run.filling
+        finished(widget, qtbot)
+        truth = Segmenter.load(model_file(), device="cpu").segment(nifti.read(series).channel(2))
+        assert np.array_equal(mask.grid.stored(mask.layer.data), truth.data)
+
+    def test_it_fits_a_small_screen(self, window, qtbot, nifti_file, model_file):
+        viewer, widget = window(show=True)
+        viewer.window._qt_window.resize(1280, 720)
+        widget.add_model(model_file())
+        qtbot.wait(50)
+        assert viewer.window._qt_window.height() <= 720 and widget.width() < 360
+        assert not widget.horizontalScrollBar().isVisible()
+
+
+@pytest.fixture
+def widget(qtbot, viewer_model):
+    widget = SegmentWidget(viewer_model)
+    qtbot.addWidget(widget)
+    for event in ("inserted", "removed", "renamed"):  # as napari does for a docked widget
+        getattr(viewer_model.layers.events, event).connect(widget.reset_choices)
+    return widget
+
+
+class TestWithoutAWindow:
+    def test_it_says_what_is_missing(self, widget, viewer_model, model_file):
+        widget._models.setCurrentIndex(-1)
+        assert widget._hint.text() == "Open a model to begin." and not widget._start.isEnabled()
+        widget.add_model(model_file())
+        assert widget._hint.text() == "Open an image to begin." and not widget._start.isEnabled()
+        viewer_model.add_image(np.zeros((5, 6, 7)))
+        assert widget._hint.text() == "" and widget._start.isEnabled()
+
+    def test_it_says_why_a_layer_does_not_fit(self, widget, viewer_model, model_file):
+        widget.add_model(model_file())
+        viewer_model.add_image(np.zeros((40, 50)))
+        assert "single picture" in widget._hint.text() and not widget._start.isEnabled()
+
+    def test_a_file_that_is_no_model_is_told(self, widget, tmp_path):
+        before = len(notification_manager.records)
+        (tmp_path / "x.safetensors").write_bytes(b"no model")
+        widget.add_model(tmp_path / "x.safetensors")
+        assert "not a weights file" in messages(before)[0] and "x" not in names(widget)
+
+    def test_a_model_that_is_opened_twice_is_offered_once(self, widget, model_file):
+        path, before = model_file(), widget._models.count()
+        for again in (path, Path(str(path))):
+            widget.add_model(again)
+        assert widget._models.count() == before + 1
+
+    def test_renamed_layers_are_offered_by_their_new_name(self, widget, viewer_model):
+        layer = viewer_model.add_image(np.zeros((5, 6, 7)), name="before")
+        layer.name = "after"
+        assert widget._image.current_choice == "after" and widget._image.value is layer
+
+    def test_the_choice_stays_when_layers_come_and_go(self, widget, viewer_model):
+        first, second = (viewer_model.add_image(np.zeros((5, 6, 7))) for _ in range(2))
+        widget._image.value = second
+        third = viewer_model.add_image(np.zeros((5, 6, 7)))
+        viewer_model.layers.remove(first)
+        assert widget._image.value is second
+        viewer_model.layers.remove(second)
+        assert widget._image.value is third
+
+    def test_proposals(self, tmp_path):
+        volume = Volume(np.zeros((3, 4, 5), np.uint8), np.eye(4), source=str(tmp_path / "a b.nii"))
+        data, options, _ = layers.to_layer(volume, "labels")
+        assert proposal(Labels(data, **options)) == tmp_path / "a b.nii"
+        image = Image(*layers.to_layer(volume)[:1], **layers.to_layer(volume)[1])
+        mask = layers.new_labels(image, layers.grid_of(image), data, "a b_seg (1 of 9 slices)")
+        assert proposal(mask) == tmp_path / "a_b_seg_1_of_9_slices.nii.gz"
+        assert proposal(Labels(np.zeros((4, 4), np.uint8), name="cells")) == Path("cells.png")
+
+
+class TestTheCard:
+    def test_a_stranger_s_text_is_text(self, qtbot):
+        card = ModelCard()
+        qtbot.addWidget(card)
+        evil = "<img src='file:///etc/hostname'>"
+        card.show_model(Model(Path(evil), tiny_spec(name=evil), Card(description=evil, data=evil, licence=evil)))
+        for label in card.findChildren(QLabel):
+            assert label.textFormat() == Qt.TextFormat.PlainText or "<img" not in label.text()
+
+    def test_a_score_is_given_with_its_cases(self):
+        scored = Card(dice={"mean": 0.875}, cases_scored=40, independent=True)
+        assert facts(tiny_spec(), scored)["Scored"] == "mean Dice 0.88 over 40 cases kept out of training"
+        trained = Card(dice={"mean": 0.9}, cases_scored=1)
+        assert "do not rely" in facts(tiny_spec(), trained)["Scored"]
+        assert facts(tiny_spec(), Card())["Scored"] == "not yet: no Dice is known"
+
+
+WATCH = """
+import pathlib, sys, threading
+class Watch:
+    def find_spec(self, name, *_):
+        if name in ("torch", "monai"):
+            print(name, threading.current_thread() is threading.main_thread(), flush=True)
+sys.meta_path.insert(0, Watch())
+from napari.components import ViewerModel
+from qtpy.QtWidgets import QApplication
+from qtpy.QtCore import QThreadPool
+app = QApplication([])
+from napari_unet.viewer.segment_widget import SegmentWidget
+viewer = ViewerModel()
+widget = SegmentWidget(viewer)
+widget.add_model(pathlib.Path({model!r}))
+assert "torch" not in sys.modules
+widget.show()
+app.processEvents()
+QThreadPool.globalInstance().waitForDone()
+print("warm", "torch" in sys.modules and "monai" in sys.modules)
+"""
+
+
+def test_the_engine_is_warmed_up_and_never_in_the_viewer_s_thread(model_file):
+    code = WATCH.format(model=str(model_file()))
+    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    lines = done.stdout.splitlines()
+    assert lines and lines[-1] == "warm True", done.stderr
+    assert lines[:-1] and not any(line.endswith("True") for line in lines[:-1])
