@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
-import resource
 import struct
 import subprocess
 import sys
@@ -141,7 +141,7 @@ def container_faults() -> list[Fault]:
         Fault("empty half.hdr", PAIR[:348], ("empty half.img", "the file has 0"), ("empty half.img", b"")),
         Fault("single.hdr", GOOD[:348], ("magic", "voxels follow", ".nii"), ("single.img", GOOD[352:])),
         Fault("pair.nii", PAIR, ("magic", "no voxels follow", ".hdr")),
-        Fault("x" * 236 + ".nii", GOOD[:99], ("ends after 99 bytes",)),
+        Fault("x" * (9 if os.name == "nt" else 236) + ".nii", GOOD[:99], ("ends after 99 bytes",)),
         Fault("ünï cödé ☃.nii", GOOD[:99], ("ends after 99 bytes",)),
         Fault("surface.mgz", packed(struct.pack(">7i", 1, 9999, 9999, 9999, 1, 3, 0) + bytes(9000)), ("claims 3,998,800,119,996",)),
         Fault("noise.mgz", packed(b"\0\0\0\1" + bytes(400)), ("cannot be read as an image",)),
@@ -243,7 +243,7 @@ def odd_files() -> list[Odd]:
         Odd("big-endian NIfTI-2.nii.gz", packed(nifti_bytes(order=">", kind=Nifti2Header))),
         Odd("two members.nii.gz", packed(GOOD[:500]) + packed(GOOD[500:])),
         Odd("padded with zeros.nii.gz", GOOD_GZ + bytes(512)),
-        Odd("GOOD.NII", GOOD),
+        Odd("SHOUTED.NII", GOOD),
         Odd("extension.nii", nifti_bytes(between=extension)),
         Odd("extension of -5 bytes.nii", nifti_bytes(between=extension.replace(b"\x10", b"\xfb"))),
         Odd("extension of 1 GB.nii", nifti_bytes(between=extension[:4] + struct.pack("<ii", 1 << 30, 6) + b"comment\0")),
@@ -307,6 +307,8 @@ def read_with_little_memory(folder: Path, limit_mb: int = LIMIT_MB) -> dict[str,
 
 
 if __name__ == "__main__":
+    import resource  # POSIX alone has it
+
     outcome(Path(__file__).with_suffix(".nii"))  # all imports are done and counted before the limit
     limit = psutil.Process().memory_info().vms + (int(sys.argv[2]) << 20)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import random
 import re
 import sys
@@ -11,6 +13,7 @@ from typing import Any
 
 import hostile
 import numpy as np
+import psutil
 import pytest
 from hostile import Fault, Odd
 from nibabel.nifti1 import Nifti1Header
@@ -24,6 +27,7 @@ FAULTS = [
     *hostile.container_faults(), *hostile.header_faults(), *hostile.shape_faults(), *hostile.label_faults()
 ]  # fmt: skip
 ODD = hostile.odd_files()
+posix = pytest.mark.skipif(os.name == "nt", reason="Windows counts handles, not files")
 little_memory = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_AS is kept by Linux alone")
 
 
@@ -86,7 +90,17 @@ def test_the_child_has_little_memory(folder: Path, outcomes: dict[str, dict[str,
     assert enough["error"] == enough["crash"] == ""
 
 
-@pytest.mark.parametrize("name", ["folder.nii", "absent.nii.gz", "folder.nii/below.nii", "x" * 300 + ".nii"])
+@posix
+def test_nothing_is_left_open(folder: Path) -> None:
+    process = psutil.Process()
+    before = process.num_fds()
+    for case in (*FAULTS, *ODD):
+        hostile.outcome(folder / case.name)
+    gc.collect()
+    assert process.num_fds() <= before
+
+
+@pytest.mark.parametrize("name", ["folder.nii", "absent.nii.gz", "folder.nii/below.nii", "x" * 300 + ".nii", "a\0.nii"], ids=ascii)
 def test_what_is_no_file(name: str, folder: Path) -> None:
     with pytest.raises(UNetError, match=r"it is a folder\. Give|cannot be read \(.+\)\. Check"):
         nifti.read(folder / name)

@@ -235,6 +235,10 @@ class TestWriting:
             nifti.write(tmp_path / "mask.nii", Volume(data, AFFINE, source="tumour"))
         assert not list(tmp_path.iterdir())
 
+    def test_what_is_no_image(self, tmp_path: Path) -> None:
+        with pytest.raises(UNetError, match=r"k-space: voxels of type complex64\. Give real values"):
+            nifti.write(tmp_path / "image.nii", Volume(VOXELS.astype("c8"), AFFINE, source="k-space"), labels=False)
+
     @pytest.mark.parametrize("name", ["mask.mgz", "mask.txt", "mask", "mask.nii.bz2", "mask.hdr"])
     def test_endings_that_cannot_be_written(self, name: str, tmp_path: Path) -> None:
         with pytest.raises(UNetError, match=r"the ending .+\. Use \.nii or \.nii\.gz"):

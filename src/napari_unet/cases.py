@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -73,11 +74,14 @@ def read_label(case: Case, image: Volume) -> Volume:
 def list_images(path: str | Path) -> list[Path]:
     """The image files of a folder by name, or the file itself. Raises UNetError where there are none."""
     path = Path(path)
-    if path.is_file():
+    if os.path.isfile(path):
         return [path]
-    if not path.is_dir():
+    if not os.path.isdir(path):
         raise UNetError(path, "there is no such file or folder", "Check the path")
-    found = sorted(p for p in path.iterdir() if nifti.suffix(p) not in ("", ".img") and not p.name.startswith("."))
+    try:
+        found = sorted(p for p in path.iterdir() if nifti.suffix(p) not in ("", ".img") and not p.name.startswith("."))
+    except OSError as error:
+        raise UNetError(path, f"cannot be read ({error.strerror})", "Check its permissions") from error
     if not found:
         endings = " ".join((*nifti.SUFFIXES, *pictures.SUFFIXES))
         raise UNetError(path, "no image files in it", f"Put files with one of these endings there: {endings}")
@@ -127,7 +131,7 @@ def find_cases(folder: str | Path) -> Dataset:
     Raises UNetError where none of them is found or its dataset.json is not to be trusted. Nothing is read but names.
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UNetError(folder, "there is no such folder", "Give the folder that holds images and labels")
     description = _description(folder / "dataset.json")
     labels, channels = _names(description, folder / "dataset.json")
@@ -138,7 +142,7 @@ def find_cases(folder: str | Path) -> Dataset:
         return Dataset(folder, cases, labels, channels, about=about, licence=licence)
     images, masks = (_subfolder(folder, names) for names in (_IMAGE_FOLDERS, _LABEL_FOLDERS))
     found = {case.name: case for case in find_images([images])}
-    known = {nifti.stem(path): path for path in list_images(masks)}
+    known = _by_name(list_images(masks))
     cases = tuple(Case(name, found[name].images, known[name]) for name in found if name in known)
     if not cases:
         raise UNetError(folder, f"no image in {images.name} has a label of the same name in {masks.name}", "Name them alike")
@@ -147,6 +151,15 @@ def find_cases(folder: str | Path) -> Dataset:
         tuple(path for name in found if name not in known for path in found[name].images),
         tuple(path for name, path in known.items() if name not in found), about, licence,
     )  # fmt: skip
+
+
+def _by_name(paths: list[Path]) -> dict[str, Path]:
+    known: dict[str, Path] = {}
+    for path in paths:
+        twin = known.setdefault(nifti.stem(path), path)
+        if twin != path:
+            raise UNetError(path, f"it has the name of {twin.name}", "Rename one of them")
+    return known
 
 
 def _subfolder(folder: Path, names: tuple[str, ...]) -> Path:
@@ -162,7 +175,11 @@ def _description(path: Path) -> dict[str, Any]:
         return {}
     if path.stat().st_size > MAX_JSON:
         raise UNetError(path, f"{path.stat().st_size:,} bytes", "A description has a few kilobytes")
-    found = strict_json(path.read_bytes(), str(path))
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise UNetError(path, f"cannot be read ({error.strerror})", "Check the path and its permissions") from error
+    found = strict_json(text, str(path))
     if not isinstance(found, dict):
         raise UNetError(path, "it is not a table", "Follow the Decathlon's or nnU-Net's layout")
     return found
@@ -173,13 +190,17 @@ def _names(description: dict[str, Any], path: Path) -> tuple[dict[int, str], tup
     try:
         labels: dict[int, str] = {}
         for key, value in description.get("labels", {}).items():
-            number, name = (int(key), str(value)) if str(key).lstrip("-").isdigit() else (int(value), str(key))
-            labels[number] = name[:200]
+            number, name = (str(key), str(value)) if str(key).lstrip("-").isdigit() else (str(value), str(key))
+            if not re.fullmatch(r"\d{1,5}", number) or int(number) > nifti.MAX_LABEL or name == "ignore":
+                raise ValueError(f"{key!r}: {value!r}"[:120])
+            if labels.setdefault(int(number), name[:200]) != name[:200]:
+                raise ValueError(f"two names for {number}")
         table = description.get("channel_names") or description.get("modality") or {}
         channels = tuple(str(table[key])[:200] for key in sorted(table, key=int))
     except (TypeError, ValueError, AttributeError) as error:
         raise UNetError(path, f"labels or channels cannot be understood ({error})",
-                        'Write "labels": {"background": 0, "name": 1}; regions of several values are not supported') from None  # fmt: skip
+                        'Write "labels": {"background": 0, "name": 1}; regions of several values and voxels to ignore '
+                        "are not supported") from None  # fmt: skip
     labels.pop(0, None)
     return labels, channels
 
@@ -197,7 +218,7 @@ def _lists_channels(folder: Path, entries: list[Any]) -> bool:
     if not isinstance(first, str):
         return False
     path = folder / first
-    return not path.exists() and (path.parent / f"{nifti.stem(path)}_0000{nifti.suffix(path)}").exists()
+    return not os.path.exists(path) and os.path.exists(path.parent / f"{nifti.stem(path)}_0000{nifti.suffix(path)}")
 
 
 def _listed(folder: Path, entries: list[Any]) -> tuple[Case, ...]:
@@ -209,7 +230,7 @@ def _listed(folder: Path, entries: list[Any]) -> tuple[Case, ...]:
                             'Write {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}')  # fmt: skip
         image, label = (_inside(folder, entry[key]) for key in ("image", "label"))
         cases.append(Case(nifti.stem(image), (image,), label))
-    names = [case.name for case in cases]
+    names = [name for case in cases for name in (case.name, case.label)]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None or not cases:
         raise UNetError(folder / "dataset.json", f"{twice} is listed twice" if cases else "its list of training cases is empty",
@@ -219,8 +240,10 @@ def _listed(folder: Path, entries: list[Any]) -> tuple[Case, ...]:
 
 def _inside(folder: Path, entry: str) -> Path:
     path = folder / entry
+    if "\0" in entry or not Path(entry).name:
+        raise UNetError(folder / "dataset.json", f"the path {entry!r} names no file", "Use paths inside the folder")
     if Path(entry).is_absolute() or ".." in Path(entry).parts:
         raise UNetError(folder / "dataset.json", f"the path {entry!r} leads out of the folder", "Use paths inside it")
-    if not path.exists() and path.name.startswith("._"):
+    if not os.path.exists(path) and path.name.startswith("._"):
         raise UNetError(folder / "dataset.json", f"the path {entry!r} is a leftover of macOS", "Remove the entry")
     return path

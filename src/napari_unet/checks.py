@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from napari_unet.errors import UNetError
 from napari_unet.volume import Reorientation, Volume, check_same_grid
 
 SAMPLES = 5_000  # intensities kept per case and channel
+MAX_CLASSES = 254  # a mask of classes is one byte per voxel, in which background and "unknown" also have a value
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -63,49 +65,98 @@ def check(dataset: Dataset) -> Iterator[Report]:
     for path in dataset.unlabelled:
         finding = Finding("warning", str(path), "an image without a label: left out", "Add its label, or ignore this")
         yield Report(Case(path.name, (path,)), None, (finding,))
-    seen: dict[str, str] = {}
-    channels = len(dataset.channels)
-    found: set[int] = set()
+    known = _Known(len(dataset.channels))
     for case in dataset.cases:
-        report = _check_case(case, dataset.labels, channels, seen)
-        if report.facts is not None:
-            channels = channels or len(report.facts.low)
-            found |= report.facts.voxels.keys()
-        yield report
-    for value in sorted(set(dataset.labels) - found):
+        yield _check_case(case, dataset.labels, known)
+    for value in sorted(set(dataset.labels) - known.values):
         finding = Finding("warning", str(dataset.folder), f"the label {value} ({dataset.labels[value]}) occurs in no case",
                           "Remove it from dataset.json, or add cases that have it")  # fmt: skip
         yield Report(Case(dataset.folder.name, ()), None, (finding,))
 
 
-def _check_case(case: Case, labels: dict[int, str], channels: int, seen: dict[str, str]) -> Report:
+@dataclass
+class _Known:
+    """What the cases before have shown."""
+
+    channels: int  # 0 where nothing is known yet
+    picture: bool | None = None
+    values: set[int] = field(default_factory=set)
+    sha256: dict[str, str] = field(default_factory=dict)  # of voxels -> name
+
+
+def _check_case(case: Case, labels: dict[int, str], known: _Known) -> Report:
+    """Every fault of both files; one does not hide another."""
     findings: list[Finding] = []
-    try:
-        image = read_image(case)
-        check_image(image)
-        label = nifti.read_labels(case.label) if case.label else None
-        if label is None:
-            raise UNetError(case.name, "it has no label", "Add it")
-        check_same_grid(label, image)
-        facts = _facts(case, image, label)
-    except UNetError as error:
-        return Report(case, None, (Finding("error", error.where, error.what, error.remedy),))
-    findings += [Finding("warning", image.source, note, "Check that the image lies where it should") for note in image.notes]
-    if channels and image.channels != channels:
-        findings.append(Finding("error", image.source, f"{image.channels} channels, not {channels} as the others",
-                                "Give every case the same channels"))  # fmt: skip
-    unknown = sorted(set(facts.voxels) - set(labels)) if labels else []
-    if unknown:
-        findings.append(Finding("error", label.source, f"the mask value {unknown[0]} is none of 0 and {sorted(labels)}",
-                                "Name it in dataset.json, or correct the mask"))  # fmt: skip
-    if not facts.voxels:
-        findings.append(Finding("warning", label.source, "an empty mask: every voxel is background", "Check that it is meant"))
-    if facts.sha256 in seen:
-        findings.append(Finding("warning", image.source, f"the same voxels as {seen[facts.sha256]}",
+
+    def attempt(part: Callable[..., T], *arguments: Any) -> T | None:
+        try:
+            return part(*arguments)
+        except UNetError as error:
+            findings.append(Finding("error", error.where, error.what, error.remedy))
+            return None
+
+    attempt(_check_names, case)
+    image, label = attempt(read_image, case), attempt(_read_mask, case)
+    if image is not None:
+        attempt(check_image, image)
+        attempt(_check_alike, image, case, known)
+        findings += [Finding("warning", image.source, note, "Check that the image lies where it should") for note in image.notes]
+    if label is not None:
+        attempt(_check_values, label, labels, known)
+        if not label.data.any():
+            findings.append(Finding("warning", label.source, "an empty mask: every voxel is background", "Check that it is meant"))
+    if image is not None and label is not None:
+        attempt(check_same_grid, label, image)
+    if image is None or label is None or any(finding.level == "error" for finding in findings):
+        return Report(case, None, tuple(findings))
+    facts = _facts(case, image, label)
+    twin = known.sha256.setdefault(facts.sha256, case.name)
+    if twin != case.name:
+        findings.append(Finding("warning", image.source, f"the same voxels as {twin}",
                                 "Remove one: a case must not be trained on and scored"))  # fmt: skip
-    seen.setdefault(facts.sha256, case.name)
-    broken = any(finding.level == "error" for finding in findings)
-    return Report(case, None if broken else facts, tuple(findings))
+    return Report(case, facts, tuple(findings))
+
+
+def _check_names(case: Case) -> None:
+    for path in (*case.images, *([case.label] if case.label else [])):
+        try:
+            str(path.resolve()).encode()
+        except UnicodeEncodeError:
+            raise UNetError(ascii(str(path)), "its path is not valid Unicode", "Rename it") from None
+
+
+def _read_mask(case: Case) -> Volume:
+    if case.label is None:
+        raise UNetError(case.name, "it has no label", "Add it")
+    return nifti.read_labels(case.label)
+
+
+def _check_alike(image: Volume, case: Case, known: _Known) -> None:
+    """UNetError for an image unlike the ones before it."""
+    picture = _is_picture(case)
+    if known.picture not in (None, picture):
+        raise UNetError(image.source, f"a {'picture' if picture else 'volume'} among {'volumes' if picture else 'pictures'}",
+                        "Train on one kind at a time")  # fmt: skip
+    if known.channels not in (0, image.channels):
+        raise UNetError(image.source, f"{image.channels} channels, not {known.channels} as the others",
+                        "Give every case the same channels")  # fmt: skip
+    known.picture, known.channels = picture, image.channels
+
+
+def _is_picture(case: Case) -> bool:
+    return nifti.suffix(case.images[0]) in pictures.SUFFIXES
+
+
+def _check_values(label: Volume, labels: dict[int, str], known: _Known) -> None:
+    """UNetError for a mask whose values have no name, or that cannot be one of classes."""
+    values = {int(v) for v in np.unique(label.data)} - {0}
+    known.values |= values
+    if len(values) > MAX_CLASSES:
+        raise UNetError(label.source, f"a mask with {len(values):,} different values", f"Use at most {MAX_CLASSES}, one per class")
+    unknown = sorted(values - labels.keys()) if labels else []
+    if unknown:
+        raise UNetError(label.source, f"the mask value {unknown[0]} is none of 0 and {sorted(labels)}",
+                        "Name it in dataset.json, or correct the mask")  # fmt: skip
 
 
 def check_image(image: Volume) -> None:
@@ -124,16 +175,14 @@ def _facts(case: Case, image: Volume, label: Volume) -> CaseFacts:
     turn = Reorientation.between(image.affine, "SAR")
     turned = turn.apply(label.data)
     inside = label.data > 0
-    values = [int(v) for v in np.unique(label.data) if v]
+    voxels = {int(v): int(n) for v, n in zip(*np.unique(label.data, return_counts=True), strict=True) if v}
     channels = np.moveaxis(image.data.reshape((*image.shape, -1)), -1, 0)
-    step = max(1, int(np.count_nonzero(inside)) // SAMPLES)
+    step = max(1, -(-sum(voxels.values()) // SAMPLES))
     z, y, x = turned.shape
     spacing = [image.spacing[axis] for axis in turn.axes]
     return CaseFacts(
         name=case.name, shape=(z, y, x), spacing=(spacing[0], spacing[1], spacing[2]),
-        picture=nifti.suffix(case.images[0]) in pictures.SUFFIXES,
-        voxels={v: int(np.count_nonzero(label.data == v)) for v in values},
-        centroids={v: _centroid(turned == v) for v in values},
+        picture=_is_picture(case), voxels=voxels, centroids={v: _centroid(turned == v) for v in voxels},
         foreground=np.stack([channel[inside][::step].astype(np.float32) for channel in channels]),
         low=tuple(float(channel.min()) for channel in channels),
         sha256=hashlib.sha256(np.ascontiguousarray(image.data)).hexdigest(),

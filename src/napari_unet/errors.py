@@ -20,4 +20,4 @@ class UNetError(Exception):
 
     def __init__(self, where: str | Path, what: str, remedy: str) -> None:
         self.where, self.what, self.remedy = str(where), what.rstrip("."), remedy.rstrip(".")
-        super().__init__(f"{self.where}: {self.what}. {self.remedy}.")
+        super().__init__(f"{self.where}: {self.what}. {self.remedy}{'' if self.remedy.endswith('?') else '.'}")

@@ -54,13 +54,18 @@ def score_case(
     for label in chosen:
         a, b = prediction.data == label, reference.data == label
         ml = np.count_nonzero(a) * prediction.voxel_ml, np.count_nonzero(b) * reference.voxel_ml
-        extra = _surface(a, b, reference.spacing) if surface and a.any() and b.any() else (None, None)
-        scores.append(Score(case, int(label), dice(a, b), round(ml[0], 4), round(ml[1], 4), *extra))
+        extra = _surface(a, b, reference.spacing) if surface else (None, None)
+        scores.append(Score(case, int(label), dice(a, b), ml[0], ml[1], *extra))
     return scores
 
 
-def _surface(a: NDArray[Any], b: NDArray[Any], spacing: tuple[float, ...]) -> tuple[float, float]:
-    """Surface Dice at 1 mm and the 95th percentile of surface distances in mm (Nikolov et al. 2018), by MONAI."""
+def _surface(a: NDArray[Any], b: NDArray[Any], spacing: tuple[float, ...]) -> tuple[float | None, float | None]:
+    """Surface Dice at 1 mm and the 95th percentile of surface distances in mm (Nikolov et al. 2018), by MONAI.
+
+    Of a class that one mask lacks the surface Dice is 0, as its Dice is, and there is no distance.
+    """
+    if not (a.any() and b.any()):
+        return 0.0 if a.any() or b.any() else None, None
     import torch
     from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
@@ -73,20 +78,26 @@ def _surface(a: NDArray[Any], b: NDArray[Any], spacing: tuple[float, ...]) -> tu
 def evaluate(predictions: str | Path, labels: str | Path, *, surface: bool = False) -> Iterator[list[Score]]:
     """The scores of each case: two files, or two folders paired by name.
 
-    Raises UNetError where a label has no prediction, or where a pair does not lie on one grid.
+    Raises UNetError where a label has no prediction, where two files have one name, or a pair does not lie on one grid.
     """
-    references = list_images(labels)
-    found = {nifti.stem(path): path for path in list_images(predictions)}
+    references, found = _by_name(labels), _by_name(predictions)
     if Path(labels).is_file() and Path(predictions).is_file():
-        found = {nifti.stem(labels): Path(predictions)}
-    missing = [path.name for path in references if nifti.stem(path) not in found]
+        found = dict.fromkeys(references, Path(predictions))
+    missing = [path.name for name, path in references.items() if name not in found]
     if missing:
         names = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
         raise UNetError(predictions, f"no prediction for {len(missing)} of {len(references)} labels: {names}",
                         "Name predictions like their labels")  # fmt: skip
-    for path in references:
-        name = nifti.stem(path)
+    for name, path in references.items():
         yield score_case(name, nifti.read_labels(found[name]), nifti.read_labels(path), surface=surface)
+
+
+def _by_name(source: str | Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path in list_images(source):
+        if path != found.setdefault(nifti.stem(path), path):
+            raise UNetError(path, f"it has the name of {found[nifti.stem(path)].name}", "Keep one of them")
+    return found
 
 
 def summary(scores: list[Score]) -> dict[str, Any]:
@@ -112,17 +123,19 @@ def write_scores(path: str | Path, scores: list[Score]) -> None:
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow([f.name for f in fields(Score)])
     for score in scores:
-        rows.writerow(["" if v is None else round(v, 5) if isinstance(v, float) else v for v in astuple(score)])
+        rows.writerow(["" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in astuple(score)])
     write_bytes(path, text.getvalue().encode())
 
 
 def read_scores(path: str | Path) -> list[Score]:
-    """The rows that `write_scores` wrote."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    number = {name: [float(r[name]) if r[name] else None for r in rows] for name in ("dice", "surface_dice", "hausdorff95_mm")}
-    return [
-        Score(r["case"], int(r["label"]), number["dice"][n], float(r["ml"]), float(r["reference_ml"]),
-              number["surface_dice"][n], number["hausdorff95_mm"][n])
-        for n, r in enumerate(rows)
-    ]  # fmt: skip
+    """The rows that `write_scores` wrote. Raises UNetError for anything else."""
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [_score(row) for row in csv.DictReader(file)]
+    except (OSError, ValueError, LookupError, TypeError, csv.Error) as error:
+        raise UNetError(path, f"no scores can be read from it ({str(error)[:160]})", "Evaluate the masks again") from error
+
+
+def _score(row: dict[str, str]) -> Score:
+    measured = {name: float(row[name]) if row[name] else None for name in ("dice", "surface_dice", "hausdorff95_mm")}
+    return Score(row["case"], int(row["label"]), ml=float(row["ml"]), reference_ml=float(row["reference_ml"]), **measured)

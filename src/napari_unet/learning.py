@@ -38,6 +38,8 @@ class Learner:
         self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False)
         fused = device.type in ("cpu", "cuda")
         self.optimiser = torch.optim.AdamW(self.network.parameters(), config.rate, BETAS, weight_decay=config.decay, fused=fused)
+        self.done = 0  # steps
+        self.whole = True  # not while a step changes the weights: nobody can go on from there
         self.loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
 
     def step(self, step: int, schedule: Schedule) -> Tensor:
@@ -45,8 +47,11 @@ class Learner:
         stage, first = schedule.at(step)
         for group in self.optimiser.param_groups:
             group["lr"] = schedule.rate(step, self.config.rate)
+        self.whole = self.spec.network.norm != "batch"  # whose statistics change in the forward pass
         loss = self._descend(stage, step, first)
         self._follow(step, schedule.steps)
+        self.done = step + 1
+        self.whole = True
         return loss
 
     def _descend(self, stage: Stage, step: int, first: int) -> Tensor:
@@ -58,6 +63,7 @@ class Learner:
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
+        self.whole = False
         self.optimiser.step()
         return loss.detach()
 
@@ -86,6 +92,10 @@ class Learner:
         """The weights as they are."""
         return _arrays(self.network)
 
+    def finite(self) -> bool:
+        """Are the weights numbers? What once was not stays in the average."""
+        return all(bool(torch.isfinite(tensor).all()) for tensor in self.averaged.state_dict().values())
+
     def measure(self, stages: list[Stage], seconds: float) -> list[float]:
         """Median seconds per step of each stage, measured on a copy that is thrown away."""
         twin = Learner(self.spec, self.config, self.device, self.sampler)
@@ -101,7 +111,7 @@ class Learner:
             costs.append(statistics.median(times[1:]))
         return costs
 
-    def save(self, path: Path, step: int) -> None:
+    def save(self, path: Path) -> None:
         """Everything that the next step depends on, atomically."""
         named = {f"network.{n}": a for n, a in _arrays(self.network).items()}
         named |= {f"average.{n}": a for n, a in _arrays(self.averaged).items()}
@@ -109,10 +119,10 @@ class Learner:
             for key in ("exp_avg", "exp_avg_sq"):
                 if parameter in self.optimiser.state:
                     named[f"{key}.{name}"] = self.optimiser.state[parameter][key].cpu().numpy()
-        save_tensors(path, named, {"format": FORMAT, "step": str(step)})
+        save_tensors(path, named, {"format": FORMAT, "step": str(self.done)})
 
-    def restore(self, path: Path) -> int:
-        """The state that `save` wrote; the number of steps done. UNetError where it belongs to another network."""
+    def restore(self, path: Path) -> None:
+        """The state that `save` wrote. Raises UNetError where it belongs to another network."""
         tensors, metadata = load_tensors(path)
         if metadata.get("format") != FORMAT:
             raise UNetError(path, f"its format is {metadata.get('format')!r}", "Begin anew without --resume")
@@ -127,7 +137,7 @@ class Learner:
         except (KeyError, ValueError, RuntimeError) as error:
             first = (str(error).splitlines() or [""])[0]
             raise UNetError(path, f"it does not fit this run ({first[:160]})", "Begin anew without --resume") from error
-        return step
+        self.done = step
 
     def _moments(self, tensors: dict[str, Any], name: str, parameter: Tensor, step: int) -> dict[str, Tensor]:
         moments = {key: torch.tensor(tensors[f"{key}.{name}"]) for key in ("exp_avg", "exp_avg_sq")}

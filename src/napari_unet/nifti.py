@@ -104,8 +104,9 @@ def _check_content(path: Path) -> None:
             raise UNetError(path, "it is a folder", "Give a file")
         with open(path, "rb") as file:
             start = file.read(64)
-    except OSError as error:
-        raise UNetError(path, f"cannot be read ({error.strerror})", "Check the path and its permissions") from error
+    except (OSError, ValueError) as error:  # ValueError: a zero in the name
+        why = getattr(error, "strerror", None) or error
+        raise UNetError(path, f"cannot be read ({why})", "Check the path and its permissions") from error
     if not start:
         raise UNetError(path, "the file is empty", "Fetch or export it again")
     if start.startswith(b"version https://git-lfs"):
@@ -143,11 +144,25 @@ def _read_nifti(header_path: Path, data_path: Path) -> Volume:
     if parsed.single_file != (header_path == data_path):
         raise UNetError(header_path, f"the field magic says {'voxels follow' if parsed.single_file else 'no voxels follow'}",
                         "Rename it to .nii" if parsed.single_file else "Rename it to .hdr and put its .img beside it")  # fmt: skip
+    axes = _axes(parsed, str(header_path))
     _check_claim(data_path, parsed.offset + parsed.nbytes, parsed.shape)
-    # the values, and twice of them or the floats that they are scaled to
-    count = parsed.nbytes // parsed.dtype.itemsize
-    check_memory(parsed.nbytes + (parsed.nbytes if parsed.slope is None else 4 * count), data_path)
-    return _volume(parsed, _voxels(parsed, data_path), str(header_path))
+    # the values, and as much again for those who work with them, or the floats that they are scaled to
+    again = parsed.nbytes if parsed.slope is None else 4 * math.prod(parsed.shape)
+    check_memory(parsed.nbytes + again, data_path)
+    values = _voxels(parsed, data_path)
+    if parsed.colours:
+        data = values.reshape(parsed.colours, *axes, order="F").transpose(1, 2, 3, 0)
+    else:
+        data = _scaled(values, parsed).reshape(axes, order="F")
+    return Volume(data, parsed.affine, parsed.raw, str(header_path), parsed.notes, parsed.shape)
+
+
+def _axes(parsed: headers.Header, where: str) -> tuple[int, ...]:
+    """(i, j, k) or (i, j, k, channel): the file's shape without its further axes of length one."""
+    shape = (*parsed.shape, 1)[:3] + tuple(n for n in parsed.shape[3:] if n > 1)
+    if len(shape) > (3 if parsed.colours else 4):
+        raise UNetError(where, f"its shape is {parsed.shape}", "Split it: three axes, and at most one of channels or time")
+    return shape
 
 
 def _check_claim(path: Path, claimed: int, shape: tuple[int, ...]) -> None:
@@ -177,21 +192,6 @@ def _voxels(parsed: headers.Header, path: Path) -> NDArray[Any]:
             raise UNetError(path, f"it goes on after the {len(view):,} bytes of voxels that dim {parsed.shape} asks for",
                             "Correct the header's dim, or export the file again")  # fmt: skip
     return values
-
-
-def _volume(parsed: headers.Header, values: NDArray[Any], where: str) -> Volume:
-    shape = parsed.shape if len(parsed.shape) > 2 else (*parsed.shape, 1)
-    last = list(shape[3:])
-    while last and last[-1] == 1:
-        last.pop()
-    last = [n for n in last if n > 1] if len(last) > 1 else last
-    if len(last) > 1 or (last and parsed.colours):
-        raise UNetError(where, f"its shape is {parsed.shape}", "Split it: three axes, and at most one of channels or time")
-    if parsed.colours:
-        data = values.reshape(parsed.colours, *shape[:3], order="F").transpose(1, 2, 3, 0)
-    else:
-        data = _scaled(values, parsed).reshape((*shape[:3], *last), order="F")
-    return Volume(data, parsed.affine, parsed.raw, where, parsed.notes, parsed.shape)
 
 
 def _scaled(values: NDArray[Any], parsed: headers.Header) -> NDArray[Any]:
@@ -265,6 +265,8 @@ def write(path: str | Path, volume: Volume, *, labels: bool = True) -> None:
     if kind not in (".nii", ".nii.gz", *pictures.SUFFIXES):
         raise UNetError(path, f"the ending {Path(path).suffix!r}", "Use .nii or .nii.gz, or .png or .tif for 2-D masks")
     data = _whole_numbers(volume.data, volume.source, False) if labels else volume.data
+    if data.dtype.kind not in "biuf":
+        raise UNetError(volume.source, f"voxels of type {data.dtype}", "Give real values, such as the magnitude")
     if data.dtype.kind not in "iu":
         data = data.astype(np.uint8 if data.dtype == np.bool_ else np.float32, copy=False)
     if kind in pictures.SUFFIXES:

@@ -11,8 +11,9 @@ from typing import Literal
 import numpy as np
 
 from napari_unet.cases import Dataset
-from napari_unet.checks import CaseFacts
+from napari_unet.checks import MAX_CLASSES, CaseFacts
 from napari_unet.errors import UNetError
+from napari_unet.schema import encode
 from napari_unet.spec import COLOURS, Channel, Label, ModelSpec, NetworkSpec, PlanChoices, TrainConfig
 
 ANISOTROPY = 3.0  # a slice axis this many times coarser is planned for on its own
@@ -42,6 +43,8 @@ def plan(
         spacing[0] = 0
     if choices.spacing is not None:
         spacing = np.array(_three(choices.spacing, "spacing"))
+        if dims == 2 and spacing[0]:
+            raise UNetError("plan", f"spacing is {choices.spacing}", "Give 0 along z: a 2-D network takes slices as they are")
     patch, kernels, strides = _levels(size, spacing, dims, choices)
     labels = _labels(dataset, facts)
     channels = _channels(dataset, facts)
@@ -53,11 +56,12 @@ def plan(
     )  # fmt: skip
     mirror, reason = _mirror_axes(facts, order, pictures, dims)
     spec = ModelSpec(
-        name=dataset.folder.resolve().name, network=network, channels=channels, labels=labels,
+        name=dataset.folder.resolve().name[:200], network=network, channels=channels, labels=labels,
         orientation="".join("SAR"[a] for a in order) if not pictures else "SRA",
         spacing=tuple(float(s) for s in spacing), patch=patch, pictures=pictures,
         mirror_axes=mirror if choices.mirror_axes is None else choices.mirror_axes,
     )  # fmt: skip
+    encode(spec)  # what could not be written is refused before any work
     words += [_words_spacing(spec), _words_network(spec, size), _words_channels(channels), reason]
     config, reason = _budget(config, size, patch, dims)
     return spec, config, [*words, reason]
@@ -103,39 +107,49 @@ def _dims(
 def _levels(
     size: np.ndarray, spacing: np.ndarray, dims: int, choices: PlanChoices
 ) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
-    """Patch, kernels and strides: an axis is halved while at least 4 voxels stay and its voxels are not the coarsest.
+    """Patch, kernels and strides: an axis is halved while at least 4 voxels (in 2-D, after the first time, 16) stay and
+    its voxels are not the coarsest.
 
     A kernel is 1 along an axis until the others have become as coarse (nnU-Net's rule).
     """
     axes = [0, 1, 2] if dims == 3 else [1, 2]
+    millimetres = np.where(spacing > 0, spacing, 1.0)
     if choices.patch is not None:
         patch = np.array(_three(choices.patch, "patch"), int)
     else:
         patch = np.maximum(np.ceil(size), [8 if dims == 3 else 1, 8, 8]).astype(int)
         patch[0] = patch[0] if dims == 3 else 1
         while np.prod(patch[axes]) > VOXELS[dims]:  # shrink the axis that reaches farthest, in millimetres
-            reach = patch * np.where(spacing > 0, spacing, 1)
-            patch[axes[int(np.argmax(reach[axes]))]] *= 0.95
-    voxel = np.where(spacing > 0, spacing, 1.0)[axes]
+            patch[axes[int(np.argmax((patch * millimetres)[axes]))]] *= 0.95
+    voxel = millimetres[axes]
     remaining, kernels, strides = patch[axes].copy(), [], [(1,) * dims]
     kernels.append(tuple(3 if v <= 2 * voxel.min() else 1 for v in voxel))
     most = len(choices.features) if choices.features else 6
     while len(strides) < most:
-        stride = np.where((remaining >= (8 if dims == 3 else 32)) & (voxel <= 2 * voxel.min()), 2, 1)
+        least = 8 if dims == 3 or len(strides) == 1 else 32
+        stride = np.where((remaining >= least) & (voxel <= 2 * voxel.min()), 2, 1)
         if stride.max() == 1:
             break
         remaining, voxel = np.ceil(remaining / stride), voxel * stride
         strides.append(tuple(int(s) for s in stride))
         kernels.append(tuple(3 if k == 3 or v <= 2 * voxel.min() else 1 for k, v in zip(kernels[-1], voxel, strict=True)))
+    if len(strides) < max(2, len(choices.features or ())):
+        raise UNetError("plan", f"a patch of {tuple(patch.tolist())} allows {len(strides)} levels",
+                        f"Give a larger patch, or features for {'fewer' if len(strides) > 1 else 'at least 2'} levels")  # fmt: skip
     total = np.ones(3, int)
     total[axes] = np.prod(strides, axis=0)
     if choices.patch is None:
         patch = np.where(patch >= size, np.ceil(patch / total), np.maximum(np.round(patch / total), 1)).astype(int) * total
+        while np.prod(patch[axes]) > VOXELS[dims]:
+            farthest = axes[int(np.argmax((patch * millimetres * (patch > total))[axes]))]
+            patch[farthest] -= total[farthest]
     return tuple(int(n) for n in patch), tuple(kernels), tuple(strides)
 
 
 def _labels(dataset: Dataset, facts: list[CaseFacts]) -> tuple[Label, ...]:
     values = sorted(set(dataset.labels) | {v for f in facts for v in f.voxels})
+    if len(values) > MAX_CLASSES:
+        raise UNetError(dataset.folder, f"{len(values):,} classes", f"Use at most {MAX_CLASSES}")
     return tuple(
         Label(v, dataset.labels.get(v, f"class {v}"), COLOURS[n % len(COLOURS)]) for n, v in enumerate(values)
     )

@@ -22,9 +22,12 @@ def choose_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        first = (str(error).splitlines() or ["unknown"])[0]
-        raise UNetError("device", f"{name!r} cannot be used ({first[:160]})", "Use auto, cpu, cuda or mps") from error
+        raise UNetError("device", f"{name!r} cannot be used ({_first_line(error)})", "Use auto, cpu, cuda or mps") from error
     return device
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or ["unknown"])[0][:160]
 
 
 def build(spec: NetworkSpec, tensors: Mapping[str, NDArray[Any]], device: torch.device) -> UNet:
@@ -39,15 +42,19 @@ def build(spec: NetworkSpec, tensors: Mapping[str, NDArray[Any]], device: torch.
 def forward(network: UNet, windows: Tensor, mirror_axes: tuple[int, ...] = ()) -> Tensor:
     """Logits of a batch (B, C, z, y, x), averaged over mirrored copies along any of `mirror_axes` (of z, y, x).
 
-    A 2-D network takes windows of one slice. Raises UNetError where logits are not finite.
+    A 2-D network takes windows of one slice. Raises UNetError where logits are not finite, or memory does not suffice.
     """
     subsets: list[list[int]] = [[]]
     for axis in mirror_axes:
         subsets += [[*chosen, axis + 2] for chosen in subsets]
     device = next(network.parameters()).device
-    with torch.inference_mode():
-        batch = windows.to(device)
-        logits = sum(_once(network, batch.flip(s)).flip(s) if s else _once(network, batch) for s in subsets) / len(subsets)
+    try:
+        with torch.inference_mode():
+            batch = windows.to(device)
+            logits = sum(_once(network, batch.flip(s)).flip(s) if s else _once(network, batch) for s in subsets) / len(subsets)
+    except (RuntimeError, MemoryError) as error:
+        raise UNetError("network", f"windows of {tuple(windows.shape[2:])} cannot be run on {device} ({_first_line(error)})",
+                        "Close other programs, or run it on the CPU") from error  # fmt: skip
     if not torch.isfinite(logits).all():  # type: ignore[arg-type]
         raise UNetError("network", "its logits are not finite", "Train the model anew, or run it on the CPU")
     return logits  # type: ignore[return-value]

@@ -50,7 +50,7 @@ def _validate(cls: type[T], data: Any, where: str) -> T:
     except UNetError as error:  # from a dataclass's own checks, which do not know the file
         raise UNetError(where, f"{error.where}: {error.what}", error.remedy) from None
     except (TypeError, RecursionError) as error:
-        raise UNetError(where, f"not JSON ({str(error)[:200]})", "Use numbers, text, lists and tables") from None
+        raise _no_json(error, where) from None
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])[:200] or cls.__name__
@@ -58,6 +58,8 @@ def _validate(cls: type[T], data: Any, where: str) -> T:
             raise unknown_key(field, _known(cls, first["loc"][:-1]), where) from None
         if first["type"] == "missing":
             raise UNetError(where, f"the field {field} is missing", "Add it, or make the file anew") from None
+        if first["type"] == "json_invalid":  # such as half a character, which Python's parser takes
+            raise _no_json(first["msg"], where) from None
         message = first["msg"].removeprefix("Input ")
         rule = "It " + message if message != first["msg"] else "The " + message[0].lower() + message[1:]
         raise UNetError(where, f"{field} is {reprlib.repr(first['input'])}", rule) from None
@@ -98,7 +100,11 @@ def strict_json(text: str | bytes, where: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=unique, parse_constant=finite, parse_float=finite)
     except (ValueError, RecursionError) as error:
-        raise UNetError(where, f"not valid JSON ({str(error)[:200]})", "Make the file anew or fetch it again") from None
+        raise _no_json(error, where) from None
+
+
+def _no_json(why: object, where: str) -> UNetError:
+    return UNetError(where, f"not valid JSON ({str(why)[:200]})", "Make the file anew or fetch it again")
 
 
 def describe(cls: type) -> dict[str, tuple[Any, FieldInfo]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ from scipy import ndimage
 from torch import Tensor
 
 from napari_unet import preprocess, runtime, weights
+from napari_unet.errors import UNetError
+from napari_unet.files import check_memory
 from napari_unet.network import UNet
 from napari_unet.preprocess import Prepared
 from napari_unet.spec import ModelSpec
@@ -48,6 +51,8 @@ class Segmenter:
         mirrored = spec.mirror_tta if mirror is None else mirror
         self.mirror_axes = spec.mirror_axes if mirrored else ()
         self.overlap = spec.overlap if overlap is None else overlap
+        if not 0 <= self.overlap <= 0.9:
+            raise UNetError("overlap", f"windows that overlap by {self.overlap}", "Use 0 to 0.9")
 
     @classmethod
     def load(cls, model: str | Path, device: str = "auto", **options: Any) -> Segmenter:
@@ -63,7 +68,7 @@ class Segmenter:
         return volume.with_data(self.clean(labels))
 
     def stream(self, volume: Volume, first: tuple[int, int] | None = None) -> Iterator[Piece]:
-        """Finished slices, nearest to `first` = (axis, index) of the volume's own (i, j, k) first.
+        """Finished slices, `first` = (axis, index) of the volume's own (i, j, k) first, the others outwards from it.
 
         Slices run along that axis; a 2-D model's always along its own. Each voxel is yielded once. Memory holds the
         prepared volume and the logits of the slices that windows can still change. Raises UNetError for a volume that
@@ -72,7 +77,8 @@ class Segmenter:
         prepared = preprocess.prepare(volume, self.spec)
         axis, index = 0, prepared.shape[0] // 2
         if first is not None:
-            target, position = prepared.turn.target_axis(*first, volume.shape)
+            nearest = min(max(first[1], 0), volume.shape[first[0]] - 1)
+            target, position = prepared.turn.target_axis(first[0], nearest, volume.shape)
             if self.spec.network.dims == 3 or target == 0:
                 axis, index = target, position
         total = prepared.shape[axis]
@@ -91,23 +97,31 @@ class Segmenter:
         return labels
 
     def _slices(self, prepared: Prepared, axis: int, index: int) -> Iterator[tuple[int, Tensor]]:
-        """(position, class indices) of each of the volume's turned slices along `axis`, nearest to `index` first."""
+        """(position, class indices uint8) of each of the volume's turned slices along `axis`: `index`, then the others.
+
+        What is finished before `index` is held back: class indices are small, and the eye waits for that one.
+        """
         size, available = prepared.shape[axis], prepared.data.shape[axis + 1]
         low, high, share = preprocess.neighbours(prepared.scale[axis], prepared.shift[axis], size, available)
-        waiting = sorted(range(size), key=lambda position: abs(position - index))
-        in_plane = [a for a in range(3) if a != axis]
+        needed_by: dict[int, list[int]] = {}
+        for position in sorted(range(size), key=lambda p: abs(p - index)):
+            for number in {int(low[position]), int(high[position])}:
+                needed_by.setdefault(number, []).append(position)
         finished: dict[int, Tensor] = {}
+        done, held = np.zeros(size, bool), []
         for number, logits in self._network_slices(prepared.data, axis, float(low[index] + share[index])):
             finished[number] = logits
-            for position in [p for p in waiting if number in (low[p], high[p]) and {low[p], high[p]} <= finished.keys()]:
-                plane = torch.lerp(finished[low[position]], finished[high[position]], float(share[position]))
-                for dim, a in enumerate(in_plane, 1):
-                    plane = preprocess.resample_axis(plane, dim, prepared.scale[a], prepared.shift[a], prepared.shape[a])
-                yield position, plane.argmax(0)
-                waiting.remove(position)
-            needed = {int(n) for p in waiting for n in (low[p], high[p])}
-            for spent in [n for n in finished if n not in needed]:
-                del finished[spent]
+            for position in needed_by.get(number, []):
+                if low[position] in finished and high[position] in finished:
+                    plane = torch.lerp(finished[low[position]], finished[high[position]], float(share[position]))
+                    held.append((position, _classes(plane, prepared, axis)))
+                    done[position] = True
+            for n in (number - 1, number, number + 1):
+                if n in finished and done[needed_by.get(n, [])].all():
+                    del finished[n]
+            if done[index]:
+                yield from sorted(held, key=lambda item: abs(item[0] - index))
+                held.clear()
 
     def _network_slices(self, data: Tensor, axis: int, centre: float) -> Iterator[tuple[int, Tensor]]:
         """(number, logits (K, b, c)) of each slice of the network's grid along `axis`, as soon as no window can change it.
@@ -116,6 +130,9 @@ class Segmenter:
         """
         size = data.shape[1:]
         window = [window_size(n, p, s) for n, p, s in zip(size, self.spec.patch, self.spec.stride, strict=True)]
+        # of one window: input, logits, and what the finest level of the decoder holds at once
+        features = len(self.spec.channels) + self.spec.network.classes + 4 * self.spec.network.features[0]
+        check_memory(4 * features * math.prod(window), self.spec.name)
         starts = [window_starts(n, w, self.overlap) for n, w in zip(size, window, strict=True)]
         shares = [window_shares(n, w, s) for n, w, s in zip(size, window, starts, strict=True)]
         data, offset = _pad(data, window)
@@ -154,6 +171,13 @@ class Segmenter:
             if n not in open_slices:
                 open_slices[n] = torch.zeros(len(part), *plane)
             open_slices[n][:, b, c] += part
+
+
+def _classes(plane: Tensor, prepared: Prepared, axis: int) -> Tensor:
+    """Logits (K, b, c) of the network's plane across `axis` -> class indices uint8 on the volume's own."""
+    for dim, a in enumerate((a for a in range(3) if a != axis), 1):
+        plane = preprocess.resample_axis(plane, dim, prepared.scale[a], prepared.shift[a], prepared.shape[a])
+    return plane.argmax(0).to(torch.uint8)
 
 
 def _pad(data: Tensor, window: list[int]) -> tuple[Tensor, list[int]]:

@@ -150,7 +150,7 @@ class ModelSpec:
     def __post_init__(self) -> None:
         values = {label.value for label in self.labels}
         checks = {
-            "spacing": len(self.spacing) == 3,
+            "spacing": len(self.spacing) == 3 and all(s == 0 or s > 1e-6 for s in self.spacing),
             "patch": len(self.patch) == 3 and (self.network.dims == 3 or self.patch[0] == 1),
             "orientation": {"RL".find(c) >= 0 and "R" or "AP".find(c) >= 0 and "A" or "S" for c in self.orientation}
             == {"R", "A", "S"},
@@ -161,7 +161,7 @@ class ModelSpec:
         }
         for name, good in checks.items():
             if not good:
-                raise UNetError(self.name, f"{name} is {getattr(self, name)}", "It does not fit the network or the axes")
+                raise UNetError(self.name, f"{name} is {str(getattr(self, name))[:200]}", "It does not fit the network or the axes")
         if any(size % stride for size, stride in zip(self.patch, self.stride, strict=True)):
             raise UNetError(self.name, f"patch is {self.patch}", f"Use multiples of {self.stride}")
         if self.patch == self.stride:

@@ -31,6 +31,8 @@ from napari_unet.spec import Card, ModelSpec, TrainConfig
 MODEL, RECORD, RESUME, LOG, SCORES, MASKS = (
     "model.safetensors", "run.json", "resume.safetensors", "log.csv", "scores.csv", "masks",
 )  # fmt: skip
+REPORT = ("report.html", "report.png")
+LOG_HEAD = "step,loss,rate,dice,seconds\n"
 CHECK_CASES = 8  # validated during the run; all of them at its end
 SAVE_SECONDS = 30.0
 LOG_STEPS = 10
@@ -81,6 +83,7 @@ class Record:
     card: Card
     images: dict[str, tuple[str, ...]] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
+    sha256: dict[str, str] = field(default_factory=dict)  # of what is trained on
     reasons: tuple[str, ...] = ()
 
 
@@ -112,7 +115,8 @@ def train(
     out : gets model.safetensors, scores.csv, log.csv, run.json, the masks of the kept-out cases, and what resuming needs.
     card, reasons : what is known of the data beforehand, and the plan's words, to be kept with the run.
     started : `time.time()` from which `config.minutes` count; now, where None.
-    resume : go on with the run in `out`, bit for bit as if it had not stopped, on the same machine.
+    resume : go on with the run in `out`, bit for bit as if it had not stopped, on the same machine; where False, an
+        earlier run in `out` is replaced once the cases have been read.
 
     Raises UNetError for faulty cases, a loss that is not finite, a folder in use or one without a run to resume.
     """
@@ -125,20 +129,40 @@ def train(
             spec, config = record.spec, replace(record.config, device=config.device)
         split = record.split if record is not None else split_cases(sorted(by_name), config)
         device = choose_device(config.device)
-        examples = []
+        examples, sha256 = [], {}
         for n, name in enumerate(split.training):
             yield Progress("preparing", n, len(split.training), message=f"reading {name}")
             image = read_image(by_name[name])
-            examples.append(Example.make(image, read_label(by_name[name], image), spec))
+            label = read_label(by_name[name], image)
+            examples.append(Example.make(image, label, spec))
+            sha256[name] = _fingerprint(image, label)
+            if record is not None and record.sha256.get(name) != sha256[name]:
+                raise UNetError(folder, f"its case {name} has changed", "Resume with the data the run began with, or begin anew")
         learner = Learner(spec, config, device, Sampler(examples, spec, config))
         if record is None:
             yield Progress("preparing", len(examples), len(examples), message="measuring the speed of a step")
             kept_out = [by_name[name] for name in split.kept_out]
             schedule = _schedule(learner, kept_out, started)
-            record = _new_record(spec, config, split, schedule, card or Card(), by_name, reasons)
-            files.write_bytes(folder / RECORD, encode(record).encode())
-            files.write_bytes(folder / LOG, b"step,loss,rate,dice,seconds\n")
+            record = replace(_new_record(spec, config, split, schedule, card or Card(), by_name, reasons), sha256=sha256)
+            _begin(folder, record)
         yield from _run(learner, record, by_name, folder, resume)
+
+
+def _fingerprint(image: Volume, label: Volume) -> str:
+    """Of a case's voxels and where they are."""
+    digest = hashlib.sha256(image.affine.tobytes())
+    for volume in (image, label):
+        digest.update(np.ascontiguousarray(volume.data))
+    return digest.hexdigest()
+
+
+def _begin(folder: Path, record: Record) -> None:
+    """Remove an earlier run's files, its record first and nothing else; then write the new record, last of all."""
+    text = encode(record).encode()
+    for name in (RECORD, RESUME, MODEL, LOG, SCORES, *REPORT):
+        (folder / name).unlink(missing_ok=True)
+    files.write_bytes(folder / LOG, LOG_HEAD.encode())
+    files.write_bytes(folder / RECORD, text)
 
 
 def _new_record(
@@ -152,7 +176,8 @@ def _new_record(
         versions={"napari-unet-monai": __version__} | {name: version(name) for name in ("torch", "monai")},
     )  # fmt: skip
     images = {name: tuple(str(path.resolve()) for path in by_name[name].images) for name in used}
-    return Record(spec, config, split, schedule, card, images, {name: str(by_name[name].label) for name in used}, reasons)
+    labels = {name: str(path.resolve()) for name in used if (path := by_name[name].label)}
+    return Record(spec, config, split, schedule, card, images, labels, reasons)
 
 
 def _read_record(folder: Path, by_name: dict[str, Case]) -> Record:

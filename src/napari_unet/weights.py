@@ -8,16 +8,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_unet.errors import UNetError
-from napari_unet.files import write_bytes
+from napari_unet.files import write_atomically
 from napari_unet.schema import decode, encode, strict_json
 from napari_unet.spec import Card, ModelSpec
 
@@ -25,6 +26,7 @@ FORMAT = "napari-unet 1"
 MAX_FILE, MAX_HEADER, MAX_TENSORS = 2 << 30, 1 << 20, 4000
 _NAME = re.compile(r"[A-Za-z0-9._]{1,128}")
 _DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+_CODES = {dtype: code for code, dtype in _DTYPES.items()}
 _REMEDY = "Fetch the file again, or train the model anew"
 Tensors = Mapping[str, NDArray[Any]]
 
@@ -37,14 +39,15 @@ def shipped() -> dict[str, Path]:
 def find(model: str | Path) -> Path:
     """A weights file by path, by the folder of its run, or by the name of a shipped model."""
     path = Path(model)
-    if path.is_dir():
+    if os.path.isdir(path):
         path = path / "model.safetensors"
-    if path.exists():
+    if os.path.exists(path):  # False for whatever cannot be a name
         return path
-    if str(model) in shipped():
-        return shipped()[str(model)]
-    raise UNetError(model, "there is no such weights file", "Give a .safetensors file, the folder of a training run, or "
-                    f"one of: {', '.join(shipped())}")  # fmt: skip
+    known = shipped()
+    if str(model) in known:
+        return known[str(model)]
+    raise UNetError(model, "there is no such weights file", "Give a .safetensors file, or the folder of a training run"
+                    + "".join(f", or {name}" for name in known))  # fmt: skip
 
 
 def read_spec(path: str | Path) -> ModelSpec:
@@ -70,60 +73,92 @@ def _half(value: NDArray[np.float32]) -> NDArray[Any]:
 
 
 def load(path: str | Path) -> tuple[ModelSpec, dict[str, NDArray[np.float32]]]:
-    """The model's specification and its tensors as float32, after every check: structure, checksum, shapes, finiteness.
+    """The model's specification and its tensors as float32, after every check: structure, shapes, checksum, finiteness.
 
-    Raises UNetError naming what is wrong; never builds a network that the file does not fill exactly.
+    Raises UNetError naming what is wrong; never reads tensors that do not fill the network exactly.
     """
     from napari_unet.network import parameter_shapes
 
-    tensors, metadata = load_tensors(path)
-    spec = decode(ModelSpec, _required(metadata, path)["spec"], str(path))
+    header = _header(path)
+    spec = decode(ModelSpec, _required(header.metadata, path)["spec"], str(path))
     expected = parameter_shapes(spec.network)
-    found = {name: tensor.shape for name, tensor in tensors.items()}
+    found = {name: shape for name, (_, shape, *_) in header.entries.items()}
     if found != expected:
         name = next(n for n in (*expected, *found) if expected.get(n) != found.get(n))
         raise UNetError(path, f"the tensor {name} has shape {found.get(name)}, the network needs {expected.get(name)}",
                         _REMEDY)  # fmt: skip
-    return spec, {name: tensor.astype(np.float32) for name, tensor in tensors.items()}
+    return spec, {name: tensor.astype(np.float32) for name, tensor in _read(path, header).items()}
 
 
 def save_tensors(path: str | Path, tensors: Tensors, metadata: dict[str, str]) -> None:
-    """Write named float tensors and strings atomically, with the SHA-256 of the tensors' bytes."""
-    from safetensors.numpy import save as serialise
+    """Write named float tensors and strings atomically, with a checksum; the same bytes for the same content.
 
-    plain = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    bare = serialise(plain)
-    digest = hashlib.sha256(bare[8 + int.from_bytes(bare[:8], "little") :]).hexdigest()
-    write_bytes(path, serialise(plain, metadata | {"sha256": digest}))
+    What could not be read back is a UNetError, and an older file stays: values that are not finite, strange names or
+    types, or too much of anything.
+    """
+    arrays = {name: np.asarray(value) for name, value in tensors.items()}
+    table, end = {}, 0
+    for name in sorted(arrays, key=lambda n: (-arrays[n].itemsize, n)):  # wide types first, so that each is aligned
+        begin, end = end, end + arrays[name].nbytes
+        code = _CODES.get(arrays[name].dtype, str(arrays[name].dtype))
+        table[name] = {"dtype": code, "shape": list(arrays[name].shape), "data_offsets": [begin, end]}
+        _check_finite(arrays[name], name, path, "The training has diverged: use a smaller rate (--rate)")
+    data = b"".join(arrays[name].tobytes() for name in table)
+    entries = {name: _entry(name, value, path) for name, value in table.items()}
+    strings = metadata | {"sha256": _digest(entries, metadata, data)}
+    text = json.dumps({"__metadata__": strings, **table}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    _parse(text, 8 + len(text) + len(data), path)
+    write_atomically(path, lambda file: file.writelines((len(text).to_bytes(8, "little"), text, data)))
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
     """Named tensors and strings from a file that a stranger may have made. Raises UNetError for anything irregular."""
-    entries, metadata, start = _header(path)
+    header = _header(path)
+    return _read(path, header), header.metadata
+
+
+def _read(path: str | Path, header: _Header) -> dict[str, NDArray[Any]]:
     try:
-        data = Path(path).read_bytes()[start:]
+        with open(path, "rb") as file:
+            file.seek(header.end)
+            data = file.read()
     except OSError as error:
         raise UNetError(path, f"cannot be read ({error.strerror})", "Check the path and its permissions") from error
-    if hashlib.sha256(data).hexdigest() != metadata.get("sha256"):
+    except MemoryError:
+        raise UNetError(path, "needs more memory than there is", "Close other programs") from None
+    if _digest(header.entries, header.metadata, data) != header.metadata.get("sha256"):
         raise UNetError(path, "its checksum does not fit its content: the file is damaged", _REMEDY)
     tensors = {}
-    for name, (dtype, shape, begin, end) in entries.items():
-        tensor = np.frombuffer(data[begin:end], dtype).reshape(shape)
-        if not np.isfinite(tensor).all():
-            raise UNetError(path, f"the tensor {name} holds NaN or infinite values", "Train the model anew")
-        tensors[name] = tensor
-    return tensors, metadata
+    for name, (dtype, shape, begin, _) in header.entries.items():
+        tensors[name] = np.frombuffer(data, dtype, math.prod(shape), begin).reshape(shape)
+        _check_finite(tensors[name], name, path, "Train the model anew")
+    return tensors
+
+
+def _digest(entries: dict[str, _Entry], metadata: dict[str, str], data: bytes) -> str:
+    """SHA-256 of all that a file says: its tensors' names, types, shapes and places, its other strings, then the tensors."""
+    table = {name: (dtype.str, shape, begin, end) for name, (dtype, shape, begin, end) in entries.items()}
+    strings = {key: value for key, value in metadata.items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps([table, strings], sort_keys=True).encode())
+    digest.update(data)
+    return digest.hexdigest()
+
+
+def _check_finite(tensor: NDArray[Any], name: str, path: str | Path, remedy: str) -> None:
+    if not np.isfinite(tensor).all():
+        raise UNetError(path, f"the tensor {name} holds NaN or infinite values", remedy)
 
 
 def _metadata(path: str | Path) -> dict[str, str]:
-    return _required(_header(path)[1], path)
+    return _required(_header(path).metadata, path)
 
 
 def _required(metadata: dict[str, str], path: str | Path) -> dict[str, str]:
     found = metadata.get("format")
     if found != FORMAT or not {"spec", "card", "sha256"} <= metadata.keys():
         newer = isinstance(found, str) and found.startswith("napari-unet ")
-        raise UNetError(path, f"its format is {found!r}, this version reads {FORMAT!r}",
+        raise UNetError(path, f"its format is {str(found)[:80]!r}, this version reads {FORMAT!r}",
                         "Update napari-unet-monai" if newer else "Give a model that napari-unet trained")  # fmt: skip
     return metadata
 
@@ -131,8 +166,16 @@ def _required(metadata: dict[str, str], path: str | Path) -> dict[str, str]:
 _Entry = tuple[np.dtype[Any], tuple[int, ...], int, int]
 
 
-def _header(path: str | Path) -> tuple[dict[str, _Entry], dict[str, str], int]:
-    """The file's table of tensors and its strings, checked before anything is allocated; where the tensors begin."""
+class _Header(NamedTuple):
+    """A file's table of tensors (type, shape, first and last byte), its strings, and where the tensors begin."""
+
+    entries: dict[str, _Entry]
+    metadata: dict[str, str]
+    end: int
+
+
+def _header(path: str | Path) -> _Header:
+    """The file's header, checked before anything is allocated."""
     try:
         size = Path(path).stat().st_size
         with open(path, "rb") as file:
@@ -140,9 +183,16 @@ def _header(path: str | Path) -> tuple[dict[str, _Entry], dict[str, str], int]:
             text = file.read(min(length, MAX_HEADER))
     except OSError as error:
         raise UNetError(path, f"cannot be read ({error.strerror})", "Check the path and its permissions") from error
-    if size > MAX_FILE or not 2 <= length <= MAX_HEADER or len(text) < length or not text.startswith(b"{"):
+    if len(text) < length or not text.startswith(b"{"):
         raise UNetError(path, f"not a weights file: {size:,} bytes with a header of {length:,}",
                         "Give a .safetensors file that napari-unet wrote")  # fmt: skip
+    return _parse(text, size, path)
+
+
+def _parse(text: bytes, size: int, path: str | Path) -> _Header:
+    """The header of a file of `size` bytes, read or to be written."""
+    if size > MAX_FILE or len(text) > MAX_HEADER:
+        raise UNetError(path, f"{size:,} bytes with a header of {len(text):,}", f"At most {MAX_FILE:,} and {MAX_HEADER:,} are read")
     table = strict_json(text, str(path))
     metadata = table.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
@@ -150,14 +200,14 @@ def _header(path: str | Path) -> tuple[dict[str, _Entry], dict[str, str], int]:
     if len(table) > MAX_TENSORS:
         raise UNetError(path, f"{len(table):,} tensors, more than {MAX_TENSORS:,}", _REMEDY)
     entries = {name: _entry(name, value, path) for name, value in table.items()}
-    _check_contiguous(entries, size - 8 - length, path)
-    return entries, metadata, 8 + length
+    _check_contiguous(entries, size - 8 - len(text), path)
+    return _Header(entries, metadata, 8 + len(text))
 
 
 def _entry(name: str, value: Any, path: str | Path) -> _Entry:
     good = (
         isinstance(value, dict) and value.keys() == {"dtype", "shape", "data_offsets"} and _NAME.fullmatch(name)
-        and value["dtype"] in _DTYPES and _whole(value["shape"]) and len(value["shape"]) <= 8
+        and value["dtype"] in list(_DTYPES) and _whole(value["shape"]) and len(value["shape"]) <= 8
         and _whole(value["data_offsets"]) and len(value["data_offsets"]) == 2
     )  # fmt: skip
     if not good:

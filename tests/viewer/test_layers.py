@@ -13,6 +13,7 @@ from napari.layers._layer_actions import _duplicate_layer
 from napari_unet import nifti
 from napari_unet.errors import UNetError
 from napari_unet.viewer import layers
+from napari_unet.viewer.planes import show_plane
 from napari_unet.volume import Volume
 
 RAS = np.array([[0, 0, -1], [0, -1, 0], [-1, 0, 0]])  # of napari's world
@@ -209,6 +210,18 @@ class TestTheScreen:
         axis, index = layers.slice_on_screen(viewer, layer, layers.grid_of(layer))
         shown = np.take(layer.data, 3, order[0])
         assert sorted(np.take(volume.data, index, axis).ravel()) == sorted(shown.ravel())
+
+    @pytest.mark.parametrize(("plane", "hidden", "down", "right"), [
+        ("Axial", "I", "P", "L"), ("Coronal", "P", "I", "L"), ("Sagittal", "L", "I", "P"),
+    ])  # fmt: skip
+    def test_planes_stand_upright(self, nifti_file, rng, plane, hidden, down, right):
+        viewer = ViewerModel()
+        series = read(nifti_file(data=rng.random((*SHAPE, 2)).astype(np.float32), affine=affine_for("RSP")))
+        viewer.add_layer(Layer.create(*layers.to_layer(series)))
+        viewer.dims.ndisplay = 3
+        show_plane(viewer, plane)
+        assert [viewer.dims.axis_labels[axis] for axis in viewer.dims.order] == ["t", hidden, down, right]
+        assert viewer.dims.ndisplay == 2
 
     def test_there_is_none_in_3d_and_for_pictures(self, nifti_file):
         viewer = ViewerModel()

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Labels
 from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
-from napari_unet.spec import ModelSpec
+from napari_unet.spec import Label, ModelSpec
 from napari_unet.viewer.layers import ScalarLayer, grid_of, new_labels, slice_on_screen
 
 
@@ -29,7 +29,7 @@ class Filling:
         self.grid = grid_of(image, viewer.layers)
         values = np.zeros(image.data.shape[: image.ndim][-3:], label_dtype(spec))
         self._voxels = self.grid.stored(values)  # a view in the volume's own order
-        self.layer = dressed(new_labels(image, self.grid, values, f"{image.name}_seg"), spec)
+        self.layer = new_labels(image, self.grid, values, f"{image.name}_seg", **appearance(spec.labels))
         viewer.add_layer(self.layer)
         self.layer.editable = False  # what is painted now would be overwritten
 
@@ -81,9 +81,11 @@ def label_dtype(spec: ModelSpec) -> np.dtype[Any]:
     return np.dtype(np.uint8 if max(label.value for label in spec.labels) < 256 else np.uint16)
 
 
-def dressed(layer: Labels, spec: ModelSpec) -> Labels:
-    """The layer in the model's colours, with its classes' names in the status bar."""
-    colours = {label.value: label.colour for label in spec.labels}
-    layer.colormap = DirectLabelColormap(color_dict={**colours, 0: "transparent", None: "white"})
-    layer.features = {"index": [0, *colours], "class": ["background", *(label.name for label in spec.labels)]}
-    return layer
+def appearance(labels: Iterable[Label]) -> dict[str, Any]:
+    """A Labels layer's options that give classes their colours, and their names in the status bar."""
+    classes = list(labels)
+    colours: dict[int | None, str] = {label.value: label.colour for label in classes}
+    return {
+        "colormap": DirectLabelColormap(color_dict={**colours, 0: "transparent", None: "white"}),
+        "features": {"index": [0, *colours], "class": ["background", *(label.name for label in classes)]},
+    }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from napari.components import ViewerModel
@@ -30,7 +30,7 @@ _PLAIN = Reorientation(axes=(2, 0, 1), flips=(False, False, False))
 
 Kind = Literal["image", "labels"]
 LayerData = tuple[NDArray[Any], dict[str, Any], str]
-ScalarLayer = Image | Labels
+ScalarLayer: TypeAlias = Image | Labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,7 +161,7 @@ def is_colour(layer: ScalarLayer) -> bool:
 
 def is_picture(layer: ScalarLayer) -> bool:
     """Whether a layer is a single 2-D picture."""
-    return layer.ndim == 2
+    return bool(layer.ndim == 2)
 
 
 def channels_of(layer: ScalarLayer) -> int:
@@ -171,8 +171,8 @@ def channels_of(layer: ScalarLayer) -> int:
     return int(layer.data.shape[0]) if layer.ndim == 4 else 1
 
 
-def new_labels(layer: ScalarLayer, grid: Grid, values: NDArray[Any], name: str) -> Labels:
-    """An empty mask in a layer's place and on its grid; `values` (a dtype's worth of zeros) has the layer's shape."""
+def new_labels(layer: ScalarLayer, grid: Grid, values: NDArray[Any], name: str, **options: Any) -> Labels:
+    """A mask in a layer's place and on its grid; `values` has the layer's spatial shape."""
     spatial = min(layer.ndim, 3)
     return Labels(
         values,
@@ -183,6 +183,7 @@ def new_labels(layer: ScalarLayer, grid: Grid, values: NDArray[Any], name: str) 
         axis_labels=layer.axis_labels[-spatial:],
         affine=layer.affine.affine_matrix[-spatial - 1 :, -spatial - 1 :],
         metadata={KEY: grid},
+        **options,
     )
 
 
@@ -233,14 +234,11 @@ def _millimetres(unit: Any) -> float:
 
 def _plain_grid(layer: ScalarLayer) -> Grid:
     """The grid of a layer that no file stands behind."""
-    world = _world(layer)
-    if is_picture(layer):  # rows and columns, as `pictures.read` has them
+    world, (*planes, rows, columns) = _world(layer), _spatial_shape(layer)
+    if not planes:  # rows and columns, as `pictures.read` has them
         affine = np.eye(4)
         affine[:2, :2], affine[:2, 3] = world[:2, :2], world[:2, 2]
-        shape = (*_spatial_shape(layer), 1)
+        on_disk: tuple[int, ...] = (rows, columns)
     else:
-        affine = (_RAS_OF_IPL @ world)[:, [*np.argsort(_PLAIN.axes), 3]]
-        planes, rows, columns = _spatial_shape(layer)
-        shape = (rows, columns, planes)
-    on_disk = shape[:2] if is_picture(layer) else ()
-    return Grid(affine, shape, _PLAIN, f"layer {layer.name!r}", shape_on_disk=on_disk)
+        affine, on_disk = (_RAS_OF_IPL @ world)[:, [*np.argsort(_PLAIN.axes), 3]], ()
+    return Grid(affine, (rows, columns, planes[0] if planes else 1), _PLAIN, f"layer {layer.name!r}", shape_on_disk=on_disk)

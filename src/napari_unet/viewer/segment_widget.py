@@ -31,6 +31,7 @@ from napari_unet.viewer import worker
 from napari_unet.viewer.card import Model, ModelCard, text
 from napari_unet.viewer.fit import objection, takes_one_of_a_series
 from napari_unet.viewer.layers import KEY, Grid, channels_of, is_picture
+from napari_unet.viewer.planes import PlaneButtons
 from napari_unet.viewer.run import Run
 from napari_unet.viewer.writer import save
 
@@ -61,19 +62,19 @@ class SegmentWidget(QScrollArea):
     # ---- what is there ------------------------------------------------------------------------------------------------
 
     def _make(self) -> None:
-        self._image = ComboBox(choices=lambda _: self._layers(Image), nullable=False, tooltip="The image layer to segment")
-        self._mask = ComboBox(choices=lambda _: self._layers(Labels), nullable=False, tooltip="The mask to save")
-        self._models = QComboBox(toolTip="The model; its card is shown below")
+        self._image = ComboBox(choices=lambda _: self._layers(Image), tooltip="The image layer to segment")
+        self._models = QComboBox()
+        self._models.setToolTip("The model; its card is shown below")
         self._models.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self._models.setPlaceholderText("Open a model…")
-        self._open = QPushButton("Open…", toolTip="Open a model from a .safetensors file")
-        self._card = ModelCard()
-        self._hint = text("")
-        self._start = QPushButton("Segment", toolTip="Run the model; the mask fills from the slice on the screen outwards")
-        self._cancel = QPushButton("Cancel", toolTip="Stop; the slices that are finished stay")
-        self._bar = QProgressBar(textVisible=False)
-        self._state = text("")
-        self._save = QPushButton("Save…", toolTip="Save the mask on its image's own grid")
+        self._open = button("Open…", "Open a model from a .safetensors file")
+        self._card, self._hint, self._state = ModelCard(), text(""), text("")
+        self._start = button("Segment", "Run the model; the mask fills from the slice on the screen outwards")
+        self._cancel = button("Cancel", "Stop; the slices that are finished stay")
+        self._bar = QProgressBar()
+        self._bar.setTextVisible(False)
+        self._mask = ComboBox(choices=lambda _: self._layers(Labels), tooltip="The mask to save")
+        self._save = button("Save…", "Save the mask on its image's own grid")
 
     def _arrange(self) -> None:
         content = QWidget()
@@ -81,6 +82,7 @@ class SegmentWidget(QScrollArea):
         grid.setColumnStretch(1, 1)
         rows: tuple[tuple[str | QWidget, ...], ...] = (
             ("Image", self._image.native),
+            ("Plane", PlaneButtons(self._viewer)),
             ("Model", self._models, self._open),
             (self._card,),
             (self._hint,),
@@ -142,7 +144,8 @@ class SegmentWidget(QScrollArea):
 
     @property
     def _model(self) -> Model | None:
-        return self._models.currentData()
+        model: Model | None = self._models.currentData()
+        return model
 
     def _show_model(self) -> None:
         if self._model:
@@ -176,6 +179,8 @@ class SegmentWidget(QScrollArea):
 
     def segment(self) -> None:
         """Start the model on the layer."""
+        if self._model is None:
+            return
         self._run = Run(self, self._viewer, self._image.value, self._model)
         self._run.progressed.connect(self._show_progress)
         self._run.ended.connect(self._finish)
@@ -196,6 +201,8 @@ class SegmentWidget(QScrollArea):
         self._state.setText(f"slice {done} of {total}")
 
     def _finish(self, complete: bool) -> None:
+        if self._run is None:
+            return
         filling, self._run = self._run.filling, None
         if complete:
             self._state.setText(f"{filling.total} slices, done")
@@ -229,7 +236,7 @@ class SegmentWidget(QScrollArea):
         """napari takes a closed dock widget out of its window, but does not delete it."""
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
             self.cancel()
-        return super().event(event)
+        return bool(super().event(event))
 
 
 def proposal(layer: Labels) -> Path:
@@ -240,6 +247,13 @@ def proposal(layer: Labels) -> Path:
         return source
     name = re.sub(r"[^\w.+-]+", "_", layer.name).strip("_") + (".png" if is_picture(layer) else ".nii.gz")
     return source.with_name(name) if source else Path(name)
+
+
+def button(content: str, tip: str) -> QPushButton:
+    """A button that says what it does."""
+    made = QPushButton(content)
+    made.setToolTip(tip)
+    return made
 
 
 def fill(grid: QGridLayout, number: int, row: tuple[str | QWidget, ...]) -> None:

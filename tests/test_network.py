@@ -1,0 +1,159 @@
+"""The U-Net does what its specification says, level by level, under nnU-Net's names."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from engine import network_spec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_unet.errors import UNetError
+from napari_unet.network import UNet, parameter_shapes
+from napari_unet.spec import NetworkSpec
+
+
+@st.composite
+def specs(draw: st.DrawFn, **fixed: Any) -> NetworkSpec:
+    """Any small network: 2-D or 3-D, anisotropic strides and kernels, every kind of step down, up and norm."""
+    dims, levels = draw(st.sampled_from([2, 3])), draw(st.integers(2, 3))
+    per_axis = st.tuples(*[st.sampled_from([1, 2, 2, 3])] * dims)
+    kernel = st.tuples(*[st.sampled_from([1, 3, 5])] * dims)
+    count = st.integers(1, 2)
+    chosen = {
+        "dims": dims, "channels": draw(st.integers(1, 3)), "classes": draw(st.integers(2, 4)),
+        "features": tuple(draw(st.integers(1, 5)) for _ in range(levels)),
+        "kernels": tuple(draw(kernel) for _ in range(levels)),
+        "strides": ((1,) * dims, *(draw(per_axis) for _ in range(levels - 1))),
+        "encoder_convs": tuple(draw(count) for _ in range(levels)), "decoder_convs": tuple(draw(count) for _ in range(levels - 1)),
+        "down": draw(st.sampled_from(["conv", "maxpool"])), "up": draw(st.sampled_from(["transposed", "interpolate"])),
+        "norm": draw(st.sampled_from(["instance", "group", "batch", "none"])),
+        "activation": draw(st.sampled_from(["leaky_relu", "relu"])), "bias": draw(st.booleans()),
+        "deep_supervision": draw(st.booleans()),
+    }  # fmt: skip
+    return NetworkSpec(**chosen | fixed)
+
+
+def seen_shapes(network: UNet, x: torch.Tensor) -> list[tuple[tuple[int, ...], int]]:
+    """(spatial shape, features) of the input, of each level as it is computed, and of the logits."""
+    seen = [(tuple(x.shape[2:]), x.shape[1])]
+    hooks = [
+        module.register_forward_hook(lambda _module, _inputs, y: seen.append((tuple(y.shape[2:]), y.shape[1])))
+        for module in (*network.encoder.stages, *network.decoder.stages, network.decoder.seg_layers[-1])
+    ]
+    network(x)
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+@given(specs(), st.integers(2, 3))
+@settings(max_examples=30, deadline=None)
+def test_the_walk_is_what_really_happens(spec: NetworkSpec, times: int) -> None:
+    shape = tuple(times * stride for stride in spec.total_stride)
+    walk = spec.walk(shape)
+    assert [(shape, features) for _, shape, features in walk] == seen_shapes(UNet(spec).eval(), torch.zeros(1, spec.channels, *shape))
+    names = [name.split(",")[0] for name, _, _ in walk]
+    levels = len(spec.features)
+    assert names == ["input", *(f"encoder {n}" for n in range(1, levels)), "bottleneck",
+                     *(f"decoder {n}" for n in range(levels - 1, 0, -1)), "logits"]  # fmt: skip
+
+
+def test_the_teaching_example() -> None:
+    walk = {name.split(",")[0]: (*shape, features) for name, shape, features in NetworkSpec.classic().walk((128, 128))}
+    assert walk == {
+        "input": (128, 128, 3), "encoder 1": (128, 128, 32), "encoder 2": (64, 64, 64), "encoder 3": (32, 32, 128),
+        "bottleneck": (16, 16, 256), "decoder 3": (32, 32, 128), "decoder 2": (64, 64, 64), "decoder 1": (128, 128, 32),
+        "logits": (128, 128, 2),
+    }  # fmt: skip
+    spec = NetworkSpec.classic()
+    network = UNet(spec)
+    assert [type(pool).__name__ for pool in network.encoder.pools] == ["Identity", *["MaxPool2d"] * 3]
+    assert network(torch.zeros(1, 3, 128, 128)).shape == (1, 2, 128, 128)
+
+
+@pytest.mark.parametrize("shape", [(10, 16), (16,), (16, 16, 16), (16, 12)])
+def test_a_shape_that_does_not_fit_is_named(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UNetError, match=r"network: an input of \(.+\)\. Use multiples of \(8, 8\)"):
+        NetworkSpec.classic().walk(shape)
+
+
+def nnunet_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
+    """What nnU-Net's PlainConvUNet would hold, by its own rules of naming (j = 0 is the deepest decoder stage)."""
+    found: dict[str, tuple[int, ...]] = {}
+
+    def block(name: str, inputs: int, outputs: int, kernel: tuple[int, ...], count: int) -> None:
+        for i in range(count):
+            found[f"{name}.convs.{i}.conv.weight"] = (outputs, inputs if i == 0 else outputs, *kernel)
+            found[f"{name}.convs.{i}.conv.bias"] = (outputs,)
+            found[f"{name}.convs.{i}.norm.weight"] = found[f"{name}.convs.{i}.norm.bias"] = (outputs,)
+
+    for s, outputs in enumerate(spec.features):
+        block(f"encoder.stages.{s}.0", (spec.channels, *spec.features)[s], outputs, spec.kernels[s], spec.encoder_convs[s])
+    for j in range(len(spec.features) - 1):
+        level = len(spec.features) - 2 - j
+        below, here = spec.features[level + 1], spec.features[level]
+        found[f"decoder.transpconvs.{j}.weight"] = (below, here, *spec.strides[level + 1])
+        found[f"decoder.transpconvs.{j}.bias"] = (here,)
+        block(f"decoder.stages.{j}", 2 * here, here, spec.kernels[level], spec.decoder_convs[level])
+        found[f"decoder.seg_layers.{j}.weight"] = (spec.classes, here, *(1,) * spec.dims)
+        found[f"decoder.seg_layers.{j}.bias"] = (spec.classes,)
+    return found
+
+
+@given(specs(down="conv", up="transposed", norm="instance", bias=True))
+@settings(max_examples=15, deadline=None)
+def test_tensors_have_nnunets_names_and_shapes(spec: NetworkSpec) -> None:
+    assert parameter_shapes(spec) == nnunet_shapes(spec)
+
+
+@given(specs())
+@settings(max_examples=15, deadline=None)
+def test_shapes_are_known_without_the_network(spec: NetworkSpec) -> None:
+    assert parameter_shapes(spec) == {name: tuple(t.shape) for name, t in UNet(spec).state_dict().items()}
+
+
+def test_shapes_of_a_monster_cost_nothing() -> None:
+    monster = network_spec(
+        levels=8, channels=64, classes=255, features=(4096,) * 8, kernels=((15,) * 3,) * 8, strides=((1,) * 3,) * 8,
+        encoder_convs=(16,) * 8, decoder_convs=(16,) * 7,
+    )  # fmt: skip
+    assert sum(4 * math.prod(shape) for shape in parameter_shapes(monster).values()) > 50e12, "50 terabytes"
+
+
+@given(specs(deep_supervision=True))
+@settings(max_examples=8, deadline=None)
+def test_deep_supervision_reaches_every_parameter(spec: NetworkSpec) -> None:
+    network, shape = UNet(spec), tuple(2 * stride for stride in spec.total_stride)
+    logits = network.multiscale(torch.randn(1, spec.channels, *shape))
+    levels = [shape for name, shape, _ in reversed(spec.walk(shape)) if name.startswith("decoder")]
+    assert [tuple(scale.shape) for scale in logits] == [(1, spec.classes, *shape) for shape in levels]
+    sum(scale.square().mean() for scale in logits).backward()
+    assert {name for name, p in network.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()} == set()
+
+
+def test_without_deep_supervision_only_coarse_heads_are_idle() -> None:
+    network = UNet(network_spec(levels=3, deep_supervision=False))
+    x = torch.randn(2, 1, 8, 8, 8)
+    (logits,) = network.multiscale(x)
+    torch.testing.assert_close(logits, network(x))
+    logits.mean().backward()
+    idle = {name for name, p in network.named_parameters() if p.grad is None}
+    assert idle == {"decoder.seg_layers.0.weight", "decoder.seg_layers.0.bias"}
+
+
+@given(specs(dims=2, features=(3, 4), kernels=((3, 5), (1, 3)), strides=((1, 1), (2, 3)), encoder_convs=(2, 1),
+             decoder_convs=(2,), norm="none"))  # fmt: skip
+@settings(max_examples=8, deadline=None)
+def test_a_flat_3d_network_is_the_2d_one_slice_by_slice(flat: NetworkSpec) -> None:
+    """One definition serves both: kernels and strides of 1 along z leave the slices to themselves."""
+    solid = NetworkSpec(**{**vars(flat), "dims": 3, "kernels": ((1, 3, 5), (1, 1, 3)), "strides": ((1, 1, 1), (1, 2, 3))})
+    slices, volumes = UNet(flat).eval(), UNet(solid).eval()
+    state = slices.state_dict()
+    volumes.load_state_dict({name: state[name].reshape(t.shape) for name, t in volumes.state_dict().items()})
+    x = torch.randn(1, flat.channels, 3, 8, 12)
+    stacked = torch.stack([slices(x[:, :, z]) for z in range(3)], 2)
+    torch.testing.assert_close(volumes(x), stacked, atol=1e-5, rtol=1e-5)

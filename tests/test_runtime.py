@@ -1,0 +1,76 @@
+"""One forward pass: the same network from a file's tensors, mirrored copies averaged, and no silent NaN."""
+
+from __future__ import annotations
+
+from itertools import chain, combinations
+from typing import Any
+
+import pytest
+import torch
+from engine import network_spec, random_network
+
+from napari_unet.errors import UNetError
+from napari_unet.runtime import build, choose_device, forward
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("norm", ["instance", "group", "batch", "none"])
+def test_a_network_is_rebuilt_from_its_tensors(norm: str, dims: int) -> None:
+    spec = network_spec(dims, channels=2, norm=norm)
+    network = random_network(spec)
+    tensors = {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
+    rebuilt = build(spec, tensors, CPU)
+    x = torch.randn(2, 2, *(8,) * dims)
+    with torch.inference_mode():
+        torch.testing.assert_close(rebuilt(x), network(x), atol=1e-5, rtol=1e-5)
+    assert not rebuilt.training
+    for value in tensors.values():
+        value[:] = 0
+    assert any(p.abs().max() > 0 for p in rebuilt.parameters()), "the network has memory of its own"
+
+
+@pytest.mark.parametrize("axes", [(), (0,), (1, 2), (0, 1, 2), (2, 0)])
+def test_mirroring_is_the_mean_over_mirrored_runs(axes: tuple[int, ...]) -> None:
+    network, x = random_network(network_spec(classes=3)), torch.randn(2, 1, 8, 12, 16)
+    subsets = list(chain.from_iterable(combinations([a + 2 for a in axes], n) for n in range(len(axes) + 1)))
+    assert len(subsets) == 2 ** len(axes)
+    with torch.inference_mode():
+        runs = [torch.flip(network(torch.flip(x, flips)), flips) for flips in subsets]
+    torch.testing.assert_close(forward(network, x, axes), torch.stack(runs).mean(0), atol=1e-5, rtol=1e-5)
+
+
+def test_a_2d_network_takes_a_slice() -> None:
+    network, x = random_network(network_spec(dims=2, classes=3)), torch.randn(3, 1, 1, 8, 12)
+    with torch.inference_mode():
+        expected = network(x[:, :, 0])
+    torch.testing.assert_close(forward(network, x)[:, :, 0], expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 3e38])
+def test_logits_that_are_not_finite_are_no_logits(value: float) -> None:
+    network = random_network(network_spec(norm="none"))
+    with torch.no_grad():
+        network.decoder.seg_layers[-1].weight[0] = value
+    with pytest.raises(UNetError, match=r"network: its logits are not finite\. Train"):
+        forward(network, torch.randn(1, 1, 8, 8, 8))
+
+
+def test_what_torch_cannot_run_is_a_clear_error() -> None:
+    """A RuntimeError, as torch raises it when memory ends, would be swallowed by napari's workers."""
+    network = random_network(network_spec())
+    with pytest.raises(UNetError, match=r"network: windows of \(8, 8, 8\) cannot be run on cpu \(.+\)\. Close") as caught:
+        forward(network, torch.randn(1, 2, 8, 8, 8))
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_devices() -> None:
+    assert choose_device("cpu") == CPU
+    assert choose_device().type in ("cpu", "cuda", "mps")
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "cuda:99", "mps:7", "xpu", "vulkan", "cpu cuda"])
+def test_a_missing_device_is_named(name: Any) -> None:
+    with pytest.raises(UNetError, match=rf"^device: '{name}' cannot be used \(.+\)\. Use auto, cpu, cuda or mps\.$"):
+        choose_device(name)

@@ -1,0 +1,52 @@
+"""Windows cover every voxel evenly, overlap as asked, and their shares of a voxel add up to one."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_unet.windows import window_shares, window_size, window_starts
+
+sizes, windows, overlaps = st.integers(1, 300), st.integers(1, 96), st.floats(0, 0.9)
+
+
+@given(sizes, windows, overlaps)
+@settings(max_examples=400, deadline=None)
+def test_windows_cover_an_axis_evenly(size: int, window: int, overlap: float) -> None:
+    starts = window_starts(size, window, overlap)
+    assert starts == sorted(set(starts)) and starts[0] == 0 and starts[-1] == max(0, size - window)
+    steps = np.diff(starts)
+    assert not len(steps) or steps.max() - steps.min() <= 2, "evenly, up to rounding at either end"
+    widest = max(1, window * (1 - overlap))
+    assert (steps <= math.ceil(widest)).all(), "no gap, and no less overlap than asked for"
+    assert len(steps) < 2 or size - window > widest * (len(steps) - 1) - 1e-9, "and with one window fewer there would be"
+
+
+@given(sizes, windows, overlaps)
+@settings(max_examples=400, deadline=None)
+def test_shares_are_a_partition_of_unity(size: int, window: int, overlap: float) -> None:
+    starts = window_starts(size, window, overlap)
+    shares = window_shares(size, window, starts)
+    assert shares.shape == (len(starts), window) and shares.dtype == np.float32 and (shares > 0).all()
+    total = np.zeros(max(size, window))
+    for start, share in zip(starts, shares, strict=True):
+        total[start : start + window] += share
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+
+
+def test_shares_fall_towards_a_windows_edge() -> None:
+    middle = window_shares(300, 64, window_starts(300, 64, 0.5))[3]
+    assert (np.diff(middle[:24]) > 0).all() and (np.diff(middle[-24:]) < 0).all() and middle[[0, -1]].max() < 0.01
+
+
+@given(sizes, st.integers(1, 12), st.integers(1, 8))
+@settings(max_examples=400, deadline=None)
+def test_a_window_is_the_patch_or_the_whole_axis(size: int, stride: int, times: int) -> None:
+    patch = stride * times
+    window = window_size(size, patch, stride)
+    assert window % stride == 0 and window >= patch
+    assert window == patch or size <= window < size + stride <= 1.5 * patch + stride, "an axis not much larger is seen whole"
+    assert len(window_starts(size, window, 0.5)) == 1 or size > 1.5 * patch
