@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nibabel.orientations import axcodes2ornt
+import pytest
+from hostile import affine_for
 
 from napari_unet import PlanChoices, TrainConfig, Volume, cases, checks, find_cases, nifti, pictures
 from napari_unet.files import write_bytes
@@ -15,17 +17,19 @@ from napari_unet.plan import plan
 from napari_unet.spec import ModelSpec
 
 SHAPE = (20, 24, 18)
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # for children: threads that wait for each other cost tiny networks more than all else
 LABELS = {"background": 0, "bright": 1, "dark": 2}
 
 
-def affine_for(orientation: str = "RAS", spacing: tuple[float, ...] = (1.0, 1.0, 1.0)) -> np.ndarray:
-    """Voxel axes along `orientation`, this far apart in mm, off centre."""
-    turn = axcodes2ornt(tuple(orientation))
-    affine = np.eye(4)
-    affine[:3, :3] = 0
-    affine[turn[:, 0].astype(int), range(3)] = turn[:, 1] * spacing
-    affine[:3, 3] = (-31.5, 12.25, 80.0)
-    return affine
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """What ONE_THREAD is for children; a test module takes it by importing it."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def scan(seed: int = 0, shape: tuple[int, ...] = SHAPE, affine: np.ndarray | None = None) -> tuple[Volume, Volume]:
@@ -36,7 +40,7 @@ def scan(seed: int = 0, shape: tuple[int, ...] = SHAPE, affine: np.ndarray | Non
         first = [int(random.integers(0, max(1, n // 2))) for n in shape]
         block = tuple(slice(f, f + max(1, n // 3)) for f, n in zip(first, shape, strict=True))
         image[block], label[block] = level + random.normal(0, 10, image[block].shape), value
-    affine = affine_for() if affine is None else affine
+    affine = affine_for("RAS", (1.0, 1.0, 1.0)) if affine is None else affine
     return Volume(image.astype(np.int16), affine, source=f"scan {seed}"), Volume(label, affine, source=f"label {seed}")
 
 

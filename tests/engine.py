@@ -15,6 +15,7 @@ from napari_unet.spec import Channel, Label, ModelSpec, NetworkSpec
 from napari_unet.volume import Reorientation, Volume
 
 SPACING = (0.75, 1.5, 3.0)
+torch.set_num_threads(1)  # on a busy machine the threads of a tiny network wait a hundred times longer than they compute
 
 
 def network_spec(dims: int = 3, levels: int = 2, **changes: Any) -> NetworkSpec:
@@ -40,13 +41,19 @@ def model_spec(network: NetworkSpec | None = None, values: tuple[int, ...] = (),
 
 
 def random_network(spec: NetworkSpec, seed: int = 0) -> UNet:
-    """Random weights, every one of which matters to the outcome."""
+    """Random weights, every one of which matters to the outcome; no class is likelier than the others."""
     torch.manual_seed(seed)
     network = UNet(spec).eval()
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
             if tensor.ndim == 1:
                 tensor += 0.3 * torch.rand_like(tensor) if name.endswith("var") else 0.3 * torch.randn_like(tensor)
+        logits = network(torch.randn(1, spec.channels, *(4 * n for n in spec.total_stride)))
+        last = network.decoder.seg_layers[-1]
+        last.bias -= logits.flatten(2).mean((0, 2))
+        spread = logits.flatten(2).std((0, 2))
+        last.weight /= spread.reshape(-1, *(1,) * (spec.dims + 1))
+        last.bias /= spread
     return network
 
 

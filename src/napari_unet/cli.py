@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import shlex
 import signal
 import sys
@@ -12,7 +14,7 @@ import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import psutil
 
@@ -20,15 +22,23 @@ from napari_unet import __version__, schema
 from napari_unet.errors import UNetError
 from napari_unet.spec import Card, PlanChoices, TrainConfig
 
+WRITABLE = (".nii", ".nii.gz", ".png", ".tif", ".tiff")
 LINE_SECONDS = 10.0  # between lines where no terminal shows a living one
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 where it did its work, 1 where a part of it failed, 2 for a user's error, 130 if interrupted."""
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no reason to stop
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    argv = sys.argv[1:] if argv is None else argv
     arguments = _parser().parse_args(argv)
+    arguments.command = shlex.join(["napari-unet", *argv])
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return int(arguments.run(arguments))
+        code = int(arguments.run(arguments))
+        sys.stdout.flush()
+        return code
     except UNetError as error:
         print(f"napari-unet: {error}", file=sys.stderr)
         return 2
@@ -36,8 +46,14 @@ def main(argv: list[str] | None = None) -> int:
         print("napari-unet: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        print(f"napari-unet: {error.filename or 'system'}: {error.strerror or error}. Check paths and disks.", file=sys.stderr)
+        return 2
+    except MemoryError:
+        print("napari-unet: memory: there is too little. Close other programs, or crop the images.", file=sys.stderr)
+        return 2
 
 
 def _interrupt(number: int, frame: Any) -> None:
@@ -81,6 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("evaluate", _evaluate, "Compare masks with labels.", ("predictions", "", "mask, or folder of masks"),
                   ("labels", "", "label, or folder of labels"))  # fmt: skip
     sub.add_argument("--out", help="write scores as CSV")
+    sub.add_argument("--overwrite", action="store_true", help="replace the CSV file if it exists")
     sub.add_argument("--surface", action="store_true", help="surface Dice and Hausdorff distance, too")
     sub.add_argument("--json", action="store_true", help="print one JSON object as the last line")
 
@@ -100,7 +117,8 @@ def _add_settings(parser: argparse.ArgumentParser, cls: type) -> None:
             parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=text)
         else:
             flag = name.replace("_", "-")
-            parser.add_argument(f"--{flag}", dest=name, type=_value, metavar=name[0].upper(), help=text)
+            several = any(get_origin(part) is tuple for part in (kind, *get_args(kind)))
+            parser.add_argument(f"--{flag}", dest=name, type=_values if several else _value, metavar=name[0].upper(), help=text)
 
 
 def _value(text: str) -> Any:
@@ -112,13 +130,21 @@ def _value(text: str) -> Any:
     return values if "," in text else values[0] if values else []
 
 
+def _values(text: str) -> Any:
+    """`1` is a list of one where a list is asked for."""
+    value = _value(text)
+    return value if isinstance(value, list) else [value]
+
+
 def _settings(arguments: argparse.Namespace) -> tuple[TrainConfig, PlanChoices]:
     """Defaults < recipe < flags; minutes and steps push each other out."""
     config, choices = TrainConfig(), PlanChoices()
     flags = {name: value for name, value in vars(arguments).items() if value is not None}
     for source, where in ((_recipe(arguments.recipe), arguments.recipe), (flags, "command line")):
         named = [{f.name: source[f.name] for f in fields(cls) if f.name in source} for cls in (TrainConfig, PlanChoices)]
-        if "steps" in named[0] or "minutes" in named[0]:
+        if {"steps", "minutes"} <= named[0].keys():
+            raise UNetError(where, "both steps and minutes are given", "Give one of them")
+        if {"steps", "minutes"} & named[0].keys():
             named[0] = {"steps": None, "minutes": None} | named[0]
         config, choices = schema.replace(config, named[0], where), schema.replace(choices, named[1], where)
     return config, choices
@@ -209,7 +235,8 @@ def _train(arguments: argparse.Namespace) -> int:
 
     started = psutil.Process().create_time()
     out = Path(arguments.out)
-    if (out / "run.json").exists() and not (arguments.resume or arguments.overwrite):
+    exists = any((out / name).exists() for name in ("run.json", "model.safetensors"))
+    if exists and not (arguments.resume or arguments.overwrite):
         raise UNetError(out, "it holds a run already", "Use --resume, --overwrite or another folder")
     config, choices = _settings(arguments)
     dataset = find_cases(arguments.data)
@@ -221,28 +248,23 @@ def _train(arguments: argparse.Namespace) -> int:
 
     from napari_unet.train import train
 
-    command = shlex.join(["napari-unet", *sys.argv[1:]])
-    card = Card(description=dataset.about, data=dataset.about, data_licence=dataset.licence, licence=dataset.licence, command=command)
-    if arguments.overwrite and not arguments.resume:
-        _clear(out)
+    card = Card(description=dataset.about, data=dataset.about, data_licence=dataset.licence, licence=dataset.licence,
+                command=arguments.command)  # fmt: skip
     run = train(dataset.cases, spec, config, out=out, card=card, reasons=tuple(reasons), started=started, resume=arguments.resume)
-    if _follow(run, out):
-        print(f"stopped; the best weights so far are in {out / 'model.safetensors'}; go on with --resume")
+    begun, stopped = _follow(run)
+    if stopped:
+        kept = f"the best weights so far are in {out / 'model.safetensors'}; go on with --resume"
+        print("stopped", kept if begun or arguments.resume else "before the first step; nothing has changed", sep="; ")
         return 130
     return _after_training(arguments, out, started)
 
 
-def _clear(out: Path) -> None:
-    """Remove an earlier run's files, and nothing else."""
-    for name in ("model.safetensors", "resume.safetensors", "run.json", "log.csv", "scores.csv", "report.html", "report.png"):
-        (out / name).unlink(missing_ok=True)
-
-
-def _follow(run: Iterable[Any], out: Path) -> bool:
-    """Show a run's progress; whether it was interrupted, its best kept."""
-    line, stopped = Line(), False
+def _follow(run: Iterable[Any]) -> tuple[bool, bool]:
+    """Show a run's progress; whether it has learnt, and whether it was interrupted."""
+    line, begun, stopped = Line(), False, False
     try:
         for p in run:
+            begun = begun or p.phase == "training"
             if p.phase == "training":
                 dice = "" if p.dice is None else f"  Dice {p.dice:.3f}"
                 line.show(f"step {p.step} of {p.steps}  loss {p.loss:.3f}{dice}  {_duration(p.seconds_left)} left")
@@ -253,7 +275,7 @@ def _follow(run: Iterable[Any], out: Path) -> bool:
     finally:
         run.close()  # type: ignore[attr-defined]  # saves
         line.end()
-    return stopped and (out / "run.json").exists()
+    return begun, stopped
 
 
 def _duration(seconds: float) -> str:
@@ -312,6 +334,8 @@ def _targets(cases: list[Any], out: Path, overwrite: bool) -> list[Path]:
     single = nifti.suffix(out) != "" and not out.is_dir()
     if single and len(cases) > 1:
         raise UNetError(out, f"one file for {len(cases)} images", "Give a folder")
+    if single and nifti.suffix(out) not in WRITABLE:
+        raise UNetError(out, f"no mask can be written as {nifti.suffix(out)}", f"Use one of {' '.join(WRITABLE)}")
     endings = [".png" if nifti.suffix(case.images[0]) in pictures.SUFFIXES else ".nii.gz" for case in cases]
     targets = [out] if single else [out / f"{case.name}{ending}" for case, ending in zip(cases, endings, strict=True)]
     inputs = {path.resolve() for case in cases for path in case.images}
@@ -343,8 +367,12 @@ def _segment(segmenter: Any, case: Any, target: Path, chosen: int | None, text: 
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    from napari_unet import nifti
     from napari_unet.evaluate import evaluate, summary, write_scores
 
+    out = Path(arguments.out) if arguments.out else None
+    if out and (nifti.suffix(out) or (out.exists() and not arguments.overwrite)):
+        raise UNetError(out, "it is an image" if nifti.suffix(out) else "it exists already", "Use --overwrite, or another --out")
     scores = [score for case in evaluate(arguments.predictions, arguments.labels, surface=arguments.surface) for score in case]
     _table([(s.case, str(s.label), _number(s.dice, 4), f"{s.ml:.3f}", f"{s.reference_ml:.3f}",
              *((_number(s.surface_dice, 4), _number(s.hausdorff95_mm, 2)) if arguments.surface else ())) for s in scores],
@@ -353,8 +381,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     print()
     _table([(key, _number(row["dice"], 4), _number(row["spread"], 4), str(row["n"])) for key, row in table.items()],
            ("class", "mean Dice", "spread", "cases"))  # fmt: skip
-    if arguments.out:
-        write_scores(arguments.out, scores)
+    if out:
+        write_scores(out, scores)
     _finish(arguments, {"summary": table, "cases": len({s.case for s in scores})})
     return 0
 

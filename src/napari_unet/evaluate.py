@@ -85,7 +85,7 @@ def evaluate(predictions: str | Path, labels: str | Path, *, surface: bool = Fal
         found = dict.fromkeys(references, Path(predictions))
     missing = [path.name for name, path in references.items() if name not in found]
     if missing:
-        names = ", ".join(missing[:5]) + (" ..." if len(missing) > 5 else "")
+        names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise UNetError(predictions, f"no prediction for {len(missing)} of {len(references)} labels: {names}",
                         "Name predictions like their labels")  # fmt: skip
     for name, path in references.items():

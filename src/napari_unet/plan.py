@@ -126,7 +126,7 @@ def _levels(
     kernels.append(tuple(3 if v <= 2 * voxel.min() else 1 for v in voxel))
     most = len(choices.features) if choices.features else 6
     while len(strides) < most:
-        least = 8 if dims == 3 or len(strides) == 1 else 32
+        least = 32 if dims == 2 and len(strides) > 1 and choices.features is None else 8
         stride = np.where((remaining >= least) & (voxel <= 2 * voxel.min()), 2, 1)
         if stride.max() == 1:
             break

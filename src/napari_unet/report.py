@@ -6,7 +6,10 @@ import base64
 import csv
 import html
 import io
+import math
+import warnings
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -54,17 +57,20 @@ def _read_log(path: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def _ranked(scores: list[Score]) -> list[tuple[str, float]]:
-    """Cases and their mean Dice, worst first."""
-    means = []
-    for case in dict.fromkeys(s.case for s in scores):
-        known = [s.dice for s in scores if s.case == case and s.dice is not None]
-        if known:
-            means.append((case, sum(known) / len(known)))
-    return sorted(means, key=lambda pair: pair[1])
+    """Cases and their mean Dice, worst first; NaN where neither mask has anything."""
+    values: dict[str, list[float]] = {}
+    for s in scores:
+        values.setdefault(s.case, []).extend([] if s.dice is None else [s.dice])
+    return sorted([(case, fmean(known) if known else math.nan) for case, known in values.items()], key=_worst_first)
+
+
+def _worst_first(pair: tuple[str, float]) -> tuple[bool, float]:
+    """Cases in which there is nothing to find, and nothing was found, come last."""
+    return math.isnan(pair[1]), pair[1]
 
 
 def _figure(record: Record, scores: list[Score], log: dict[str, list[tuple[int, float]]], run: Path) -> Figure:
-    ranked = _ranked(scores)
+    ranked = [pair for pair in _ranked(scores) if not math.isnan(pair[1])]
     shown = [*ranked[:2], *ranked[-2:]] if len(ranked) > 3 else ranked
     figure = Figure(figsize=(12, 4 + 3.4 * bool(shown)), layout="constrained")
     top, *bottom = figure.subfigures(2 if shown else 1, 1, squeeze=False)[:, 0]
@@ -77,7 +83,7 @@ def _figure(record: Record, scores: list[Score], log: dict[str, list[tuple[int, 
             images = Case(case, tuple(Path(path) for path in record.images[case]))
             label = nifti.read_labels(record.labels[case])
             draw_overlay(axis, read_image(images), nifti.read_labels(run / MASKS / f"{case}.nii.gz"), label, record.spec)
-            axis.set_title(f"{case}\nDice {dice:.3f}", fontsize=9)
+            axis.set_title(f"{case[:60]}\nDice {dice:.3f}", fontsize=9, parse_math=False)
         bottom[0].suptitle("Worst and best cases: filled = model, outlined = truth", fontsize=10)
     return figure
 
@@ -110,7 +116,7 @@ def _draw_scores(axis: Axes, scores: list[Score], spec: ModelSpec) -> None:
             axis.plot(n + random.uniform(-0.15, 0.15, len(values)), values, "o", color=label.colour, markersize=4, alpha=0.6)
             axis.hlines(np.mean(values), n - 0.3, n + 0.3, color="black")
             axis.text(n + 0.32, float(np.mean(values)), f"{np.mean(values):.3f}", va="center", fontsize=9)
-    axis.set_xticks(range(len(spec.labels)), [label.name for label in spec.labels])
+    axis.set_xticks(range(len(spec.labels)), [label.name[:30] for label in spec.labels], parse_math=False)
     axis.set_xlim(-0.6, len(spec.labels) - 0.2)
     axis.grid(axis="y", color="0.9")
 
@@ -130,7 +136,7 @@ def draw_overlay(axis: Axes, image: Volume, mask: Volume, truth: Volume | None, 
     axis.imshow(_index(filled[k], values), cmap=colours, vmin=0, vmax=len(values), interpolation="nearest",
                 aspect=spacing[1] / spacing[2])  # fmt: skip
     for label in spec.labels:
-        if (outline[k] == label.value).any():
+        if (outline[k] == label.value).any() and min(outline[k].shape) > 1:
             axis.contour(outline[k] == label.value, [0.5], colors=[label.colour], linewidths=1.2)
     axis.set_axis_off()
 
@@ -145,7 +151,9 @@ def _rgba(colour: str, alpha: float) -> tuple[float, float, float, float]:
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # the font lacks some languages; the page has every name in full
+        figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()
 
 
@@ -155,7 +163,7 @@ def _page(record: Record, scores: list[Score], picture: str) -> str:
     text = html.escape
     worth = (
         f"{len(split.kept_out)} cases that training never saw" if split.independent
-        else "the training case itself: this says how well it was learnt by heart, not how well others will be segmented"
+        else "the training case itself, not independent: this says how well it was learnt by heart, not how well others will be segmented"
     )  # fmt: skip
     facts = "".join(f"<li>{text(reason)}</li>" for reason in record.reasons)
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{text(spec.name)}</title><style>{STYLE}</style>

@@ -63,7 +63,7 @@ class Sampler:
         shape, size = np.array(example.label.shape), np.array(patch)
         if example.centres and random.random() < self.config.foreground:
             voxels = example.centres[random.integers(len(example.centres))]
-            centre = voxels[random.integers(len(voxels))] + random.integers(-size // 4, size // 4 + 1)
+            centre = voxels[random.integers(len(voxels))] + random.integers(-(size // 4), size // 4 + 1)
         else:
             centre = random.integers(0, shape)
         source = source_size(patch, self.config.augment)
@@ -72,9 +72,9 @@ class Sampler:
 
 
 def _first_voxel(centre: NDArray[np.int64], shape: NDArray[np.int64], size: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Keep the patch inside the volume where it fits, and the volume's middle in the patch's where it does not."""
+    """Keep the patch inside the volume where it fits, and the volume in the patch's middle, as `segment` pads, where not."""
     inside = np.clip(centre - size // 2, 0, np.maximum(shape - size, 0))
-    return np.where(shape >= size, inside, (shape - size) // 2)
+    return np.where(shape >= size, inside, -((size - shape) // 2))
 
 
 def crop(image: Tensor, label: Tensor, first: NDArray[np.int64], size: tuple[int, ...]) -> tuple[Tensor, Tensor]:

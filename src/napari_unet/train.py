@@ -27,6 +27,7 @@ from napari_unet.schedule import Schedule, in_seconds, in_steps, stages
 from napari_unet.schema import STRICT, decode, encode
 from napari_unet.segment import Segmenter
 from napari_unet.spec import Card, ModelSpec, TrainConfig
+from napari_unet.volume import Volume
 
 MODEL, RECORD, RESUME, LOG, SCORES, MASKS = (
     "model.safetensors", "run.json", "resume.safetensors", "log.csv", "scores.csv", "masks",
@@ -83,8 +84,8 @@ class Record:
     card: Card
     images: dict[str, tuple[str, ...]] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
-    sha256: dict[str, str] = field(default_factory=dict)  # of what is trained on
     reasons: tuple[str, ...] = ()
+    sha256: dict[str, str] = field(default_factory=dict)  # of the cases that are trained on
 
 
 def split_cases(names: list[str], config: TrainConfig) -> Split:
@@ -210,19 +211,20 @@ def _schedule(learner: Learner, kept_out: list[Case], started: float) -> Schedul
 def _run(learner: Learner, record: Record, by_name: dict[str, Case], folder: Path, resume: bool) -> Iterator[Progress]:
     """The loop: learn, now and then save and validate; at the end, score the product on every kept-out case."""
     schedule, config = record.schedule, record.config
-    step = learner.restore(folder / RESUME) if resume and (folder / RESUME).exists() else 0
+    if resume and (folder / RESUME).exists():
+        learner.restore(folder / RESUME)
+    first = step = learner.done
     best = _best(folder) if step else -1.0
     checks = {round(schedule.steps * (n + 1) / (config.checks + 1)) for n in range(config.checks)}
     loss, dice, began, saved = math.nan, None if best < 0 else best, time.time(), time.time()
-    log, seconds, first = [], 0.0, step
+    log: list[str] = []
     try:
         while step < schedule.steps:
             value = learner.step(step, schedule)
-            step += 1
-            if step % LOG_STEPS == 0 or step == schedule.steps or step == first + 1:
-                loss = _finite(value, step)
-                seconds = time.time() - began
-                log.append(f"{step},{loss:.5f},{schedule.rate(step - 1, config.rate):.3e},,{seconds:.1f}\n")
+            step = learner.done
+            if step % LOG_STEPS == 0 or step in checks or step in (first + 1, schedule.steps):
+                loss = _finite(learner, value)
+                log.append(f"{step},{loss:.5f},{schedule.rate(step - 1, config.rate):.3e},,{time.time() - began:.1f}\n")
             if step in checks:
                 kept_out = [by_name[name] for name in record.split.kept_out[:CHECK_CASES]]
                 dice = yield from _validate(learner, kept_out, step, schedule.steps)
@@ -231,22 +233,23 @@ def _run(learner: Learner, record: Record, by_name: dict[str, Case], folder: Pat
                     best = dice
                     weights.save(folder / MODEL, record.spec, _scored(record.card, {"mean": dice}, step), learner.average())
             if step in checks or time.time() - saved > SAVE_SECONDS:
-                _save_state(learner, folder, step, best, log)
+                _save_state(learner, folder, log)
                 saved = time.time()
             left = (time.time() - began) / (step - first) * (schedule.steps - step)
             yield Progress("training", step, schedule.steps, loss, schedule.rate(step - 1, config.rate), dice, left)
         weights.save(folder / MODEL, record.spec, _scored(record.card, {}, step), learner.average())
         yield from _finish(learner, record, by_name, folder)
     finally:
-        _save_state(learner, folder, step, best, log)
-        if not (folder / MODEL).exists() and step:
-            weights.save(folder / MODEL, record.spec, _scored(record.card, {}, step), learner.average())
+        _save_state(learner, folder, log)
+        if learner.done and learner.finite() and not (folder / MODEL).exists():
+            weights.save(folder / MODEL, record.spec, _scored(record.card, {}, learner.done), learner.average())
 
 
-def _finite(loss: Tensor, step: int) -> float:
+def _finite(learner: Learner, loss: Tensor) -> float:
     value = float(loss)
-    if not math.isfinite(value):
-        raise UNetError("training", f"the loss is {value} at step {step}", "Use a smaller rate (--rate), or look for odd cases")
+    if not math.isfinite(value) or not learner.finite():
+        what = f"the loss is {value}" if not math.isfinite(value) else "weights are not finite"
+        raise UNetError("training", f"{what} at step {learner.done}", "Use a smaller rate (--rate), or look for odd cases")
     return value
 
 
@@ -256,11 +259,15 @@ def _best(folder: Path) -> float:
     return -1.0
 
 
-def _save_state(learner: Learner, folder: Path, step: int, best: float, log: list[str]) -> None:
-    learner.save(folder / RESUME, step)
-    lines = (folder / LOG).read_text().splitlines(keepends=True)
-    kept = [line for line in lines[1:] if int(line.split(",")[0]) <= step]
-    files.write_bytes(folder / LOG, "".join([lines[0], *kept, *log]).encode())
+def _save_state(learner: Learner, folder: Path, log: list[str]) -> None:
+    """What resuming needs, and the log; an earlier state stays where this one is half a step or not finite."""
+    if not learner.whole or not learner.finite():
+        return
+    learner.save(folder / RESUME)
+    lines = (folder / LOG).read_text().splitlines(keepends=True) if (folder / LOG).exists() else []
+    steps = ((line, line.split(",")[0]) for line in lines)
+    kept = [line for line, step in steps if step.isdecimal() and int(step) <= learner.done]
+    files.write_bytes(folder / LOG, "".join([LOG_HEAD, *kept, *log]).encode())
     log.clear()
 
 

@@ -9,10 +9,12 @@ WHOLE = 1.5  # up to this many patches, an axis is seen whole: cheaper than two 
 
 
 def window_size(size: int, patch: int, stride: int) -> int:
-    """The window along an axis of `size` voxels: the patch, or the whole axis where it is not much larger."""
-    if patch < size <= WHOLE * patch:
-        return -(-size // stride) * stride
-    return patch
+    """The window along an axis of `size` voxels: the patch, or the whole axis where it is not much larger than one.
+
+    A whole axis is padded to the next multiple of the stride and no farther: padding is nothing that the network learnt
+    from. It spans two strides at least, so that normalisation has more than one value to go by at the bottleneck.
+    """
+    return max(-(-size // stride), min(2, patch // stride)) * stride if size <= WHOLE * patch else patch
 
 
 def window_starts(size: int, window: int, overlap: float) -> list[int]:

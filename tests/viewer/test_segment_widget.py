@@ -46,7 +46,9 @@ def window(make_napari_viewer, qtbot):
 @pytest.fixture
 def slow_scan(nifti_file, rng):
     """Large enough, for windows of eight voxels, to be interrupted."""
-    return nifti_file("slow.nii.gz", data=rng.integers(0, 900, (32, 36, 32)).astype(np.int16), affine=affine_for("LSP", tilt=8))
+    return nifti_file(
+        "slow.nii.gz", data=rng.integers(0, 900, (32, 36, 32)).astype(np.int16), affine=affine_for("LSP", tilt=8)
+    )
 
 
 def started(viewer, widget, qtbot, scan, model, after=0):
@@ -99,6 +101,13 @@ class TestInAWindow:
         qtbot.wait(50)
         assert kept.any() and np.array_equal(run.filling.layer.data, kept)
         assert f"({run.filling.done} of 36 slices)" in run.filling.layer.name
+
+    def test_cancel_before_the_first_slice_leaves_no_empty_mask(self, window, qtbot, slow_scan, model_file):
+        viewer, widget = window()
+        started(viewer, widget, qtbot, slow_scan, model_file())
+        widget.cancel()
+        assert [type(layer) for layer in viewer.layers] == [Image]
+        assert widget._state.text() == "stopped before the first slice"
 
     def test_the_next_run_is_not_disturbed_by_a_cancelled_one(self, window, qtbot, slow_scan, model_file):
         viewer, widget = window()
@@ -171,7 +180,9 @@ class TestInAWindow:
         proposed = []
 
         def press_save():
-            dialog = next(each for each in QApplication.topLevelWidgets() if isinstance(each, QFileDialog) and each.isVisible())
+            dialog = next(
+                each for each in QApplication.topLevelWidgets() if isinstance(each, QFileDialog) and each.isVisible()
+            )
             proposed.extend(dialog.selectedFiles())
             dialog.accept()
 

@@ -54,6 +54,7 @@ class ModelCard(QGroupBox):
         column.addLayout(self._classes(spec, card))
         column.addWidget(table(facts(spec, card)))
         self.layout().replaceWidget(self._content, content)
+        self._content.hide()  # it is deleted when the event loop comes round to it
         self._content.deleteLater()
         self._content = content
 
@@ -120,7 +121,9 @@ def number(content: str) -> QLabel:
 
 def table(lines: Mapping[str, str]) -> QLabel:
     """Headings and sentences in one label: Qt's layouts cut wrapped labels that stand side by side."""
-    rows = (f"<tr><td style='padding-right: 8px'>{name}</td><td>{escape(value)}</td></tr>" for name, value in lines.items())
+    rows = (
+        f"<tr><td style='padding-right: 8px'>{name}</td><td>{escape(value)}</td></tr>" for name, value in lines.items()
+    )
     label = text(f"<table cellspacing='0' cellpadding='1'>{''.join(rows)}</table>")
     label.setTextFormat(Qt.TextFormat.RichText)
     return label

@@ -209,7 +209,9 @@ def step_on_screen(viewer: ViewerModel, layer: ScalarLayer) -> int:
 def _check_axes(layer: ScalarLayer) -> None:
     limit = 3 if is_colour(layer) else 4
     if not 2 <= layer.ndim <= limit:
-        raise UNetError(f"layer {layer.name!r}", f"it has {layer.ndim} axes", "Give 2 to 4: rows and columns, slices, time")
+        raise UNetError(
+            f"layer {layer.name!r}", f"it has {layer.ndim} axes", "Give 2 to 4: rows and columns, slices, time"
+        )
 
 
 def _spatial_shape(layer: Any) -> tuple[int, ...]:
@@ -241,4 +243,6 @@ def _plain_grid(layer: ScalarLayer) -> Grid:
         on_disk: tuple[int, ...] = (rows, columns)
     else:
         affine, on_disk = (_RAS_OF_IPL @ world)[:, [*np.argsort(_PLAIN.axes), 3]], ()
-    return Grid(affine, (rows, columns, planes[0] if planes else 1), _PLAIN, f"layer {layer.name!r}", shape_on_disk=on_disk)
+    return Grid(
+        affine, (rows, columns, planes[0] if planes else 1), _PLAIN, f"layer {layer.name!r}", shape_on_disk=on_disk
+    )

@@ -7,7 +7,11 @@ from functools import partial
 from napari.components import ViewerModel
 from qtpy.QtWidgets import QHBoxLayout, QPushButton, QWidget
 
-PLANES = {"Axial": (0, 1, 2), "Coronal": (1, 0, 2), "Sagittal": (2, 0, 1)}  # of (I, P, L): hidden, downwards, to the right
+PLANES = {
+    "Axial": (0, 1, 2),
+    "Coronal": (1, 0, 2),
+    "Sagittal": (2, 0, 1),
+}  # of (I, P, L): hidden, downwards, to the right
 
 
 def show_plane(viewer: ViewerModel, name: str) -> None:

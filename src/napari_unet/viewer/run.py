@@ -52,11 +52,16 @@ class Run(QObject):
         self._worker = worker.start(
             segmenting, model.path, chosen_device(), read, slice_on_screen(viewer, image, self.filling.grid), label_dtype(spec),
             what=f"Segmenting {image.name}", yielded=self._put, returned=self._complete, errored=self._fail,
-            aborted=self.cancel,
+            aborted=self._stop,
         )  # fmt: skip
 
     def cancel(self) -> None:
         """Stop; what is finished stays. The worker leaves after the step under way, and is not heard any more."""
+        self._stop()
+        if not self.filling.done and self.filling.here():
+            self._viewer.layers.remove(self.filling.layer)  # an empty mask would look like a finding
+
+    def _stop(self) -> None:
         if not self.filling.over:
             self._worker.quit()
             self.filling.stop()
@@ -80,8 +85,6 @@ class Run(QObject):
     def _fail(self, error: Exception) -> None:
         worker.show(error)
         self.cancel()
-        if not self.filling.done and self.filling.here():
-            self._viewer.layers.remove(self.filling.layer)  # an empty mask would look like a finding
 
     def _end(self, complete: bool) -> None:
         self._redraw.cancel()

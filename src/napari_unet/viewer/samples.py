@@ -12,6 +12,8 @@ def phantom() -> list[LayerData]:
     from napari_unet import phantoms
 
     image, mask = phantoms.make(seed=1)
-    classes = [Label(value, name, colour) for (value, name), colour in zip(phantoms.LABELS.items(), COLOURS, strict=False)]
+    classes = [
+        Label(value, name, colour) for (value, name), colour in zip(phantoms.LABELS.items(), COLOURS, strict=False)
+    ]
     data, options, kind = to_layer(mask, "labels")
     return [to_layer(image), (data, options | appearance(classes), kind)]

@@ -208,7 +208,8 @@ class SegmentWidget(QScrollArea):
             self._state.setText(f"{filling.total} slices, done")
             self._card.show_volumes(filling.volumes())
         else:
-            self._state.setText(f"stopped after {filling.done} of {filling.total or '?'} slices")
+            how_far = f"after {filling.done} of {filling.total} slices" if filling.done else "before the first slice"
+            self._state.setText(f"stopped {how_far}")
         self._refresh()
 
     def _save_mask(self) -> None:

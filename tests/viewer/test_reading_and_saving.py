@@ -135,7 +135,9 @@ class TestWriter:
         image.header.extensions.append(nibabel.nifti1.Nifti1Extension("comment", b"Jane Doe, born 1970"))
         nibabel.save(image, path)
         layer = opened(viewer, path)
-        mask = viewer.add_layer(layers.new_labels(layer, layers.grid_of(layer), np.zeros(layer.data.shape, np.uint8), "m"))
+        mask = viewer.add_layer(
+            layers.new_labels(layer, layers.grid_of(layer), np.zeros(layer.data.shape, np.uint8), "m")
+        )
         writer.save(tmp_path / "mask.nii", mask, viewer.layers)
         assert b"Jane" in path.read_bytes() and b"Jane" not in (tmp_path / "mask.nii").read_bytes()
 

@@ -1,0 +1,209 @@
+"""Augmentation: image and label move together, by exactly what was drawn, and nothing moves where nothing was asked for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from engine import model_spec, network_spec
+from torch import Tensor
+
+from napari_unet.augment import (
+    Augmentation,
+    RandAffine,
+    RandIntensity,
+    RandMirror,
+    apply_affine,
+    apply_intensity,
+    mirror,
+    source_size,
+)
+from napari_unet.spec import ModelSpec
+
+SOURCE, PATCH = (14, 18, 22), (10, 12, 16)
+FLAT_SOURCE, FLAT_PATCH = (1, 24, 20), (1, 16, 12)
+SPECS: dict[str, ModelSpec] = {
+    "3-D": model_spec(spacing=(1.0, 0.8, 0.9), mirror_axes=(0, 1, 2)),
+    "3-D of thick slices": model_spec(spacing=(5.0, 0.5, 0.5), mirror_axes=(2,)),
+    "3-D, each its own spacing": model_spec(),
+    "2-D": model_spec(network_spec(2), mirror_axes=(2,)),
+    "pictures": model_spec(network_spec(2), pictures=True, mirror_axes=(1, 2)),
+}
+
+
+def numbered(shape: tuple[int, ...], batch: int = 3) -> tuple[Tensor, Tensor]:
+    """Images whose channels say where each voxel is, and that it is one; labels that tell neighbours apart."""
+    places = np.stack([*np.indices(shape), np.ones(shape)]).astype(np.float32)
+    label = sum(factor * index for factor, index in zip((91, 17, 5), np.indices(shape), strict=True)) % 251
+    images = torch.from_numpy(places).expand(batch, *places.shape).clone()
+    return images, torch.from_numpy(label.astype(np.uint8)).expand(batch, *shape).clone()
+
+
+def assert_together(images: Tensor, labels: Tensor, original: Tensor) -> int:
+    """Every label is the original's at the place that the image says it shows; how many were compared."""
+    compared = 0
+    for image, label in zip(images.double().numpy(), labels.numpy(), strict=True):
+        place, inside = image[:3], np.abs(image[3] - 1) < 1e-4  # interpolated from voxels of the source alone
+        certain = inside & (np.abs(place - np.floor(place) - 0.5) > 1e-3).all(0)  # not half-way between two
+        z, y, x = (np.rint(axis[certain]).astype(int) for axis in place)
+        np.testing.assert_array_equal(label[certain], original.numpy()[z, y, x])
+        compared += int(certain.sum())
+    return compared
+
+
+def shapes(spec: ModelSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return (FLAT_SOURCE, FLAT_PATCH) if spec.network.dims == 2 else (SOURCE, PATCH)
+
+
+@pytest.mark.parametrize("patch", [(8, 8, 8), (1, 32, 40), (40, 56, 40), (2, 6, 10)])
+@pytest.mark.parametrize("strength", [0.0, 0.3, 1.0, 3.0])
+def test_the_source_surrounds_the_patch_evenly(patch: tuple[int, ...], strength: float) -> None:
+    source = source_size(patch, strength)
+    assert all(s >= n and (s - n) % 2 == 0 for s, n in zip(source, patch, strict=True))
+    assert (source == patch) == (strength == 0)
+    assert source[0] == 1 or patch[0] > 1
+
+
+@pytest.mark.parametrize(("source", "patch"), [(SOURCE, PATCH), (FLAT_SOURCE, FLAT_PATCH), (PATCH, PATCH)])
+def test_the_identity_cuts_out_the_middle(source: tuple[int, ...], patch: tuple[int, ...]) -> None:
+    images, labels = numbered(source)
+    cut, cut_labels = apply_affine(images, labels, torch.eye(3).expand(3, 3, 3), patch)
+    middle = tuple(slice((s - n) // 2, (s + n) // 2) for s, n in zip(source, patch, strict=True))
+    assert torch.equal(cut_labels, labels[(slice(None), *middle)])
+    torch.testing.assert_close(cut, images[(slice(None), slice(None), *middle)], rtol=0, atol=1e-4)
+    assert cut_labels.dtype == torch.uint8
+
+
+def test_no_resampling_where_the_patch_is_the_source() -> None:
+    images, labels = numbered(PATCH)
+    same, same_labels = apply_affine(images, labels, torch.eye(3).expand(3, 3, 3), PATCH)
+    assert same is images and same_labels is labels
+
+
+def test_a_matrix_leads_from_patch_to_source() -> None:
+    images, labels = numbered((9, 9, 9), 1)
+    matrix = torch.tensor([[0.0, 1, 0], [-1, 0, 0], [0, 0, 2]])[None]
+    turned, turned_labels = apply_affine(images, labels, matrix, (3, 3, 3))
+    for z, y, x in np.ndindex(3, 3, 3):
+        expected = matrix[0].numpy() @ np.array([z - 1, y - 1, x - 1]) + 4
+        np.testing.assert_allclose(turned[0, :3, z, y, x], expected, atol=1e-4)
+    assert assert_together(turned, turned_labels, labels[0]) == 27
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("strength", [0.3, 1.0, 3.0])
+def test_image_and_label_move_together(name: str, strength: float) -> None:
+    spec = SPECS[name]
+    source, patch = shapes(spec)
+    images, labels = numbered(source, 24)
+    original = labels[0].clone()
+    augmentation = Augmentation(spec, strength).set_random_state(5)
+    moved, moved_labels = augmentation.mirror(*augmentation.affine(images, labels, patch))
+    assert moved.shape == (24, 4, *patch) and moved_labels.shape == (24, *patch)
+    assert assert_together(moved, moved_labels, original) > 0.3 * moved_labels.numel()
+    assert len({moved[n].numpy().tobytes() for n in range(24)}) > 8  # they did move
+    _, unmoved = augmentation(images, labels, patch)
+    assert unmoved.dtype == torch.uint8 and torch.equal(labels[0], original)  # the sources are kept for the next step
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_turns_and_scales_are_true_in_millimetres(name: str) -> None:
+    spec = SPECS[name]
+    affine = RandAffine(spec, 1.0)
+    affine.set_random_state(0)
+    affine.randomize(60)
+    spacing = np.array([s or 1.0 for s in spec.spacing])
+    flat = spec.network.dims == 2 or spacing[0] > 2 * spacing[1:].min()
+    assert (affine.matrices != np.eye(3)).any((1, 2)).sum() > 10
+    for matrix in affine.matrices:
+        true = np.diag(spacing) @ matrix @ np.diag(1 / spacing)
+        scale = np.cbrt(np.linalg.det(true))
+        np.testing.assert_allclose(true.T @ true, scale**2 * np.eye(3), atol=1e-9)  # no shear, no mirror
+        if flat:  # slices stay slices
+            np.testing.assert_allclose(true[0], (scale, 0, 0), atol=1e-9)
+
+
+def test_only_pictures_without_an_up_are_turned_about() -> None:
+    angles = {}
+    for name in ("pictures", "2-D"):
+        affine = RandAffine(SPECS[name], 1.0)
+        affine.set_random_state(1)
+        affine.randomize(200)
+        angles[name] = np.abs(np.degrees(np.arctan2(affine.matrices[:, 2, 1], affine.matrices[:, 1, 1]))).max()
+    assert angles["2-D"] < 45 < 150 < angles["pictures"]
+
+
+@pytest.mark.parametrize("axes", [[], [0], [1], [2], [0, 2], [0, 1, 2]])
+def test_mirrored_twice_is_as_before(axes: list[int]) -> None:
+    images, labels = numbered(SOURCE, 1)
+    once = mirror(images[0], labels[0], axes)
+    assert assert_together(once[0][None], once[1][None], labels[0]) == labels[0].numel()
+    again = mirror(*once, axes)
+    assert torch.equal(again[0], images[0]) and torch.equal(again[1], labels[0])
+    assert axes == [] or not torch.equal(once[0], images[0])
+
+
+def test_mirrored_along_permitted_axes_only_half_of_the_time() -> None:
+    images, labels = numbered((4, 4, 4), 400)
+    part = RandMirror((0, 2))
+    part.set_random_state(3)
+    moved, _ = part(images, labels)
+    flipped = [(moved[:, axis, 0, 0, 0] > 0).float().mean().item() for axis in range(3)]
+    assert flipped[1] == 0 and 0.4 < flipped[0] < 0.6 and 0.4 < flipped[2] < 0.6
+
+
+def neutral(**changes: float) -> dict[str, Tensor]:
+    factors = {"contrast": 1.0, "brightness": 0.0, "gamma": 1.0, "amount": 0.0} | changes
+    return {name: torch.full((2, 1, 1, 1, 1), value) for name, value in factors.items()}
+
+
+def test_neutral_factors_change_no_bit() -> None:
+    images = torch.randn(2, 1, *PATCH)
+    assert torch.equal(apply_intensity(images, torch.randn_like(images), **neutral()), images)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 0.9, 2.0])
+def test_gamma_bends_within_the_images_own_range(gamma: float) -> None:
+    images = torch.randn(2, 1, *PATCH) * 3
+    bent = apply_intensity(images, torch.zeros_like(images), **neutral(gamma=gamma))
+    for before, after in zip(images.flatten(1), bent.flatten(1), strict=True):
+        torch.testing.assert_close(after.aminmax(), before.aminmax(), rtol=0, atol=1e-4)
+        assert (after[before.argsort()].diff() > -1e-5).all()
+        assert (after < before + 1e-4).all() if gamma > 1 else (after > before - 1e-4).all()
+    assert not torch.equal(bent, images)
+
+
+def test_a_constant_patch_stays_finite() -> None:
+    part = RandIntensity(3.0)
+    part.set_random_state(0)
+    assert all(torch.isfinite(part(torch.zeros(8, 2, 4, 4, 4))).all() for _ in range(20))
+
+
+def everything(spec: ModelSpec, seed: int, strength: float = 1.0) -> tuple[Tensor, Tensor]:
+    source, patch = shapes(spec)
+    images, labels = numbered(source, 6)
+    return Augmentation(spec, strength).set_random_state(seed)(images, labels, patch)
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_drawn_from_the_seed_alone(name: str) -> None:
+    torch.manual_seed(1)
+    np.random.seed(1)
+    first: Any = everything(SPECS[name], 11)
+    torch.manual_seed(2)
+    np.random.seed(2)
+    state = torch.random.get_rng_state()
+    second, other = everything(SPECS[name], 11), everything(SPECS[name], 12)
+    assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
+    assert not torch.equal(first[0], other[0])
+    assert torch.equal(torch.random.get_rng_state(), state)  # and it draws from nobody else's
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_no_strength_no_change(name: str) -> None:
+    _, patch = shapes(SPECS[name])
+    images, labels = numbered(patch, 4)
+    same, same_labels = Augmentation(SPECS[name], 0.0).set_random_state(0)(images, labels, patch)
+    assert torch.equal(same, images) and torch.equal(same_labels, labels)

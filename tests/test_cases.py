@@ -1,0 +1,311 @@
+"""Pairing images with labels: every layout is understood, and every doubt is one sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import SHAPE, decathlon, describe, nnunet, scan, two_folders, write_pair
+
+from napari_unet import UNetError, cases, find_cases, find_images, nifti
+from napari_unet.cases import Case, read_image, read_label
+
+NAMES = {1: "bright", 2: "dark"}
+
+
+def change(folder: Path, **fields: Any) -> None:
+    """Other fields in dataset.json."""
+    describe(folder, **json.loads((folder / "dataset.json").read_text()) | fields)
+
+
+def entry(image: str, label: str = "labelsTr/a0.nii.gz") -> list[dict[str, str]]:
+    return [{"image": image, "label": label}]
+
+
+def sentence(error: pytest.ExceptionInfo[UNetError]) -> str:
+    """An error's text: one line that says what and what to do."""
+    text = str(error.value)
+    assert "\n" not in text and error.value.where and error.value.what and error.value.remedy
+    return text
+
+
+def test_the_decathlons_layout(tmp_path: Path) -> None:
+    found = find_cases(decathlon(tmp_path, 3))
+    assert [case.name for case in found.cases] == ["a0", "a1", "a2"]
+    assert found.cases[1] == Case("a1", (tmp_path / "imagesTr/a1.nii.gz",), tmp_path / "labelsTr/a1.nii.gz")
+    assert (found.labels, found.channels, found.about, found.licence) == (NAMES, ("MRI",), "Blocks", "CC0")
+
+
+@pytest.mark.parametrize("described", [True, False])
+def test_nnunets_raw_layout(tmp_path: Path, described: bool) -> None:
+    found = find_cases(nnunet(tmp_path, 2, channels=2, described=described))
+    assert [case.name for case in found.cases] == ["b0", "b1"]
+    assert [path.name for path in found.cases[0].images] == ["b0_0000.nii.gz", "b0_0001.nii.gz"]
+    assert (found.labels, found.channels) == ((NAMES, ("T1", "T2")) if described else ({}, ()))
+    assert read_image(found.cases[0]).data.shape == (*SHAPE, 2)
+
+
+def test_nnunets_first_version_lists_cases_without_their_channels(tmp_path: Path) -> None:
+    nnunet(tmp_path, 2, channels=1)
+    change(tmp_path, training=[{"image": f"./imagesTr/b{n}.nii.gz", "label": f"./labelsTr/b{n}.nii.gz"} for n in range(2)])
+    assert [case.images[0].name for case in find_cases(tmp_path).cases] == ["b0_0000.nii.gz", "b1_0000.nii.gz"]
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".png", ".tif"])
+def test_two_folders(tmp_path: Path, ending: str) -> None:
+    found = find_cases(two_folders(tmp_path, 2, ending, classes=1))
+    assert [case.name for case in found.cases] == ["c0", "c1"] and found.labels == {}
+    image = read_image(found.cases[0])
+    assert set(np.unique(read_label(found.cases[0], image).data)) == {0, 1}  # in pictures, written as 0 and 255
+
+
+def test_a_fourth_axis_is_channels(tmp_path: Path) -> None:
+    image, label = scan()
+    write_pair(tmp_path / "images/a.nii.gz", tmp_path / "labels/a.nii.gz", image.with_data(np.stack([image.data] * 3, -1)), label)
+    (case,) = find_cases(tmp_path).cases
+    assert read_image(case).channels == 3
+
+
+def test_what_has_no_partner_is_told(tmp_path: Path) -> None:
+    two_folders(tmp_path, 3)
+    (tmp_path / "images/c0.nii.gz").unlink()
+    (tmp_path / "labels/c2.nii.gz").unlink()
+    found = find_cases(tmp_path)
+    assert [case.name for case in found.cases] == ["c1"]
+    assert found.without_image == (tmp_path / "labels/c0.nii.gz",)
+    assert found.unlabelled == (tmp_path / "images/c2.nii.gz",)
+
+
+@pytest.mark.parametrize("name", ["two words", "Größe 脳 🧠", "a.b.c", "100% $x^2$ <b>&", "x" * 240, "_0000", "a_00001", "-rf"])
+def test_names_that_people_give(tmp_path: Path, name: str) -> None:
+    write_pair(tmp_path / f"images/{name}.nii.gz", tmp_path / f"labels/{name}.nii.gz", *scan())
+    (case,) = find_cases(tmp_path).cases
+    assert case.name == name and read_image(case).shape == SHAPE
+
+
+def test_links_are_followed(tmp_path: Path) -> None:
+    real = two_folders(tmp_path / "real", 1)
+    (tmp_path / "linked").symlink_to(real)
+    for part in ("images", "labels"):
+        (tmp_path / "links" / part).mkdir(parents=True)
+        (tmp_path / "links" / part / "z.nii.gz").symlink_to(real / part / "c0.nii.gz")
+    assert [case.name for case in find_cases(tmp_path / "linked").cases] == ["c0"]
+    (case,) = find_cases(tmp_path / "links").cases
+    assert case.name == "z" and read_label(case, read_image(case)).shape == SHAPE
+
+
+def test_macos_leftovers_and_hidden_files_are_no_images(tmp_path: Path) -> None:
+    two_folders(tmp_path, 1)
+    for name in ("._c0.nii.gz", ".DS_Store", "Thumbs.db", "notes.txt"):
+        (tmp_path / "images" / name).write_bytes(b"\x00")
+    assert [case.name for case in find_cases(tmp_path).cases] == ["c0"]
+
+
+def test_a_headers_other_half_is_not_a_second_image(tmp_path: Path) -> None:
+    for name in ("a.hdr", "a.img"):
+        (tmp_path / name).touch()
+    assert [case.images for case in find_images([tmp_path])] == [(tmp_path / "a.hdr",)]
+
+
+def test_channels_only_where_there_is_a_first_one(tmp_path: Path) -> None:
+    for name in ("scan_2019.nii.gz", "scan_2020.nii.gz", "x_0000.nii.gz", "x_0001.nii.gz", "x_0002.nii"):
+        (tmp_path / name).touch()
+    assert {case.name: len(case.images) for case in find_images([tmp_path])} == {"scan_2019": 1, "scan_2020": 1, "x": 2, "x_0002": 1}
+
+
+def test_images_by_file_and_by_folder_keep_their_order(tmp_path: Path) -> None:
+    two_folders(tmp_path, 3)
+    files = [tmp_path / f"images/c{n}.nii.gz" for n in (2, 0)]
+    assert [case.name for case in find_images(files)] == ["c2", "c0"]
+    assert [case.name for case in find_images([files[0], tmp_path / "labels/c1.nii.gz"])] == ["c2", "c1"]
+
+
+def missing_channel(folder: Path) -> Path:
+    nnunet(folder, 2, channels=3)
+    (folder / "imagesTr/b1_0001.nii.gz").unlink()
+    return folder / "imagesTr"
+
+
+def equal_names(folder: Path) -> Path:
+    for part in ("one", "two"):
+        two_folders(folder / part, 1)
+    return folder
+
+
+def two_endings(folder: Path) -> Path:
+    two_folders(folder, 1)
+    two_folders(folder, 1, ".nii")
+    return folder / "images"
+
+
+def empty(folder: Path) -> Path:
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("make", "inputs", "words"),
+    [
+        (missing_channel, ["."], "b1: channel 0001 is missing"),
+        (equal_names, ["one/images", "two/images"], "c0: two cases have this name"),
+        (equal_names, ["one/images", "one/images/c0.nii.gz"], "c0.nii.gz: it has the name of"),
+        (two_endings, ["."], "it has the name of"),
+        (empty, ["."], "no image files in it"),
+        (empty, ["nowhere.nii.gz"], "no such file or folder"),
+        (empty, ["x" * 5000], "no such file or folder"),
+        (empty, ["a\0b"], "no such file or folder"),
+    ],
+)
+def test_images_in_doubt(tmp_path: Path, make: Callable[[Path], Path], inputs: list[str], words: str) -> None:
+    folder = make(tmp_path)
+    with pytest.raises(UNetError) as error:
+        find_images([folder / name for name in inputs])
+    assert words in sentence(error)
+
+
+DESCRIPTIONS: dict[str, tuple[dict[str, Any], str]] = {
+    "out of the folder": ({"training": entry("../a0.nii.gz")}, "'../a0.nii.gz' leads out of the folder"),
+    "out on the way": ({"training": entry("imagesTr/../../a0.nii.gz")}, "leads out of the folder"),
+    "a label out of the folder": ({"training": entry("imagesTr/a0.nii.gz", "../../x.nii.gz")}, "leads out of the folder"),
+    "absolute": ({"training": entry("/etc/passwd")}, "'/etc/passwd' leads out of the folder"),
+    "no name": ({"training": entry("")}, "names no file"),
+    "a null byte": ({"training": entry("imagesTr/a\0.nii.gz")}, "names no file"),
+    "a macOS leftover": ({"training": entry("imagesTr/._a0.nii.gz")}, "leftover of macOS"),
+    "listed twice": ({"training": entry("imagesTr/a0.nii.gz") * 2}, "a0 is listed twice"),
+    "equal names": ({"training": entry("imagesTr/a0.nii.gz") + entry("x/a0.nii.gz", "x/a1.nii.gz")}, "a0 is listed twice"),
+    "one label for two": ({"training": entry("imagesTr/a0.nii.gz") + entry("imagesTr/a1.nii.gz")}, "a0.nii.gz is listed twice"),
+    "an empty list": ({"training": []}, "its list of training cases is empty"),
+    "a list of names": ({"training": ["imagesTr/a0.nii.gz"]}, "the training entry imagesTr/a0.nii.gz"),
+    "no label": ({"training": [{"image": "imagesTr/a0.nii.gz"}]}, "the training entry"),
+    "a number for a path": ({"training": [{"image": 1, "label": 2}]}, "the training entry"),
+    "labels is null": ({"labels": None}, "labels or channels cannot be understood"),
+    "labels is a list": ({"labels": ["a"]}, "labels or channels cannot be understood"),
+    "regions": ({"labels": {"background": 0, "whole": [1, 2]}}, "'whole': [1, 2]"),
+    "voxels to ignore": ({"labels": {"background": 0, "a": 1, "ignore": 2}}, "'ignore': 2"),
+    "a negative label": ({"labels": {"background": 0, "a": -1}}, "'a': -1"),
+    "a negative key": ({"labels": {"-1": "a"}}, "'-1': 'a'"),
+    "a large label": ({"labels": {"a": 70000}}, "'a': 70000"),
+    "half a label": ({"labels": {"a": 1.5}}, "'a': 1.5"),
+    "a true label": ({"labels": {"a": True}}, "'a': True"),
+    "one label, two names": ({"labels": {"a": 1, "b": 1}}, "two names for 1"),
+    "channels are a word": ({"modality": "MRI"}, "labels or channels cannot be understood"),
+    "channels are a list": ({"modality": ["MRI"]}, "labels or channels cannot be understood"),
+}
+
+
+@pytest.mark.parametrize("name", DESCRIPTIONS)
+def test_a_description_that_is_not_to_be_trusted(tmp_path: Path, name: str) -> None:
+    fields, words = DESCRIPTIONS[name]
+    change(decathlon(tmp_path, 2), **fields)
+    with pytest.raises(UNetError) as error:
+        find_cases(tmp_path)
+    assert words in sentence(error)
+    assert error.value.where == str(tmp_path / "dataset.json")
+
+
+def test_a_path_longer_than_any_file_is_a_finding_of_its_case(tmp_path: Path) -> None:
+    change(decathlon(tmp_path, 1), training=entry("imagesTr/" + "a" * 5000))
+    (case,) = find_cases(tmp_path).cases
+    with pytest.raises(UNetError, match="cannot be read"):
+        read_image(case)
+
+
+def text(content: bytes) -> Callable[[Path], None]:
+    return lambda path: path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("write", "words"),
+    [
+        (text(b"[]"), "it is not a table"),
+        (text(b"{"), "not valid JSON"),
+        (text(b"\xff\xfe\x00"), "not valid JSON"),
+        (text(b'{"labels": {}, "labels": {}}'), "the key 'labels' stands twice"),
+        (text(b'{"labels": {"a": NaN}}'), "not valid JSON"),
+        (text(b"[" * 100_000), "not valid JSON"),
+        (text(b" " * (cases.MAX_JSON + 1)), "16,777,217 bytes"),
+        (Path.mkdir, "cannot be read"),
+    ],
+)
+def test_a_description_that_cannot_be_read(tmp_path: Path, write: Callable[[Path], None], words: str) -> None:
+    two_folders(tmp_path, 1)
+    write(tmp_path / "dataset.json")
+    with pytest.raises(UNetError) as error:
+        find_cases(tmp_path)
+    assert words in sentence(error)
+
+
+def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
+    path = decathlon(tmp_path, 1) / "dataset.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert find_cases(tmp_path).labels == NAMES
+
+
+def without(part: str) -> Callable[[Path], None]:
+    return lambda folder: shutil.rmtree(folder / part)
+
+
+def two_labels(folder: Path) -> None:
+    (folder / "labels/c0.nii").touch()
+
+
+def strangers(folder: Path) -> None:
+    (folder / "labels/c0.nii.gz").rename(folder / "labels/d0.nii.gz")
+
+
+def no_images(folder: Path) -> None:
+    (folder / "images/c0.nii.gz").unlink()
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (without("images"), "no folder imagesTr or images or image in it"),
+        (without("labels"), "no folder labelsTr or labels or masks or label in it"),
+        (no_images, "no image files in it"),
+        (strangers, "no image in images has a label of the same name in labels"),
+        (two_labels, "c0.nii.gz: it has the name of c0.nii"),
+        (shutil.rmtree, "there is no such folder"),
+    ],
+)
+def test_two_folders_in_doubt(tmp_path: Path, harm: Callable[[Path], None], words: str) -> None:
+    folder = two_folders(tmp_path / "data", 1)
+    harm(folder)
+    with pytest.raises(UNetError) as error:
+        find_cases(folder)
+    assert words in sentence(error)
+
+
+def test_channels_on_different_grids(tmp_path: Path) -> None:
+    nnunet(tmp_path, 1)
+    image, _ = scan(1, shape=(20, 24, 17))
+    nifti.write(tmp_path / "imagesTr/b0_0001.nii.gz", image, labels=False)
+    with pytest.raises(UNetError) as error:
+        read_image(find_cases(tmp_path).cases[0])
+    assert "b0_0001.nii.gz: its shape is (20, 24, 17)" in sentence(error)
+
+
+def test_a_channel_that_is_itself_many(tmp_path: Path) -> None:
+    nnunet(tmp_path, 1)
+    image, _ = scan()
+    nifti.write(tmp_path / "imagesTr/b0_0001.nii.gz", image.with_data(np.stack([image.data] * 2, -1)), labels=False)
+    with pytest.raises(UNetError) as error:
+        read_image(find_cases(tmp_path).cases[0])
+    assert "b0_0001.nii.gz: 2 volumes in a file that is one channel of b0" in sentence(error)
+
+
+def test_a_case_without_a_label() -> None:
+    with pytest.raises(UNetError, match="a: it has no label"):
+        read_label(Case("a", ()), scan()[0])
+
+
+def test_real_data(data: Path) -> None:
+    found = find_cases(data / "hippocampus")
+    assert len(found.cases) == 200 and set(found.labels) == {1, 2}
+    image = read_image(found.cases[0])
+    assert set(np.unique(read_label(found.cases[0], image).data)) <= {0, 1, 2}
+    assert len(find_cases(data / "membrane").cases) == 24

@@ -1,0 +1,179 @@
+"""Scores against sums made by hand, files paired by name, and no number where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import stdev
+from typing import Any
+
+import numpy as np
+import pytest
+from hostile import affine_for
+from hypothesis import given, settings
+from hypothesis.extra.numpy import arrays
+
+from napari_unet import nifti
+from napari_unet.errors import UNetError
+from napari_unet.evaluate import Score, dice, evaluate, read_scores, score_case, summary, write_scores
+from napari_unet.volume import Volume
+
+SPACING = (0.5, 2.0, 3.0)  # a voxel is 3 mm^3
+masks = arrays(bool, (3, 4, 2))
+
+
+def mask(*boxes: tuple[int, Any], shape: tuple[int, ...] = (12, 11, 10), tilt: float = 0.0) -> Volume:
+    """Boxes of values in a volume of background."""
+    data = np.zeros(shape, np.uint8)
+    for value, box in boxes:
+        data[box] = value
+    return Volume(data, affine_for("LPS", SPACING, tilt), source="mask")
+
+
+SMALL, SHIFTED = np.s_[2:6, 3:7, 2:6], np.s_[3:7, 3:7, 2:6]  # 4 x 4 x 4; three quarters in common
+
+
+@given(masks, masks)
+@settings(max_examples=50, deadline=None)
+def test_dice_is_twice_the_overlap_over_the_sum(a: np.ndarray, b: np.ndarray) -> None:
+    pairs = list(zip(a.ravel().tolist(), b.ravel().tolist(), strict=True))
+    both, total = sum(p and q for p, q in pairs), sum(map(sum, pairs))
+    assert dice(a, b) == dice(b, a) == (None if total == 0 else 2 * both / total)
+
+
+@pytest.mark.parametrize("tilt", [0, 25])
+def test_a_case_by_hand(tilt: float) -> None:
+    truth, found = mask((1, SMALL), (2, np.s_[9, 9, 9]), tilt=tilt), mask((1, SHIFTED), (7, np.s_[0, 0]), tilt=tilt)
+    one, two, seven, nine = score_case("a", found, truth, [1, 2, 7, 9])
+    assert (one.label, one.dice) == (1, 0.75) and (one.ml, one.reference_ml) == (pytest.approx(0.192), pytest.approx(0.192))
+    assert two.dice == 0 and two.ml == 0 and two.reference_ml == pytest.approx(0.003), "missed"
+    assert seven.dice == 0 and seven.ml == pytest.approx(0.03) and seven.reference_ml == 0, "invented"
+    assert nine.dice is None and nine.ml == nine.reference_ml == 0, "in neither: not 0, and not 1"
+    assert [score.label for score in score_case("a", found, truth)] == [1, 2, 7]
+
+
+def test_volumes_of_microscopes_are_not_rounded_away() -> None:
+    tiny = Volume(mask((1, SMALL)).data, np.diag([1e-3, 1e-3, 1e-3, 1]))
+    (score,) = score_case("a", tiny, tiny)
+    assert score.ml == pytest.approx(64e-12)
+
+
+def test_surfaces() -> None:
+    shifted, same, missed, neither = (
+        score_case("a", mask((1, found)), mask((1, truth)), [1], surface=True)[0]
+        for found, truth in ((SHIFTED, SMALL), (SMALL, SMALL), (np.s_[:0], SMALL), (np.s_[:0], np.s_[:0]))
+    )
+    assert (same.surface_dice, same.hausdorff95_mm) == (1, 0)
+    assert (shifted.surface_dice, shifted.hausdorff95_mm) == (1, 0.5), "half a millimetre is within the tolerance"
+    assert (missed.surface_dice, missed.hausdorff95_mm) == (0, None) and missed.dice == 0
+    assert (neither.surface_dice, neither.hausdorff95_mm, neither.dice) == (None, None, None)
+    along_y = score_case("a", mask((1, np.s_[2:6, 4:8, 2:6])), mask((1, SMALL)), [1], surface=True)[0]
+    assert 0 < along_y.surface_dice < 1 and along_y.hausdorff95_mm == 2, "two millimetres are not"
+    assert score_case("a", mask((1, SHIFTED)), mask((1, SMALL)))[0].surface_dice is None, "only where asked for"
+
+
+@pytest.mark.parametrize("shape", [(12, 11, 1), (1, 11, 10), (1, 1, 3)])
+def test_surfaces_of_flat_masks(shape: tuple[int, ...]) -> None:
+    full = mask((1, np.s_[:]), shape=shape)
+    half = mask((1, np.s_[..., :1] if shape[2] > 1 else np.s_[:3]), shape=shape)
+    assert score_case("a", full, full, surface=True)[0].surface_dice == 1
+    assert 0 < score_case("a", half, full, surface=True)[0].surface_dice < 1
+
+
+def test_grids_have_to_agree() -> None:
+    with pytest.raises(UNetError, match=r"mask: its shape is \(12, 11, 10\), the image's \(12, 11, 9\)"):
+        score_case("a", mask(), mask(shape=(12, 11, 9)))
+    moved = mask()
+    moved.affine[0, 3] += 0.3
+    with pytest.raises(UNetError, match=r"mask: its affine puts a corner 0\.3 mm away"):
+        score_case("a", moved, mask())
+
+
+# files
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Predictions and labels of the cases a, b and c; b is perfect, and c empty."""
+    for folder, boxes in (("masks", (SHIFTED, SMALL, np.s_[:0])), ("labels", (SMALL, SMALL, np.s_[:0]))):
+        (tmp_path / folder).mkdir()
+        for name, box in zip("abc", boxes, strict=True):
+            nifti.write(tmp_path / folder / f"{name}.nii.gz", mask((1, box)))
+    return tmp_path / "masks", tmp_path / "labels"
+
+
+def test_folders_are_paired_by_name(folders: tuple[Path, Path]) -> None:
+    predictions, labels = folders
+    nifti.write(predictions / "unasked.nii.gz", mask())
+    (predictions / "c.nii.gz").unlink()
+    nifti.write(predictions / "c.nii", mask())  # the ending does not count
+    found = list(evaluate(predictions, labels))
+    assert [[(s.case, s.label, s.dice) for s in case] for case in found] == [[("a", 1, 0.75)], [("b", 1, 1.0)], []]
+
+
+def test_two_files_are_a_pair_whatever_their_names(folders: tuple[Path, Path]) -> None:
+    predictions, labels = folders
+    ((score,),) = evaluate(predictions / "a.nii.gz", labels / "b.nii.gz", surface=True)
+    assert (score.case, score.dice, score.surface_dice) == ("b", 0.75, 1)
+    ((score,),) = evaluate(predictions, labels / "a.nii.gz")
+    assert (score.case, score.dice) == ("a", 0.75)
+
+
+def test_a_label_without_a_prediction_is_named(folders: tuple[Path, Path]) -> None:
+    predictions, labels = folders
+    (predictions / "b.nii.gz").unlink()
+    for n in range(9):
+        nifti.write(labels / f"more{n}.nii.gz", mask())
+    with pytest.raises(UNetError, match=r"masks: no prediction for 10 of 12 labels: b\.nii\.gz, more0\.nii\.gz, .+gz and 5 more\. Name"):
+        next(evaluate(predictions, labels))
+
+
+@pytest.mark.parametrize("folder", [0, 1])
+def test_two_files_of_one_name_are_refused(folder: int, folders: tuple[Path, Path]) -> None:
+    nifti.write(folders[folder] / "a.nii", mask())
+    with pytest.raises(UNetError, match=r"a\.nii\.gz: it has the name of a\.nii\. Keep one of them"):
+        next(evaluate(*folders))
+
+
+def test_other_folders_are_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for pair in ((tmp_path / "empty", folders[1]), (folders[0], tmp_path / "empty"), (folders[0], tmp_path / "absent")):
+        with pytest.raises(UNetError, match="no image files in it|no such file or folder"):
+            next(evaluate(*pair))
+
+
+# tables
+
+
+SCORES = [
+    Score("a", 1, 0.75, 0.192, 0.19, 1.0, 0.5), Score("a", 2, None, 0.0, 0.0), Score("b, b", 1, 0.5, 64e-12, 1e-9, 0.25, None),
+    Score("b, b", 2, 0.25, 1234.5, 0.0), Score("ç", 1, 0.1, 0.0, 3.0), Score("ç", 2, None, 0.0, 0.0), Score("d", 1, None, 0, 0),
+]  # fmt: skip
+
+
+def test_the_summary() -> None:
+    table = summary(SCORES)
+    assert list(table) == ["1", "2", "mean"]
+    assert table["1"] == {"dice": pytest.approx(0.45), "spread": pytest.approx(stdev([0.75, 0.5, 0.1])), "n": 3}
+    assert table["2"] == {"dice": 0.25, "spread": None, "n": 1}, "what is in neither mask is no score"
+    means = [0.75, 0.375, 0.1]  # of each case over its classes
+    assert table["mean"] == {"dice": pytest.approx(sum(means) / 3), "spread": pytest.approx(stdev(means)), "n": 3}
+    assert summary([]) == {"mean": {"dice": None, "spread": None, "n": 0}}
+
+
+def test_scores_are_read_as_they_were_written(tmp_path: Path) -> None:
+    write_scores(tmp_path / "scores.csv", SCORES)
+    assert read_scores(tmp_path / "scores.csv") == SCORES
+    text = (tmp_path / "scores.csv").read_text(encoding="utf-8").splitlines()
+    assert text[:2] == ["case,label,dice,ml,reference_ml,surface_dice,hausdorff95_mm", "a,1,0.75,0.192,0.19,1,0.5"]
+    write_scores(tmp_path / "scores.csv", [Score("x", 1, 1 / 3, 2 / 3, 1e5 / 3)])
+    (score,) = read_scores(tmp_path / "scores.csv")
+    assert (score.dice, score.ml, score.reference_ml) == pytest.approx((1 / 3, 2 / 3, 1e5 / 3), rel=1e-5)
+
+
+@pytest.mark.parametrize("content", ["case,dice\na,1\n", "case,label,dice,ml,reference_ml,surface_dice,hausdorff95_mm\na,x,,1,1,,\n",
+                                     "case,label,dice,ml,reference_ml,surface_dice,hausdorff95_mm\na,1\n", None])  # fmt: skip
+def test_what_are_no_scores_is_named(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / "scores.csv").write_text(content)
+    with pytest.raises(UNetError, match=r"scores\.csv: no scores can be read from it \(.+\)\. Evaluate"):
+        read_scores(tmp_path / "scores.csv")

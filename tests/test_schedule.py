@@ -1,0 +1,90 @@
+"""A run's course: as long as asked for, from small patches to the plan's, and a rate that ends at zero."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+from engine import model_spec, network_spec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_unet import schema
+from napari_unet.schedule import Schedule, Stage, in_seconds, in_steps, stages
+from napari_unet.spec import ModelSpec, TrainConfig
+
+
+def spec_of(dims: int, levels: int, patch: tuple[int, ...]) -> ModelSpec:
+    return model_spec(network_spec(dims, levels), patch=patch)
+
+
+SPECS = [
+    spec_of(3, 4, (40, 56, 40)), spec_of(3, 4, (16, 16, 16)), spec_of(3, 3, (8, 64, 128)), spec_of(2, 5, (1, 256, 256)),
+    spec_of(2, 2, (1, 4, 2)), spec_of(3, 2, (2, 4, 6)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("grow", [True, False])
+@pytest.mark.parametrize("batch", [1, 2, 8])
+def test_patches_grow_to_the_plans_in_steps_the_network_can_take(spec: ModelSpec, grow: bool, batch: int) -> None:
+    found = stages(spec, TrainConfig(grow=grow, batch=batch))
+    assert found[-1].patch == spec.patch and sum(stage.share for stage in found) == pytest.approx(1)
+    assert grow or found == [Stage(spec.patch, batch, 1.0)]
+    for stage in found:
+        assert all(n % s == 0 and s <= n for n, s in zip(stage.patch, spec.stride, strict=True))
+        assert stage.patch != spec.stride and stage.batch >= 1
+    for smaller, larger in pairwise(found):
+        assert smaller.patch != larger.patch and all(a <= b for a, b in zip(smaller.patch, larger.patch, strict=True))
+
+
+@given(
+    spec=st.sampled_from(SPECS),
+    steps=st.integers(1, 5000),
+    rate=st.floats(1e-5, 1),
+    grow=st.booleans(),
+    batch=st.integers(1, 9),
+)
+def test_a_schedule_of_steps(spec: ModelSpec, steps: int, rate: float, grow: bool, batch: int) -> None:
+    schedule = in_steps(stages(spec, TrainConfig(grow=grow, batch=batch)), steps)
+    assert schedule.steps == steps and all(stage.steps >= 0 for stage in schedule.stages)
+    samples = 0
+    for step in range(min(steps, 200)):
+        stage, first = schedule.at(step)
+        assert first == samples  # every sample has its own number, so that cases take turns
+        samples += stage.batch
+    assert schedule.at(steps - 1)[0] == [stage for stage in schedule.stages if stage.steps][-1]
+    with pytest.raises(IndexError):
+        schedule.at(steps)
+    rates = [schedule.rate(step, rate) for step in range(steps)]
+    peak = rates.index(max(rates))
+    assert min(rates) > 0 and max(rates) == pytest.approx(rate)
+    assert all(a < b for a, b in pairwise(rates[: peak + 1]))
+    assert all(a >= b for a, b in pairwise(rates[peak:]))
+    assert schedule.rate(steps, rate) == pytest.approx(0, abs=1e-9) or steps == 1
+    if steps >= 100:
+        assert rates[0] <= rate / 4 and rates[-1] < rate / 100 and peak <= 0.2 * steps
+    assert schema.decode(Schedule, schema.encode(schedule), "run.json") == schedule
+
+
+@given(
+    spec=st.sampled_from(SPECS),
+    seconds=st.floats(-10, 1e5),
+    costs=st.lists(st.floats(1e-3, 100), min_size=3, max_size=3),
+)
+def test_a_schedule_of_seconds_fills_them_and_no_more(spec: ModelSpec, seconds: float, costs: list[float]) -> None:
+    parts = stages(spec, TrainConfig())
+    schedule = in_seconds(parts, seconds, costs[: len(parts)])
+    assert schedule.steps >= 1
+    spent = sum(stage.steps * cost for stage, cost in zip(schedule.stages, costs, strict=False))
+    assert spent <= max(seconds, 0) * 1.001 + costs[0]
+    assert spent >= seconds - sum(costs[: len(parts)])
+
+
+def test_each_stage_gets_its_share_of_the_work() -> None:
+    parts = stages(SPECS[0], TrainConfig())
+    schedule = in_steps(parts, 1000)
+    work = [stage.steps * stage.batch * math.prod(stage.patch) for stage in schedule.stages]
+    for stage, voxels in zip(schedule.stages, work, strict=True):
+        assert voxels / sum(work) == pytest.approx(stage.share, abs=0.02)

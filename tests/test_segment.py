@@ -1,0 +1,336 @@
+"""Segmenting: each voxel once, the asked slice first, no seams, the mask where the anatomy is, and never a false empty one."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from engine import (
+    SPACING,
+    model_spec,
+    network_spec,
+    random_network,
+    seen_as,
+    segmenter,
+    threshold_spec,
+    thresholder,
+    volume,
+)
+from hostile import ORIENTATIONS, affine_for
+from PIL import Image
+
+from napari_unet import nifti, runtime, weights
+from napari_unet.errors import UNetError
+from napari_unet.preprocess import prepare
+from napari_unet.segment import Segmenter
+from napari_unet.spec import Card, Channel
+from napari_unet.volume import Volume, check_same_grid
+
+RESAMPLED = (2.0, 1.0, 1.25)
+THREE_D = network_spec(classes=3)
+TWO_D = network_spec(dims=2, classes=3)
+MODELS = {
+    "3-D": model_spec(THREE_D, overlap=0.25),
+    "3-D resampled": model_spec(THREE_D, spacing=RESAMPLED),
+    "3-D upsampled": model_spec(THREE_D, spacing=(1.1, 0.9, 0.6), patch=(8, 16, 16)),
+    "3-D coarse": model_spec(THREE_D, spacing=(4.5, 2.0, 2.0), orientation="RPI"),
+    "2-D": model_spec(TWO_D, spacing=(0.0, 1.0, 1.0)),
+    "2-D coronal": model_spec(TWO_D, orientation="ASR"),
+    "overlapping": model_spec(THREE_D, overlap=0.8),
+    "mirrored": model_spec(THREE_D, mirror_axes=(0, 2), mirror_tta=True),
+}
+every_model = pytest.mark.parametrize("model", MODELS)
+
+
+def logits_of(model: Segmenter, image: Volume, axis: int = 0, centre: float = 0.0) -> torch.Tensor:
+    """(K, z, y, x) on the network's grid, put together from slices along `axis`."""
+    slices = dict(model._network_slices(prepare(image, model.spec).data, axis, centre))
+    assert sorted(slices) == list(range(len(slices)))
+    return torch.stack([slices[n] for n in range(len(slices))], axis + 1)
+
+
+# the stream
+
+
+@every_model
+@pytest.mark.parametrize("first", [None, (0, 0), (0, 15), (1, 9), (2, 19), (2, 7)], ids=str)
+def test_each_voxel_once_and_the_asked_slice_first(first: tuple[int, int] | None, model: str) -> None:
+    image, tested = volume(tilt=7, orientation="LPS"), segmenter(MODELS[model])
+    count, labels = np.zeros(image.shape, int), np.zeros(image.shape, np.uint8)
+    pieces = list(tested.stream(image, first))
+    for n, piece in enumerate(pieces, 1):
+        assert piece.labels.shape == labels[piece.region].shape and piece.labels.dtype == labels.dtype
+        assert (piece.done, piece.total) == (n, len(pieces))
+        labels[piece.region] = piece.labels
+        count[piece.region] += 1
+    assert (count == 1).all()
+    expected = tested.segment(image).data
+    assert (labels == expected).mean() >= 0.9999 and len(np.unique(labels)) == 3
+    (axis,) = {a for piece in pieces for a in range(3) if piece.region[a] != slice(0, image.shape[a])}
+    if first is not None and (MODELS[model].network.dims == 3 or axis == first[0]):
+        assert axis == first[0] and pieces[0].region[axis] == slice(first[1], first[1] + 1)
+    else:
+        assert pieces[0].region[axis].start in (image.shape[axis] // 2 - 1, image.shape[axis] // 2), "the middle"
+
+
+@pytest.mark.parametrize("index", range(0, 60, 7))
+@pytest.mark.parametrize("overlap", [0.0, 0.5, 0.85])
+@pytest.mark.parametrize("spacing", [0.0, 1.0, 2.0, 6.7])
+def test_the_asked_slice_is_first_wherever_it_lies(spacing: float, overlap: float, index: int) -> None:
+    image = volume((60, 8, 8), spacing=(3.0, 1.0, 1.0))
+    tested = segmenter(model_spec(spacing=(0.0, 0.0, spacing)), overlap=overlap)
+    order = [piece.region[0].start for piece in tested.stream(image, (0, index))]
+    assert order[0] == index and sorted(order) == list(range(60))
+
+
+def test_a_slice_outside_is_the_nearest_one() -> None:
+    image = volume()
+    for index, nearest in ((-1, 0), (99, 17)):
+        assert next(segmenter(MODELS["3-D"]).stream(image, (1, index))).region[1] == slice(nearest, nearest + 1)
+
+
+def test_only_slices_that_may_still_change_are_kept() -> None:
+    """In a tall volume, whatever slice is asked for, at most two fronts of windows are open at any time."""
+    image, tested = volume((9, 9, 150)), segmenter(model_spec(THREE_D, spacing=(2.0, 0.0, 0.0)))
+    window, most = 8, 0
+    for piece in tested.stream(image, (2, 60)):
+        if piece.done % 12 == 0:
+            alive = sum(type(o) is torch.Tensor and o.shape in ((3, 9, 9), (3, 10, 10)) for o in gc.get_objects())
+            most = max(most, alive)  # slices, and what they were cut from: windows are 10 wide
+    assert prepare(image, tested.spec).data.shape[1] > 200 and 0 < most < 3 * window
+
+
+def test_a_stream_can_be_left() -> None:
+    stream = segmenter(MODELS["3-D"]).stream(volume())
+    next(stream)
+    stream.close()
+
+
+def test_the_volume_is_left_alone() -> None:
+    image = volume(orientation="SAR", dtype=np.float32)
+    before = image.data.copy()
+    mask = segmenter(MODELS["3-D"]).segment(image)
+    np.testing.assert_array_equal(image.data, before)
+    assert mask.affine is image.affine and mask.header is image.header and mask.data.dtype == np.uint8
+
+
+# windows
+
+
+@pytest.mark.parametrize("model", [name for name, spec in MODELS.items() if spec.network.dims == 3])
+def test_logits_do_not_depend_on_the_axis_of_slices(model: str) -> None:
+    image, tested = volume(), segmenter(MODELS[model])
+    reference = logits_of(tested, image)
+    assert reference.abs().max() > 0.1
+    for axis, centre in ((0, 11.3), (1, 4.0), (2, 0.0), (2, 99.0)):
+        torch.testing.assert_close(logits_of(tested, image, axis, centre), reference, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(16, 18, 20), (3, 4, 5), (17, 23, 19), (1, 9, 30), (40, 1, 1), (8, 8, 8), (12, 13, 12), (9, 2, 33)])
+@pytest.mark.parametrize("overlap", [0.0, 0.5, 0.8])
+def test_windows_leave_no_seams_and_no_dark_border(overlap: float, shape: tuple[int, ...]) -> None:
+    """A network that passes a ramp on gives that ramp, to the last voxel, however its windows lie."""
+    index = np.indices(shape).astype(float)
+    image = Volume(3 * index[0] - 2 * index[1] + 5 * index[2], affine_for("LSP"))
+    for dims in (2, 3):
+        tested = thresholder(model_spec(threshold_spec(dims)), 0.25, overlap=overlap)
+        expected = prepare(image, tested.spec).data[0] - 0.25
+        for axis in range(3) if dims == 3 else (0,):
+            logits = logits_of(tested, image, axis)
+            torch.testing.assert_close(logits[1], expected, atol=1e-5, rtol=1e-5)
+            assert logits[0].abs().max() == 0
+
+
+def test_mirroring_is_as_the_model_says_unless_asked() -> None:
+    image, spec = volume((8, 8, 8), "SAR"), MODELS["mirrored"]
+    data = prepare(image, spec).data[None]
+    for mirror, axes in ((None, (0, 2)), (True, (0, 2)), (False, ())):
+        tested = segmenter(spec, mirror=mirror)
+        torch.testing.assert_close(logits_of(tested, image), runtime.forward(tested.network, data, axes)[0], atol=1e-5, rtol=1e-5)
+    turned = segmenter(spec).segment(Volume(image.data[::-1, :, ::-1], image.affine)).data
+    np.testing.assert_array_equal(turned[::-1, :, ::-1], segmenter(spec).segment(image).data)
+
+
+# the mask lies where the anatomy is
+
+
+@pytest.mark.parametrize("tilt", [0, 11])
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+def test_the_mask_moves_with_the_anatomy(orientation: str, tilt: float) -> None:
+    image = volume((11, 14, 9), tilt=tilt)
+    for model in ("3-D resampled", "2-D"):
+        tested = segmenter(MODELS[model])
+        expected, stored = tested.segment(image), seen_as(image, orientation)
+        mask = tested.segment(stored)
+        assert mask.shape == stored.shape
+        check_same_grid(mask, stored)
+        np.testing.assert_array_equal(mask.data, seen_as(expected, orientation).data, strict=True)
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS[::5])
+def test_the_mask_is_of_the_very_voxels(orientation: str) -> None:
+    """On the image's own spacing, what is brighter than its mean is found exactly, tilted or not."""
+    for tilt, dims in ((0, 2), (0, 3), (14, 3)):
+        image = volume((9, 20, 13), orientation, tilt=tilt)
+        mask = thresholder(model_spec(threshold_spec(dims))).segment(image)
+        np.testing.assert_array_equal(mask.data, image.data > image.data.mean())
+
+
+@pytest.mark.parametrize("spacing", [RESAMPLED, (0.7, 0.8, 0.4), (7.0, 3.0, 2.0)], ids=str)
+@pytest.mark.parametrize("orientation", ["RAS", "LPI", "SRA", "AIL"])
+def test_a_resampled_mask_is_not_displaced(orientation: str, spacing: tuple[float, ...]) -> None:
+    """A ball stays where it is, to a tenth of a voxel and a few per cent of its volume."""
+    ball = volume((40, 40, 24), orientation, (1.0, 1.0, 2.0))
+    index = np.moveaxis(np.indices(ball.shape), 0, -1)
+    world = index @ ball.affine[:3, :3].T
+    distance = np.linalg.norm(world - world[18, 22, 11], axis=-1)
+    image = ball.with_data(-distance)
+    mask = thresholder(model_spec(threshold_spec(), spacing=spacing, patch=(24, 24, 24)), 1.0).segment(image).data > 0
+    expected = -distance > -distance.mean() + distance.std()
+    np.testing.assert_allclose(world[mask].mean(0), world[expected].mean(0), atol=0.1)
+    assert mask.sum() == pytest.approx(expected.sum(), rel=0.06)
+
+
+# what volumes there are
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 18), (16, 1, 18), (16, 18, 1), (1, 1, 2), (3, 4, 5), (17, 19, 23), (40, 9, 9), (7, 8, 13)])
+@every_model
+def test_odd_shapes(model: str, shape: tuple[int, ...]) -> None:
+    image = volume(shape)
+    mask = segmenter(MODELS[model]).segment(image)
+    assert mask.shape == shape and mask.data.dtype == np.uint8
+    check_same_grid(mask, image)
+
+
+def test_a_2d_model_sees_a_volume_slice_by_slice() -> None:
+    spec = model_spec(TWO_D, patch=(1, 32, 32), orientation="SPR")
+    tested, image = segmenter(spec), volume((32, 32, 5), "RPS")
+    slices = prepare(image, spec).data
+    with torch.inference_mode():
+        expected = torch.stack([tested.network(slices[None, :, z])[0].argmax(0) for z in range(5)])
+    np.testing.assert_array_equal(tested.segment(image).data, expected.numpy().transpose(2, 1, 0))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_pictures(mode: str, tmp_path: Path) -> None:
+    """Rows and columns stay rows and columns, from PNG to PNG."""
+    pixels = volume((30, 41, 1, 3)[: 3 if mode == "L" else 4], dtype=np.uint8).data[:, :, 0]
+    Image.fromarray(pixels, mode).save(tmp_path / "a.png")
+    image, channels = nifti.read(tmp_path / "a.png"), len(mode)
+    spec = model_spec(threshold_spec(2, channels), pictures=True, orientation="SRA")
+    nifti.write(tmp_path / "mask.png", thresholder(spec).segment(image))
+    red = pixels.reshape(30, 41, channels)[..., 0]
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "mask.png")), red > red.mean())
+
+
+@pytest.mark.parametrize("name", ["hippocampus/imagesTr/hippocampus_001.nii.gz", "membrane/images/00.png"])
+def test_real_images(name: str, data: Path, tmp_path: Path) -> None:
+    image = nifti.read(data / name)
+    flat = name.endswith("png")
+    spec = model_spec(threshold_spec(2 if flat else 3), patch=(1, 256, 256) if flat else (32, 32, 32), orientation="SRA")
+    path = tmp_path / f"mask{nifti.suffix(data / name)}"
+    nifti.write(path, thresholder(spec).segment(image))
+    mask = nifti.read_labels(path)
+    check_same_grid(mask, image)
+    assert ((mask.data > 0) == (image.data > image.data.mean(dtype=float))).mean() > 0.9999
+
+
+def test_values_other_than_1_to_n() -> None:
+    tested = segmenter(model_spec(THREE_D, (2, 300)))
+    image = volume()
+    mask, plain = tested.segment(image).data, segmenter(model_spec(THREE_D)).segment(image).data
+    assert mask.dtype == np.uint16 and set(np.unique(mask)) == {0, 2, 300}
+    np.testing.assert_array_equal(mask, np.array([0, 2, 300])[plain])
+    assert all(piece.labels.dtype == np.uint16 for piece in tested.stream(image))
+
+
+def test_the_channels_have_to_fit() -> None:
+    for channels, shape in ((1, (8, 9, 10, 2)), (2, (8, 9, 10))):
+        tested = segmenter(model_spec(network_spec(channels=channels)))
+        with pytest.raises(UNetError, match=rf"volume: {3 - channels} channels, the model tiny reads {channels} \(channel 0"):
+            tested.segment(volume(shape))
+
+
+# cleaning
+
+
+def test_the_largest_component_is_kept_of_the_classes_that_ask_for_it() -> None:
+    labels = np.zeros((6, 7, 8), np.uint16)
+    labels[:2, :2, :2] = 300  # 8 voxels
+    labels[4:, 4:, 4:] = 300  # 24
+    labels[2, 2, 2] = 300  # touches the first with a corner only
+    labels[0, 5], labels[5, 0, 0] = 2, 2  # 8 and 1
+    expected = labels.copy()
+    expected[:3, :3, :3] = 0
+    for keep, result in (((300,), expected), ((), labels), ((2,), np.where(labels == 2, 0, labels))):
+        cleaned = segmenter(model_spec(THREE_D, (2, 300), keep_largest=keep)).clean(labels)
+        if keep == (2,):
+            result[0, 5] = 2
+        np.testing.assert_array_equal(cleaned, result, strict=True)
+    assert not segmenter(model_spec(THREE_D, keep_largest=(1, 2))).clean(np.zeros((3, 3, 3), np.uint8)).any()
+
+
+def test_segment_is_the_stream_and_then_clean() -> None:
+    image, spec = volume(), model_spec(THREE_D, keep_largest=(1,))
+    raw = segmenter(MODELS["3-D"], overlap=spec.overlap).segment(image).data
+    cleaned = segmenter(spec).segment(image).data
+    np.testing.assert_array_equal(cleaned, segmenter(spec).clean(raw))
+    assert (cleaned != raw).any()
+
+
+# never a false empty mask
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("name", ["encoder.stages.0.0.convs.0.conv.weight", "decoder.seg_layers.0.bias"])
+def test_broken_weights_give_no_mask(name: str, value: float) -> None:
+    tested = segmenter(MODELS["3-D"])
+    with torch.no_grad():
+        tested.network.state_dict()[name].flatten()[0] = value
+    with pytest.raises(UNetError, match=r"network: its logits are not finite"):
+        next(tested.stream(volume()))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_single_broken_voxel_gives_no_mask(value: float) -> None:
+    image = volume(dtype=np.float32)
+    image.data[3, 4, 5] = value
+    with pytest.raises(UNetError, match=r"1 voxels are NaN or infinite"):
+        segmenter(MODELS["3-D"]).segment(image)
+
+
+def test_an_image_of_another_modality_gives_no_mask() -> None:
+    spec = model_spec(channels=(Channel("CT", "clip", 3000.0, 4000.0, 3500.0, 100.0),))
+    with pytest.raises(UNetError, match=r"nothing is left of channel 0 \(CT\)"):
+        segmenter(spec).segment(volume())
+
+
+@pytest.mark.parametrize("overlap", [-0.1, 0.95, 1.0, float("nan")])
+def test_windows_with_gaps_are_refused(overlap: float) -> None:
+    with pytest.raises(UNetError, match=r"^overlap: windows that overlap by .+\. Use 0 to 0\.9\.$"):
+        segmenter(MODELS["3-D"], overlap=overlap)
+
+
+# from a file
+
+
+@every_model
+def test_a_loaded_model_is_the_saved_one(model: str, tmp_path: Path) -> None:
+    spec, image = MODELS[model], volume()
+    network = random_network(spec.network).half().float()
+    tensors: dict[str, Any] = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+    weights.save(tmp_path / "model.safetensors", spec, Card(), tensors)
+    loaded = Segmenter.load(tmp_path, device="cpu")
+    assert loaded.spec == spec
+    assert (loaded.segment(image).data == Segmenter(spec, network).segment(image).data).mean() >= 0.9999
+    assert Segmenter.load(tmp_path / "model.safetensors", overlap=0.125, mirror=False).mirror_axes == ()
+
+
+def test_the_spacing_of_these_tests_is_anisotropic() -> None:
+    """Else none of them would notice axes that are mixed up."""
+    assert len(set(SPACING)) == len(set(RESAMPLED)) == 3

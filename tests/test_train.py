@@ -1,0 +1,537 @@
+"""Training: what it leaves behind, what it never looks at, and that an interrupted run ends as an unbroken one."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import pickle
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import ONE_THREAD, _one_thread, decathlon, planned, scan, two_folders  # noqa: F401 - a fixture
+
+from napari_unet import UNetError, nifti, schema, weights
+from napari_unet.evaluate import read_scores
+from napari_unet.sampling import Sampler
+from napari_unet.schedule import Stage
+from napari_unet.spec import TrainConfig
+from napari_unet.train import LOG, MASKS, MODEL, RECORD, RESUME, SCORES, Progress, Record, split_cases, train
+
+STEPS = 9
+Plan = tuple[Any, Any, Any]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return decathlon(tmp_path_factory.mktemp("data"), 4)
+
+
+@pytest.fixture(scope="module")
+def plan(folder: Path) -> Plan:
+    return planned(folder, steps=STEPS, checks=2)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    return planned(two_folders(tmp_path_factory.mktemp("pictures"), 3, ".png"), steps=STEPS, checks=2)
+
+
+def run(plan: Plan, out: Path, until: Callable[[Progress], bool] = lambda p: False, **options: Any) -> list[Progress]:
+    """Train until a Progress of one's choice, which is the last one, or to the end."""
+    seen, going = [], train(*plan, out=out, **options)
+    for progress in going:
+        seen.append(progress)
+        if until(progress):
+            going.close()
+    return seen
+
+
+def record_of(out: Path) -> Record:
+    return schema.decode(Record, (out / RECORD).read_bytes(), str(out))
+
+
+def assert_equal_runs(one: Path, two: Path) -> None:
+    """Equal to the last bit: the model, and all that a next step would depend on."""
+    for name in (MODEL, RESUME):
+        a, b = (weights.load_tensors(out / name)[0] for out in (one, two))
+        assert a.keys() == b.keys()
+        assert not [key for key in a if a[key].tobytes() != b[key].tobytes()]
+    cards = [weights.read_card(out / MODEL) for out in (one, two)]
+    assert cards[0] == cards[1]
+    assert (one / SCORES).read_bytes() == (two / SCORES).read_bytes()
+
+
+@pytest.fixture(scope="module")
+def unbroken(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("unbroken") / "run"
+    run(plan, out)
+    return out
+
+
+def test_a_run_says_what_it_does(plan: Plan, tmp_path: Path) -> None:
+    seen = run(plan, tmp_path)
+    assert list(dict.fromkeys(p.phase for p in seen)) == ["preparing", "training", "validating", "done"]
+    assert [p.step for p in seen if p.phase == "training"] == list(range(1, STEPS + 1))
+    assert all(p.steps == STEPS for p in seen if p.phase != "preparing")
+    assert seen[-1].dice is not None and seen[-1].seconds_left == 0 and "weights in" in seen[-1].message
+    assert all(p.loss > 0 and p.rate >= 0 and p.seconds_left >= 0 for p in seen if p.phase == "training")
+
+
+def test_what_a_run_leaves_behind(unbroken: Path, plan: Plan) -> None:
+    cases, spec, config = plan
+    record, card = record_of(unbroken), weights.read_card(unbroken / MODEL)
+    assert {path.name for path in unbroken.iterdir()} == {MODEL, RESUME, RECORD, LOG, SCORES, MASKS}
+    assert (record.spec, record.config, record.schedule.steps) == (spec, config, STEPS) and weights.read_spec(unbroken / MODEL) == spec
+    assert set(record.split.training) | set(record.split.kept_out) == {case.name for case in cases}
+    assert not set(record.split.training) & set(record.split.kept_out)
+    assert set(record.sha256) == set(record.split.training)
+    assert (card.steps, card.cases_trained, card.cases_scored, card.independent) == (STEPS, 3, 1, True)
+    assert card.split_sha256 == record.split.sha256 and set(card.dice) == {"bright", "dark", "mean"}
+    scores = read_scores(unbroken / SCORES)
+    assert {score.case for score in scores} == set(record.split.kept_out) == {p.name[:2] for p in (unbroken / MASKS).iterdir()}
+    assert card.dice["mean"] == pytest.approx(np.mean([score.dice for score in scores]), abs=1e-4)
+    with open(unbroken / LOG, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["step"]) for row in rows] == sorted(int(row["step"]) for row in rows)
+    assert int(rows[-1]["step"]) == STEPS and any(row["dice"] for row in rows)
+    for paths in (*record.images.values(), (*record.labels.values(),)):
+        assert all(Path(path).is_absolute() and Path(path).exists() for path in paths)
+
+
+@pytest.mark.parametrize("kind", ["plan", "pictures"])
+def test_it_learns(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    cases, spec, config = request.getfixturevalue(kind)
+    seen = run((cases, spec, replace(config, steps=80, checks=3)), tmp_path)
+    losses = [p.loss for p in seen if p.phase == "training"]
+    assert np.mean(losses[-20:]) < 0.75 * losses[0]
+    checked = [p.dice for p in seen if p.phase == "training" and p.dice is not None]
+    assert checked[-1] > checked[0] and seen[-1].dice > 0.3
+
+
+def test_cases_kept_out_teach_it_nothing(plan: Plan, unbroken: Path, folder: Path, tmp_path: Path) -> None:
+    (name,) = record_of(unbroken).split.kept_out
+    shutil.copytree(folder, tmp_path / "data")
+    image, label = scan(77)
+    nifti.write(tmp_path / f"data/imagesTr/{name}.nii.gz", image.with_data(image.data[::-1] * 3), labels=False)
+    nifti.write(tmp_path / f"data/labelsTr/{name}.nii.gz", label)
+    cases, _, _ = planned(tmp_path / "data")
+    run((cases, *plan[1:]), tmp_path / "run")
+    one, two = (weights.load(out / MODEL)[1] for out in (unbroken, tmp_path / "run"))
+    assert all(np.array_equal(one[key], two[key]) for key in one)
+    assert read_scores(unbroken / SCORES) != read_scores(tmp_path / "run" / SCORES)
+
+
+@pytest.mark.parametrize(("count", "trained"), [(1, 1), (2, 1), (3, 2)])
+def test_few_cases(plan: Plan, tmp_path: Path, count: int, trained: int) -> None:
+    cases, spec, config = plan
+    run((cases[:count], spec, replace(config, steps=2)), tmp_path)
+    card, split = weights.read_card(tmp_path / MODEL), record_of(tmp_path).split
+    assert (card.cases_trained, card.cases_scored, card.independent) == (trained, 1, count > 1)
+    assert split.independent == card.independent
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 11, 60])
+@pytest.mark.parametrize("seed", [0, 7])
+def test_every_case_is_kept_out_once_over_all_folds(count: int, seed: int) -> None:
+    names = [f"case {n}" for n in range(count)]
+    splits = [split_cases(names, TrainConfig(fold=fold, seed=seed)) for fold in range(min(5, count))]
+    assert sorted(name for split in splits for name in split.kept_out) == sorted(names)
+    for split in splits:
+        assert split.independent and sorted(split.training + split.kept_out) == sorted(names)
+        assert split.folds == splits[0].folds and max(map(len, split.folds)) - min(map(len, split.folds)) <= 1
+    assert split_cases(names, TrainConfig(seed=seed)) == splits[0]
+
+
+def test_some_of_the_cases() -> None:
+    names = [f"case {n}" for n in range(50)]
+    split = split_cases(names, TrainConfig(cases=10))
+    assert len(split.training + split.kept_out) == 10 and set(split.training + split.kept_out) < set(names)
+    assert split != split_cases(names, TrainConfig(cases=10, seed=1))
+    with pytest.raises(UNetError, match="--fold: 3 of 3 folds. Use 0 to 2"):
+        split_cases(names[:3], TrainConfig(fold=3))
+
+
+# --- interruption
+
+
+@pytest.mark.parametrize("kind", ["plan", "pictures"])
+def test_stopped_anywhere_and_resumed_it_ends_as_an_unbroken_run(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    steps: Plan = request.getfixturevalue(kind)
+    run(steps, tmp_path / "unbroken")
+    for step in (1, 4, STEPS):
+        out = tmp_path / f"stopped at {step}"
+        seen = run(steps, out, lambda p, step=step: (p.phase, p.step) == ("training", step))
+        assert weights.load(out / MODEL)[0] == steps[1]  # what was best is on disk, ready for use
+        assert seen[-1].step == step and not (out / SCORES).exists()
+        resumed = run(steps, out, resume=True)
+        assert [p.step for p in resumed if p.phase == "training"] == list(range(step + 1, STEPS + 1))
+        assert_equal_runs(tmp_path / "unbroken", out)
+
+
+def test_stopped_again_and_again(plan: Plan, unbroken: Path, tmp_path: Path) -> None:
+    run(plan, tmp_path, lambda p: p.phase == "training")
+    while True:
+        seen = run(plan, tmp_path, lambda p: p.phase == "training", resume=True)
+        if seen[-1].phase == "done":
+            break
+    assert_equal_runs(unbroken, tmp_path)
+
+
+@pytest.mark.parametrize("scoring", [1, 2, 3])
+def test_stopped_while_scoring(plan: Plan, unbroken: Path, tmp_path: Path, scoring: int) -> None:
+    left = iter(range(scoring))
+    run(plan, tmp_path, lambda p: p.phase == "validating" and next(left) == scoring - 1)
+    weights.load(tmp_path / MODEL)
+    run(plan, tmp_path, resume=True)
+    assert_equal_runs(unbroken, tmp_path)
+
+
+def test_stopped_before_the_first_step_nothing_is_there(plan: Plan, tmp_path: Path) -> None:
+    run(plan, tmp_path, lambda p: p.phase == "preparing")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UNetError, match="there is no run to resume"):
+        run(plan, tmp_path, resume=True)
+
+
+def test_a_finished_run_resumed_stays_as_it_is(plan: Plan, unbroken: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(unbroken, tmp_path / "run"))
+    assert "training" not in {p.phase for p in run(plan, out, resume=True)}
+    assert_equal_runs(unbroken, out)
+
+
+OURS = ("napari_unet/learning.py", "napari_unet/train.py", "napari_unet/files.py", "napari_unet/weights.py", "torch/optim/adamw.py",
+        "torch/optim/adam.py", "torch/optim/optimizer.py")  # fmt: skip
+
+
+class Signal:
+    """KeyboardInterrupt before the nth line of the code that changes or saves a run, as a signal may come."""
+
+    def __init__(self, line: int) -> None:
+        self.left = line
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> Any:
+        return self.line if frame.f_code.co_filename.endswith(OURS) else None
+
+    def line(self, frame: FrameType, event: str, argument: object) -> Any:
+        if event == "line":
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+        return self.line
+
+
+def interrupted(plan: Plan, out: Path, line: int, resume: bool = False) -> int:
+    """Run until the signal; the lines left when the run was done before."""
+    signal = Signal(line)
+    with suppress(KeyboardInterrupt):
+        going = train(*plan, out=out, resume=resume)
+        sys.settrace(signal)
+        try:
+            list(going)
+        finally:
+            sys.settrace(None)
+    return signal.left
+
+
+@pytest.fixture(scope="module")
+def lines(plan: Plan, unbroken: Path, tmp_path_factory: pytest.TempPathFactory) -> int:
+    """How many lines a whole run has; counting changes nothing."""
+    out = tmp_path_factory.mktemp("counted")
+    many = 10**9
+    count = many - interrupted(plan, out, many)
+    assert_equal_runs(unbroken, out)
+    return count
+
+
+def survive(plan: Plan, unbroken: Path, out: Path, moments: list[int]) -> None:
+    """Signals at these lines, each in a new process's place; what is on disk can always be used."""
+    for n, moment in enumerate(moments):
+        interrupted(plan, out, moment, resume=n > 0 and (out / RECORD).exists())
+        for name in (MODEL, RESUME):
+            if (out / name).exists():
+                weights.load_tensors(out / name)
+    run(plan, out, resume=(out / RECORD).exists())
+    assert_equal_runs(unbroken, out)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_signal_at_any_line(plan: Plan, unbroken: Path, lines: int, tmp_path: Path, seed: int) -> None:
+    moments = random.Random(seed)
+    survive(plan, unbroken, tmp_path, [moments.randrange(lines) for _ in range(3)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1000, 1120))
+def test_a_signal_at_any_line_of_many(plan: Plan, unbroken: Path, lines: int, tmp_path: Path, seed: int) -> None:
+    moments = random.Random(seed)
+    survive(plan, unbroken, tmp_path, [moments.randrange(lines) for _ in range(3)])
+
+
+KILLS = """
+import json, os, pickle, random, signal, sys, time
+from pathlib import Path
+from napari_unet import train, weights
+train.SAVE_SECONDS = 0.0  # so that many a kill meets a save
+plan, out, kills, longest = pickle.loads(Path(sys.argv[1]).read_bytes()), Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
+told = {"kills": 0, "in a save": 0, "steps": []}
+def learn():
+    pid = os.fork()
+    if not pid:
+        for _ in train.train(*plan, out=out, resume=(out / train.RECORD).exists()):
+            pass
+        os._exit(0)
+    return pid
+while told["kills"] < kills:
+    pid = learn()
+    time.sleep(random.Random(told["kills"]).uniform(0, longest))
+    os.kill(pid, signal.SIGKILL)
+    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0:
+        break
+    told["kills"] += 1
+    told["in a save"] += any(out.glob(".*.partial"))
+    for name in (train.MODEL, train.RESUME):
+        if (out / name).exists():
+            metadata = weights.load_tensors(out / name)[1]
+    told["steps"].append(int(metadata["step"]) if (out / train.RESUME).exists() else 0)
+assert os.waitstatus_to_exitcode(os.waitpid(learn(), 0)[1]) == 0
+print(json.dumps(told))
+"""
+
+
+def killed(plan: Plan, out: Path, steps: int, kills: int, longest: float) -> dict[str, Any]:
+    """Train in processes that are killed at random moments and begun anew; what became of them."""
+    cases, spec, config = plan
+    plan = (cases, spec, replace(config, steps=steps))
+    run(plan, out / "unbroken")
+    (out / "plan").write_bytes(pickle.dumps(plan))
+    command = [sys.executable, "-c", KILLS, str(out / "plan"), str(out / "killed"), str(kills), str(longest)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280, env=os.environ | ONE_THREAD, check=False)
+    assert done.returncode == 0, done.stderr
+    assert_equal_runs(out / "unbroken", out / "killed")
+    assert not list((out / "killed").glob(".*.partial"))  # what was left by the killed is swept by the next
+    return dict(json.loads(done.stdout))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork, and no SIGKILL")
+def test_killed_at_random_moments_and_resumed_it_ends_as_an_unbroken_run(plan: Plan, tmp_path: Path) -> None:
+    told = killed(plan, tmp_path, steps=60, kills=6, longest=0.8)
+    assert told["kills"] >= 3 and told["steps"] == sorted(told["steps"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork, and no SIGKILL")
+def test_killed_many_times(plan: Plan, tmp_path: Path) -> None:
+    told = killed(plan, tmp_path, steps=600, kills=100, longest=0.8)
+    print(f"\n{told['kills']} kills survived, {told['in a save']} of them in a save")
+    assert told["kills"] >= 40 and told["in a save"] >= 5
+
+
+# --- one folder, one run
+
+
+def test_two_runs_do_not_share_a_folder(plan: Plan, tmp_path: Path) -> None:
+    first = train(*plan, out=tmp_path)
+    next(first)
+    for resume in (False, True):
+        with pytest.raises(UNetError, match="is working in it. Wait for it, or choose another folder"):
+            next(train(*plan, out=tmp_path, resume=resume))
+    first.close()
+    run(plan, tmp_path)
+
+
+def test_a_new_run_takes_the_place_of_an_old_one_only_once_it_can(plan: Plan, unbroken: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(unbroken, tmp_path / "run"))
+    (out / "report.html").write_text("of the old run")
+    (out / "mine.txt").write_text("not a run's")
+    before = {path: path.read_bytes() for path in out.iterdir() if path.is_file()}
+    cases, spec, config = plan
+    broken = tuple(replace(case, label=None) for case in cases)
+    with pytest.raises(UNetError, match="it has no label"):
+        run((broken, spec, config), out)
+    run(plan, out, lambda p: p.phase == "preparing")
+    assert {path: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
+    other = (cases, spec, replace(config, seed=1, steps=3))
+    run(other, out, lambda p: p.phase == "training")
+    assert weights.read_card(out / MODEL).steps == 1 and record_of(out).config.seed == 1
+    assert not (out / "report.html").exists() and not (out / SCORES).exists() and (out / "mine.txt").exists()
+    run(other, tmp_path / "alone")
+    run(other, out, resume=True)
+    assert_equal_runs(tmp_path / "alone", out)
+
+
+def change_voxel(folder: Path, part: str, name: str) -> None:
+    path = folder / part / f"{name}.nii.gz"
+    volume = nifti.read(path)
+    volume.data[5, 5, 5] = 1 - volume.data[5, 5, 5] % 2
+    nifti.write(path, volume, labels=part == "labelsTr")
+
+
+@pytest.mark.parametrize("part", ["imagesTr", "labelsTr"])
+def test_resumed_with_changed_data(plan: Plan, folder: Path, unbroken: Path, tmp_path: Path, part: str) -> None:
+    out, data = (Path(shutil.copytree(source, tmp_path / source.name)) for source in (unbroken, folder))
+    name = record_of(out).split.training[1]
+    change_voxel(data, part, name)
+    cases, _, _ = planned(data)
+    with pytest.raises(UNetError, match=f"its case {name} has changed. Resume with the data the run began with"):
+        run((cases, *plan[1:]), out, resume=True)
+    assert_equal_runs(unbroken, out)
+
+
+def test_resumed_without_one_of_its_cases(plan: Plan, unbroken: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(unbroken, tmp_path / "run"))
+    with pytest.raises(UNetError, match="its case a[0-3] is not in the data"):
+        run((plan[0][:2], *plan[1:]), out, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        (RECORD, b"{}", "the field spec is missing"),
+        (RECORD, b"\x00", "not valid JSON"),
+        (RESUME, b"\x00" * 100, "not a weights file"),
+        (RESUME, MODEL, "its format is 'napari-unet 1'"),
+    ],
+)
+def test_resumed_from_a_damaged_run(plan: Plan, unbroken: Path, tmp_path: Path, name: str, content: bytes | str, words: str) -> None:
+    out = Path(shutil.copytree(unbroken, tmp_path / "run"))
+    (out / name).write_bytes((out / content).read_bytes() if isinstance(content, str) else content)
+    with pytest.raises(UNetError, match=words):
+        run(plan, out, resume=True)
+    assert weights.load(out / MODEL)
+
+
+def test_resumed_with_another_networks_state(plan: Plan, unbroken: Path, pictures: Plan, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(unbroken, tmp_path / "run"))
+    run(pictures, tmp_path / "other", lambda p: p.phase == "training")
+    shutil.copy(tmp_path / "other" / RESUME, out / RESUME)
+    with pytest.raises(UNetError, match="it does not fit this run.*Begin anew without --resume"):
+        run(plan, out, resume=True)
+
+
+def test_resumed_without_its_log(plan: Plan, unbroken: Path, tmp_path: Path) -> None:
+    run(plan, tmp_path, lambda p: p.phase == "training")
+    (tmp_path / LOG).unlink()
+    run(plan, tmp_path, resume=True)
+    assert_equal_runs(unbroken, tmp_path)
+
+
+def test_a_label_that_moved_after_the_check(plan: Plan, folder: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copytree(folder, tmp_path / "data"))
+    cases, _, _ = planned(data)
+    _, label = scan(0)
+    nifti.write(data / "labelsTr/a0.nii.gz", label.with_data(label.data * 5))
+    with pytest.raises(UNetError, match="a0.nii.gz: the mask value"):
+        run((cases, *plan[1:]), tmp_path / "run")
+
+
+# --- faults of the machine and of numbers
+
+
+def explosive(plan: Plan, folder: Path, out: Path) -> Plan:
+    """The same cases, two of which hold a voxel that no network survives: finite, but not its square."""
+    data = Path(shutil.copytree(folder, out / "data"))
+    for n in (1, 2):
+        image, _ = scan(n)
+        huge = image.data.astype(np.float32)
+        huge[10, 12, 9] = 1e35
+        nifti.write(data / f"imagesTr/a{n}.nii.gz", image.with_data(huge), labels=False)
+    cases, _, _ = planned(data)
+    _, spec, config = plan
+    channel = replace(spec.channels[0], scheme="clip", low=-1e6, high=1e36, mean=100, std=10)
+    spec = replace(spec, channels=(channel,), network=replace(spec.network, norm="group"))
+    return cases, spec, replace(config, steps=12, checks=11, batch=1, augment=0, grow=False)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_was_best(plan: Plan, folder: Path, tmp_path: Path) -> None:
+    cases, spec, config = explosive(plan, folder, tmp_path)
+    kept = 0
+    for seed in range(6):
+        out = tmp_path / f"run{seed}"
+        with pytest.raises(UNetError, match="not finite|the loss is (nan|inf)"):
+            run((cases, spec, replace(config, seed=seed)), out)
+        assert (out / MODEL).exists() == (out / RESUME).exists()
+        if (out / MODEL).exists():  # there was a step before the fatal one
+            kept += 1
+            weights.load(out / MODEL)  # finite, or it would refuse
+            with pytest.raises(UNetError, match="not finite|the loss is (nan|inf)"):
+                run((cases, spec, config), out, resume=True)
+    assert kept
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no limit of that kind")
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_full_disk_destroys_nothing(plan: Plan, unbroken: Path, tmp_path: Path, resume: bool) -> None:
+    import resource
+
+    out = Path(shutil.copytree(unbroken, tmp_path / "run"))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))
+    try:
+        with pytest.raises(UNetError, match="cannot be written .File too large.. Free some space"):
+            run(plan, out, resume=resume)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(out.glob(".*.partial"))
+    if resume:
+        assert_equal_runs(unbroken, out)
+        run(plan, out, resume=True)
+        assert_equal_runs(unbroken, out)
+
+
+def test_a_folder_that_is_a_file(plan: Plan, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(UNetError, match="cannot be made"):
+        run(plan, tmp_path / "run")
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_an_unknown_device(plan: Plan, tmp_path: Path) -> None:
+    cases, spec, config = plan
+    with pytest.raises(UNetError, match="'warp' cannot be used"):
+        run((cases, spec, replace(config, device="warp")), tmp_path)
+
+
+def test_minutes_are_kept(plan: Plan, tmp_path: Path) -> None:
+    cases, spec, config = plan
+    config = replace(config, steps=None, minutes=0.05, checks=0)
+    began = time.time()
+    seen = run((cases, spec, config), tmp_path, started=began)
+    assert 0.8 < time.time() - began < 6 and seen[-1].phase == "done"
+    rates = [p.rate for p in seen if p.phase == "training"]
+    assert rates[-1] < 0.1 * max(rates)  # it ends at zero because the time does
+
+
+def test_time_that_is_over_before_it_began_is_one_step(plan: Plan, tmp_path: Path) -> None:
+    cases, spec, config = plan
+    seen = run((cases, spec, replace(config, steps=None, minutes=0.01)), tmp_path, started=0.0)
+    assert seen[-1].phase == "done" and seen[-1].steps == 1
+
+
+def test_patches_and_batches_are_the_schedules(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes, batch = [], Sampler.batch
+
+    def watched(self: Sampler, *arguments: Any) -> Any:
+        images, labels = batch(self, *arguments)
+        shapes.append(tuple(images.shape))
+        assert labels.dtype == torch.uint8 and labels.shape == (len(images), *images.shape[2:])
+        return images, labels
+
+    monkeypatch.setattr(Sampler, "batch", watched)
+    cases, spec, config = plan
+    run((cases, spec, replace(config, steps=40)), tmp_path)
+    stages: list[Stage] = [stage for stage in record_of(tmp_path).schedule.stages for _ in range(stage.steps)]
+    assert shapes == [(stage.batch, 1, *stage.patch) for stage in stages]
+    assert stages[-1].patch == plan[1].patch
