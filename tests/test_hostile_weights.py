@@ -293,14 +293,13 @@ def test_shapes_are_compared_before_tensors_are_read(outcomes: dict[str, dict[st
     assert "needs more memory than there is" in outcomes["large after all"]["error"], "the control: the limit binds"
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
-def test_a_header_alone_never_crashes(fault: Fault, tmp_path: Path) -> None:
+@pytest.mark.parametrize("read", [weights.read_spec, weights.read_card, weights.load_tensors])
+def test_reading_a_part_never_crashes(read: Callable[[Path], Any], tmp_path: Path) -> None:
     """A widget shows a model before its tensors are read."""
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(fault.content)
-    for read in (weights.read_spec, weights.read_card, weights.load_tensors):
+    for fault in FAULTS:
+        (tmp_path / "model.safetensors").write_bytes(fault.content)
         with suppress(UNetError):
-            read(path)
+            read(tmp_path / "model.safetensors")
 
 
 @pytest.mark.parametrize("read", [weights.read_spec, weights.load, weights.load_tensors])

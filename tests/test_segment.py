@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ MODELS = {
     "3-D coarse": model_spec(THREE_D, spacing=(4.5, 2.0, 2.0), orientation="RPI"),
     "2-D": model_spec(TWO_D, spacing=(0.0, 1.0, 1.0)),
     "2-D coronal": model_spec(TWO_D, orientation="ASR"),
-    "overlapping": model_spec(THREE_D, overlap=0.8),
+    "overlapping": model_spec(THREE_D, overlap=0.7),
     "mirrored": model_spec(THREE_D, mirror_axes=(0, 2), mirror_tta=True),
 }
 every_model = pytest.mark.parametrize("model", MODELS)
@@ -53,13 +54,20 @@ def logits_of(model: Segmenter, image: Volume, axis: int = 0, centre: float = 0.
     return torch.stack([slices[n] for n in range(len(slices))], axis + 1)
 
 
+@cache
+def image_and_mask(model: str, tilt: float, shape: tuple[int, ...]) -> tuple[Volume, Volume]:
+    image = volume(shape, "LPS", tilt=tilt)
+    return image, segmenter(MODELS[model]).segment(image)
+
+
 # the stream
 
 
 @every_model
 @pytest.mark.parametrize("first", [None, (0, 0), (0, 15), (1, 9), (2, 19), (2, 7)], ids=str)
 def test_each_voxel_once_and_the_asked_slice_first(first: tuple[int, int] | None, model: str) -> None:
-    image, tested = volume(tilt=7, orientation="LPS"), segmenter(MODELS[model])
+    image, mask = image_and_mask(model, 7, (16, 18, 20))
+    tested = segmenter(MODELS[model])
     count, labels = np.zeros(image.shape, int), np.zeros(image.shape, np.uint8)
     pieces = list(tested.stream(image, first))
     for n, piece in enumerate(pieces, 1):
@@ -68,8 +76,7 @@ def test_each_voxel_once_and_the_asked_slice_first(first: tuple[int, int] | None
         labels[piece.region] = piece.labels
         count[piece.region] += 1
     assert (count == 1).all()
-    expected = tested.segment(image).data
-    assert (labels == expected).mean() >= 0.9999 and len(np.unique(labels)) == 3
+    assert (labels == mask.data).mean() >= 0.9999 and len(np.unique(labels)) == 3
     (axis,) = {a for piece in pieces for a in range(3) if piece.region[a] != slice(0, image.shape[a])}
     if first is not None and (MODELS[model].network.dims == 3 or axis == first[0]):
         assert axis == first[0] and pieces[0].region[axis] == slice(first[1], first[1] + 1)
@@ -77,7 +84,7 @@ def test_each_voxel_once_and_the_asked_slice_first(first: tuple[int, int] | None
         assert pieces[0].region[axis].start in (image.shape[axis] // 2 - 1, image.shape[axis] // 2), "the middle"
 
 
-@pytest.mark.parametrize("index", range(0, 60, 7))
+@pytest.mark.parametrize("index", [0, 11, 25, 37, 59])
 @pytest.mark.parametrize("overlap", [0.0, 0.5, 0.85])
 @pytest.mark.parametrize("spacing", [0.0, 1.0, 2.0, 6.7])
 def test_the_asked_slice_is_first_wherever_it_lies(spacing: float, overlap: float, index: int) -> None:
@@ -161,11 +168,10 @@ def test_mirroring_is_as_the_model_says_unless_asked() -> None:
 @pytest.mark.parametrize("tilt", [0, 11])
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_the_mask_moves_with_the_anatomy(orientation: str, tilt: float) -> None:
-    image = volume((11, 14, 9), tilt=tilt)
     for model in ("3-D resampled", "2-D"):
-        tested = segmenter(MODELS[model])
-        expected, stored = tested.segment(image), seen_as(image, orientation)
-        mask = tested.segment(stored)
+        image, expected = image_and_mask(model, tilt, (11, 14, 9))
+        stored = seen_as(image, orientation)
+        mask = segmenter(MODELS[model]).segment(stored)
         assert mask.shape == stored.shape
         check_same_grid(mask, stored)
         np.testing.assert_array_equal(mask.data, seen_as(expected, orientation).data, strict=True)
@@ -181,7 +187,7 @@ def test_the_mask_is_of_the_very_voxels(orientation: str) -> None:
 
 
 @pytest.mark.parametrize("spacing", [RESAMPLED, (0.7, 0.8, 0.4), (7.0, 3.0, 2.0)], ids=str)
-@pytest.mark.parametrize("orientation", ["RAS", "LPI", "SRA", "AIL"])
+@pytest.mark.parametrize("orientation", ["LPI", "SRA"])
 def test_a_resampled_mask_is_not_displaced(orientation: str, spacing: tuple[float, ...]) -> None:
     """A ball stays where it is, to a tenth of a voxel and a few per cent of its volume."""
     ball = volume((40, 40, 24), orientation, (1.0, 1.0, 2.0))

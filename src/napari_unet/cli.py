@@ -113,12 +113,12 @@ def _add_settings(parser: argparse.ArgumentParser, cls: type) -> None:
     for name, (kind, info) in schema.describe(cls).items():
         default = defaults[name]
         text = f"{info.description}" + ("" if default is None else f" (default: {default})")
-        if kind is bool:
-            parser.add_argument(f"--{name}", action=argparse.BooleanOptionalAction, help=text)
+        flag = "--" + name.replace("_", "-")
+        if bool in (kind, *get_args(kind)):
+            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
         else:
-            flag = name.replace("_", "-")
             several = any(get_origin(part) is tuple for part in (kind, *get_args(kind)))
-            parser.add_argument(f"--{flag}", dest=name, type=_values if several else _value, metavar=name[0].upper(), help=text)
+            parser.add_argument(flag, type=_values if several else _value, metavar=name[0].upper(), help=text)
 
 
 def _value(text: str) -> Any:

@@ -55,15 +55,18 @@ def plan(
         decoder_convs=(1,) * (len(strides) - 1),
     )  # fmt: skip
     mirror, reason = _mirror_axes(facts, order, pictures, dims)
+    mirror = mirror if choices.mirror_axes is None else choices.mirror_axes
+    whole = bool(np.prod(size[3 - dims :]) <= 1.5 * np.prod(patch))
     spec = ModelSpec(
         name=dataset.folder.resolve().name[:200], network=network, channels=channels, labels=labels,
         orientation="".join("SAR"[a] for a in order) if not pictures else "SRA",
         spacing=tuple(float(s) for s in spacing), patch=patch, pictures=pictures,
-        mirror_axes=mirror if choices.mirror_axes is None else choices.mirror_axes,
+        mirror_axes=mirror, mirror_tta=(whole and len(mirror) == 1) if choices.mirror_tta is None else choices.mirror_tta,
     )  # fmt: skip
     encode(spec)  # what could not be written is refused before any work
     words += [_words_spacing(spec), _words_network(spec, size), _words_channels(channels), reason]
-    config, reason = _budget(config, size, patch, dims)
+    words += ["Masks average what is seen in an image and in its mirror image."] * spec.mirror_tta
+    config, reason = _budget(config, whole)
     return spec, config, [*words, reason]
 
 
@@ -185,12 +188,11 @@ def _mirror_axes(facts: list[CaseFacts], order: list[int], pictures: bool, dims:
     return tuple(axes), f"Mirrored along {kept}: there, no class keeps to one side of another."
 
 
-def _budget(config: TrainConfig, size: np.ndarray, patch: tuple[int, ...], dims: int) -> tuple[TrainConfig, str]:
+def _budget(config: TrainConfig, whole: bool) -> tuple[TrainConfig, str]:
     if config.steps is not None:
         return replace(config, minutes=None), f"{config.steps} steps, as asked for."
     if config.minutes is not None:
         return config, f"{config.minutes:g} minutes, as asked for."
-    whole = np.prod(size[3 - dims :]) <= 1.5 * np.prod(patch)
     minutes = 10.0 if whole else 30.0
     return replace(config, minutes=minutes), f"{minutes:g} minutes: a patch holds {'most' if whole else 'a part'} of an image."
 

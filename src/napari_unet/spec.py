@@ -207,6 +207,7 @@ class PlanChoices:
     patch: Annotated[tuple[Size, ...] | None, Field(description="training patch in voxels along z, y, x")] = None
     features: Annotated[tuple[Size, ...] | None, Field(description="feature channels per level, finest first")] = None
     mirror_axes: Annotated[tuple[int, ...] | None, Field(description="axes 0 z, 1 y, 2 x that may be mirrored")] = None
+    mirror_tta: Annotated[bool | None, Field(description="average masks over mirrored copies")] = None
 
 
 @dataclass(frozen=True)
@@ -228,7 +229,7 @@ class TrainConfig:
     rate: Annotated[float, Field(gt=0, le=1, description="highest learning rate")] = 2e-3
     decay: Annotated[float, Field(ge=0, le=1, description="weight decay of AdamW")] = 1e-2
     foreground: Annotated[float, Field(ge=0, le=1, description="share of patches centred on a labelled voxel")] = 0.5
-    augment: Annotated[float, Field(ge=0, le=3, description="strength of augmentation; 0 is none")] = 1.0
+    augment: Annotated[float, Field(ge=0, le=3, description="strength of augmentation; 0 is none")] = 0.5
     grow: Annotated[bool, Field(description="small patches first, the full size last")] = True
     memory: Annotated[
         float, Field(gt=0, le=1, description="memory of the weights' average, as a share of the run")

@@ -106,7 +106,7 @@ def save_tensors(path: str | Path, tensors: Tensors, metadata: dict[str, str]) -
     data = b"".join(arrays[name].tobytes() for name in table)
     entries = {name: _entry(name, value, path) for name, value in table.items()}
     strings = metadata | {"sha256": _digest(entries, metadata, data)}
-    text = json.dumps({"__metadata__": strings, **table}, separators=(",", ":")).encode()
+    text = json.dumps({"__metadata__": strings, **table}, sort_keys=True, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     _parse(text, 8 + len(text) + len(data), path)
     write_atomically(path, lambda file: file.writelines((len(text).to_bytes(8, "little"), text, data)))

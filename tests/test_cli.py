@@ -1,0 +1,536 @@
+"""The command line: exit codes, files where they were asked for, one sentence for every fault, and never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nibabel
+import numpy as np
+import pytest
+from datasets import (  # noqa: F401 - a fixture
+    ONE_THREAD,
+    _one_thread,
+    decathlon,
+    describe,
+    nnunet,
+    planned,
+    scan,
+    two_folders,
+    write_pair,
+)
+from hostile import affine_for
+from PIL import Image
+from test_cases import DESCRIPTIONS
+from test_checks import ERRORS
+from test_train import Signal
+
+from napari_unet import nifti, weights
+from napari_unet.cli import main
+from napari_unet.train import train
+
+SMALL = ("--features", "4,8", "--patch", "12,16,16", "--checks", "1")
+RUN_FILES = {"model.safetensors", "resume.safetensors", "run.json", "log.csv", "scores.csv", "masks", "report.html", "report.png"}
+
+
+class Outcome(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    def json(self) -> Any:
+        return json.loads(self.out.splitlines()[-1])
+
+    def refused(self, *words: str) -> bool:
+        """A user's error: exit code 2, and one sentence that holds these words."""
+        last = self.err.splitlines()[-1]
+        assert self.code == 2 and last.startswith("napari-unet: ") and last.endswith((".", "?")), self
+        assert "Traceback" not in self.err and all(word in last for word in words), last
+        return True
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., Outcome]]:
+    """Run a command in this process, as the console script does."""
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: object) -> Outcome:
+        capsys.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as error:  # argparse's own
+            code = int(error.code or 0)
+        return Outcome(code, *capsys.readouterr())
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+def process(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "napari_unet", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            **{"env": os.environ | ONE_THREAD} | options)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data3d(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return decathlon(tmp_path_factory.mktemp("cli") / "data", 4)
+
+
+@pytest.fixture(scope="module")
+def run3d(data3d: Path) -> Path:
+    assert main(["train", str(data3d), "--out", str(data3d.parent / "run"), "--steps", "3", *SMALL]) == 0
+    return data3d.parent / "run"
+
+
+@pytest.fixture(scope="module")
+def run2d(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = two_folders(tmp_path_factory.mktemp("pictures") / "data", 3, ".png")
+    assert main(["train", str(folder), "--out", str(folder.parent / "run"), "--steps", "3", "--patch", "1,32,32"]) == 0
+    return folder.parent / "run"
+
+
+# --- cheap commands
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["info", "MODEL"], ["check", "DATA"], ["--version"]])
+def test_cheap_commands_stay_cheap(run3d: Path, data3d: Path, arguments: list[str]) -> None:
+    arguments = [{"MODEL": str(run3d), "DATA": str(data3d)}.get(argument, argument) for argument in arguments]
+    code = f"""
+import sys, time
+from napari_unet.cli import main
+try: main({arguments!r})
+except SystemExit: pass
+loaded = [name for name in ("torch", "monai", "napari", "matplotlib", "qtpy") if name in sys.modules]
+print(loaded, time.process_time(), sep="\\n")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *_, loaded, seconds = done.stdout.splitlines()
+    assert loaded == "[]" and float(seconds) < 4
+
+
+def test_help_names_every_setting_with_its_default(call: Callable[..., Outcome]) -> None:
+    text = " ".join(call("train", "--help").out.split())
+    assert all(flag in text for flag in ("--minutes", "--steps", "--seed", "--fold", "--mirror-axes", "--no-grow", "--recipe"))
+    assert "(default: 0.5)" in text and "(default: None)" not in text
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["train"], ["train", "DATA"], ["predict", "MODEL"], ["check", "a", "b"]])
+def test_wrong_usage(call: Callable[..., Outcome], arguments: list[str]) -> None:
+    assert call(*arguments).code == 2
+
+
+def test_info_shows_the_card_and_the_walk(call: Callable[..., Outcome], run3d: Path) -> None:
+    found = call("info", run3d, "--json")
+    assert found.code == 0 and "bottleneck" in found.out and "12 x 16 x 16" in found.out and "CC0" in found.out
+    assert found.json()["card"]["steps"] == 3 and found.json()["spec"]["patch"] == [12, 16, 16]
+    assert found.json()["card"]["command"].startswith("napari-unet train ")
+    assert call("info", run3d / "model.safetensors").code == 0
+
+
+def test_check_tells_what_is_there(call: Callable[..., Outcome], data3d: Path) -> None:
+    found = call("check", data3d, "--json")
+    assert found.code == 0 and found.json() == {"cases": 4, "errors": 0, "findings": []}
+    assert "4 cases, 0 errors, 0 warnings" in found.out
+
+
+# --- wrong data sets
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_a_data_set_with_a_fault(call: Callable[..., Outcome], data3d: Path, tmp_path: Path, name: str) -> None:
+    harm, words = ERRORS[name]
+    folder = Path(shutil.copytree(data3d, tmp_path / "data"))
+    harm(folder)
+    found = call("check", folder, "--json")
+    assert found.code == 2 and words in found.out and found.json()["errors"] == 1 and found.json()["cases"] == 4
+    assert call("train", folder, "--out", tmp_path / "run", "--steps", 2).refused("a1.nii.gz", words)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", DESCRIPTIONS)
+def test_a_data_set_with_a_wrong_description(call: Callable[..., Outcome], data3d: Path, tmp_path: Path, name: str) -> None:
+    fields, words = DESCRIPTIONS[name]
+    folder = Path(shutil.copytree(data3d, tmp_path / "data"))
+    describe(folder, **json.loads((folder / "dataset.json").read_text()) | fields)
+    for command in (["check", folder], ["train", folder, "--out", tmp_path / "run"]):
+        assert call(*command).refused("dataset.json", words)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["", "x" * 5000, "a\0b", "nowhere", "file"])
+@pytest.mark.parametrize("command", ["check", "train", "predict", "evaluate", "info"])
+def test_paths_that_lead_nowhere(call: Callable[..., Outcome], run3d: Path, tmp_path: Path, name: str, command: str) -> None:
+    (tmp_path / "file").write_text("hello")
+    path = str(tmp_path / name) if name else ""
+    rest = {"train": ["--out", tmp_path / "run"], "evaluate": [path]}.get(command, [])
+    arguments = ["predict", run3d, path, "--out", tmp_path / "m"] if command == "predict" else [command, path, *rest]
+    assert call(*arguments).refused()
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("out", ["x" * 5000, "file", "file/below"])
+@pytest.mark.parametrize("command", ["train", "predict"])
+def test_a_place_that_cannot_be(call: Callable[..., Outcome], data3d: Path, run3d: Path, tmp_path: Path, out: str, command: str) -> None:
+    (tmp_path / "file").write_text("hello")
+    what = [data3d, "--steps", 1] if command == "train" else [run3d, data3d / "imagesTr"]
+    assert call(command, *what, "--out", tmp_path / out).refused()
+    assert (tmp_path / "file").read_text() == "hello"
+
+
+def test_names_a_terminal_cannot_show(tmp_path: Path) -> None:
+    for name in ("Größe 脳", os.fsdecode(b"\xff\xfe")):
+        try:
+            write_pair(tmp_path / f"images/{name}.nii.gz", tmp_path / f"labels/{name}.nii.gz", *scan())
+        except OSError:  # a file system of Unicode names only
+            continue
+    (tmp_path / "images/Größe 脳.nii.gz").write_bytes(b"")
+    child = process("check", tmp_path, "--json", env=os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"})
+    out, err = child.communicate()
+    assert child.returncode == 2 and "Traceback" not in err and json.loads(out.splitlines()[-1])["errors"] >= 1
+
+
+def test_a_reader_that_has_seen_enough(run3d: Path) -> None:
+    child = process("info", run3d)
+    assert child.stdout and child.stderr
+    child.stdout.close()
+    assert child.stderr.read() == "" and child.wait() == 0
+
+
+# --- train
+
+
+def test_train_leaves_a_run(call: Callable[..., Outcome], data3d: Path, tmp_path: Path) -> None:
+    found = call("train", data3d, "--out", tmp_path / "run", "--steps", 2, *SMALL, "--json")
+    assert found.code == 0 and {path.name for path in (tmp_path / "run").iterdir()} == RUN_FILES
+    told = found.json()
+    assert told["steps"] == 2 and told["cases_scored"] == 1 and told["independent"] is True and told["minutes"] > 0
+    assert set(told["dice"]) == {"bright", "dark", "mean"} and Path(told["model"]).exists() and Path(told["report"]).exists()
+    assert "Dice on 1 cases kept out of training" in found.out and "2 steps, as asked for" in found.out
+
+
+def test_a_single_case_is_called_what_it_is(call: Callable[..., Outcome], tmp_path: Path) -> None:
+    found = call("train", decathlon(tmp_path / "data", 1), "--out", tmp_path / "run", "--steps", 1, *SMALL)
+    assert found.code == 0 and "the training case itself (not independent)" in found.out
+    assert "not independent" in (tmp_path / "run/report.html").read_text("utf-8")
+    assert "not independent" in call("info", tmp_path / "run").out
+
+
+def test_a_run_is_not_overwritten_unasked(call: Callable[..., Outcome], data3d: Path, run3d: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(run3d, tmp_path / "run"))
+    again = ("train", data3d, "--out", out, "--steps", 1, *SMALL)
+    assert call(*again).refused("it holds a run already", "--overwrite")
+    (out / "run.json").unlink()
+    assert call(*again).refused("it holds a run already")
+    assert (out / "model.safetensors").read_bytes() == (run3d / "model.safetensors").read_bytes()
+    assert call(*again, "--overwrite").code == 0
+    assert weights.read_card(out / "model.safetensors").steps == 1
+
+
+def test_overwriting_waits_for_a_run_that_is_at_work(call: Callable[..., Outcome], data3d: Path, run3d: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(run3d, tmp_path / "run"))
+    at_work = train(*planned(data3d, steps=3), out=out, resume=True)
+    next(at_work)
+    for flag in ("--overwrite", "--resume"):
+        assert call("train", data3d, "--out", out, *SMALL, "--steps", 1, flag).refused("is working in it")
+    at_work.close()
+    assert {path.name for path in out.iterdir()} == RUN_FILES
+
+
+@pytest.mark.parametrize(
+    ("recipe", "flags", "expected"),
+    [
+        ("steps = 2\nseed = 5\nrate = 0.01", ["--seed", "7"], {"steps": 2, "seed": 7, "rate": 0.01, "minutes": None}),
+        ("minutes = 60", ["--steps", "1"], {"steps": 1, "minutes": None}),
+        ("steps = 100000", ["--minutes", "0.001"], {"steps": None, "minutes": 0.001}),
+        ("steps = 1\ngrow = false\nfeatures = [4, 8, 16]", ["--features", "4,8", "--grow"], {"grow": True}),
+        ("steps = 1\nmirror_axes = [0]", ["--mirror-axes", "2"], {}),
+        ("steps = 1", ["--mirror-axes", ""], {}),
+    ],
+)
+def test_a_recipe_yields_to_flags(
+    call: Callable[..., Outcome], data3d: Path, tmp_path: Path, recipe: str, flags: list[str], expected: dict[str, Any]
+) -> None:
+    (tmp_path / "r.toml").write_text(recipe)
+    found = call("train", data3d, "--out", tmp_path / "run", "--recipe", tmp_path / "r.toml", "--features", "4,8",
+                 "--patch", "12,16,16", *flags)  # fmt: skip
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert found.code == 0 and {name: record["config"][name] for name in expected} == expected
+    assert record["spec"]["network"]["features"] == [4, 8]
+    if "--mirror-axes" in flags:
+        assert record["spec"]["mirror_axes"] == ([2] if "2" in flags else [])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        (b"minuts = 3", "unknown key 'minuts'. Did you mean minutes?"),
+        (b"xyzzy = 3", "unknown key 'xyzzy'. Known: "),
+        (b"[train]\nsteps = 3", "unknown key 'train'"),
+        (b"steps = 0", "steps is 0"),
+        (b"steps = 1.5", "steps is 1.5"),
+        (b"steps = true", "steps is True"),
+        (b"rate = nan", "rate is nan"),
+        (b"grow = 1", "grow is 1"),
+        (b"seed = 1979-05-27", "not JSON"),
+        (b"dims = 4", "dims"),
+        (b"patch = [8, 0, 8]", "patch.1 is 0"),
+        (b"steps = 3\nminutes = 1", "both steps and minutes are given"),
+        (b"steps = ", "not valid TOML"),
+        (b"\xff", "not valid TOML"),
+        (None, "cannot be read"),
+    ],
+)
+def test_a_recipe_with_a_fault(call: Callable[..., Outcome], data3d: Path, tmp_path: Path, recipe: bytes | None, words: str) -> None:
+    path = tmp_path / "r.toml"
+    path.mkdir() if recipe is None else path.write_bytes(recipe)
+    assert call("train", data3d, "--out", tmp_path / "run", "--recipe", path).refused(str(path), words)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--steps", "0"], "steps is 0"),
+        (["--steps", "many"], "steps is 'many'"),
+        (["--steps", "5,6"], "steps is [5, 6]"),
+        (["--minutes", "-1"], "minutes is -1"),
+        (["--minutes", "nan"], "minutes is 'nan'"),
+        (["--minutes", "NaN"], "minutes is nan"),
+        (["--minutes", "Infinity"], "minutes is inf"),
+        (["--steps", "3", "--minutes", "3"], "both steps and minutes"),
+        (["--rate", "2"], "rate is 2"),
+        (["--seed", "-1"], "seed is -1"),
+        (["--seed", "99999999999"], "seed is 99999999999"),
+        (["--augment", "4"], "augment is 4"),
+        (["--folds", "1"], "folds is 1"),
+        (["--fold", "4", "--steps", "1"], "--fold: 4 of 4 folds. Use 0 to 3"),
+        (["--batch", "0"], "batch is 0"),
+        (["--device", "warp", "--steps", "1"], "'warp' cannot be used"),
+        (["--device", "0", "--steps", "1"], "device is 0"),
+        (["--dims", "4"], "dims"),
+        (["--patch", "8,8"], "patch is (8, 8). Give three numbers"),
+        (["--patch", "30,30,30"], "Use multiples of"),
+        (["--patch", "8,8,5000"], "patch.2 is 5000"),
+        (["--features", "big"], "features"),
+        (["--features", "8"], "at least 2 levels"),
+        (["--mirror-axes", "3"], "mirror_axes"),
+        (["--spacing", "0,0,-1"], "spacing"),
+        (["--cases", "0"], "cases is 0"),
+    ],
+)
+def test_flags_out_of_bounds(call: Callable[..., Outcome], data3d: Path, tmp_path: Path, flags: list[str], words: str) -> None:
+    assert call("train", data3d, "--out", tmp_path / "run", *flags).refused(words)
+    assert not (tmp_path / "run/run.json").exists()
+
+
+# --- interruption
+
+
+def interrupt(data3d: Path, out: Path, number: int, steps: int) -> Outcome:
+    """Train in a process of its own, and send it a signal once it is at work."""
+    child = process("train", data3d, "--out", out, "--steps", steps, *SMALL)
+    for _ in range(3000):
+        if (out / "run.json").exists() or child.poll() is not None:
+            break
+        time.sleep(0.02)
+    time.sleep(0.5)
+    child.send_signal(number)
+    text, err = child.communicate(timeout=60)
+    return Outcome(child.returncode, text, err)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are another thing there")
+def test_ctrl_c_keeps_the_best_and_resume_goes_on(call: Callable[..., Outcome], data3d: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    told = interrupt(data3d, out, signal.SIGINT, steps=600)
+    assert told.code == 130 and "Traceback" not in told.err
+    last = told.out.splitlines()[-1]
+    assert last == f"stopped; the best weights so far are in {out / 'model.safetensors'}; go on with --resume"
+    assert weights.load(out / "model.safetensors") and not (out / "report.html").exists() and not (out / "lock").exists()
+    done = int(weights.load_tensors(out / "resume.safetensors")[1]["step"])
+    assert 0 < done < 600
+    found = call("train", data3d, "--out", out, "--steps", 600, *SMALL, "--resume", "--json")
+    assert found.code == 0 and found.json()["steps"] == 600 and (out / "report.html").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are another thing there")
+def test_terminated_it_stops_in_order(data3d: Path, tmp_path: Path) -> None:
+    told = interrupt(data3d, tmp_path / "run", signal.SIGTERM, steps=100_000)
+    assert told.code == 130 and weights.load(tmp_path / "run/model.safetensors")
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_interrupted_before_the_first_step(
+    call: Callable[..., Outcome], data3d: Path, run3d: Path, tmp_path: Path, exists: bool
+) -> None:
+    out = Path(shutil.copytree(run3d, tmp_path / "run")) if exists else tmp_path / "run"
+    before = sys.gettrace()
+    sys.settrace(Signal(("napari_unet/learning.py",), 1))
+    try:
+        found = call("train", data3d, "--out", out, "--steps", 1, *SMALL, "--overwrite")
+    finally:
+        sys.settrace(before)
+    assert found.code == 130 and found.out.splitlines()[-1] == "stopped; before the first step; nothing has changed"
+    if exists:
+        assert (out / "model.safetensors").read_bytes() == (run3d / "model.safetensors").read_bytes()
+
+
+def test_interrupted_while_reading(call: Callable[..., Outcome], data3d: Path, tmp_path: Path) -> None:
+    before = sys.gettrace()
+    sys.settrace(Signal(("napari_unet/checks.py",), 50))
+    try:
+        found = call("check", data3d)
+    finally:
+        sys.settrace(before)
+    assert found.code == 130 and found.err.splitlines()[-1] == "napari-unet: interrupted"
+
+
+# --- predict
+
+
+def test_predict_into_a_folder_keeps_every_grid(call: Callable[..., Outcome], run3d: Path, tmp_path: Path) -> None:
+    grids = {"straight": affine_for("RAS", (1, 1, 1)), "tilted": affine_for("LPS", (0.9, 1.1, 2.5), tilt=17),
+             "turned": affine_for("SLA", (1.3, 0.7, 1))}  # fmt: skip
+    for n, (name, affine) in enumerate(grids.items()):
+        nifti.write(tmp_path / f"{name}.nii.gz", scan(n, (17, 21, 13 + n), affine)[0], labels=False)
+    found = call("predict", run3d, tmp_path, "--out", tmp_path / "masks", "--json")
+    assert found.code == 0 and len(found.json()["masks"]) == 3 and found.json()["failed"] == []
+    for name in grids:
+        image, mask = (nibabel.load(folder / f"{name}.nii.gz") for folder in (tmp_path, tmp_path / "masks"))
+        assert mask.shape == image.shape and np.array_equal(mask.affine, image.affine)
+        for field in ("sform_code", "qform_code", "xyzt_units", "pixdim", "quatern_b", "srow_x"):
+            assert np.array_equal(mask.header[field], image.header[field])
+        assert mask.get_data_dtype() == np.uint8 and set(np.unique(mask.dataobj)) <= {0, 1, 2}
+
+
+def test_predict_to_a_file(call: Callable[..., Outcome], data3d: Path, run3d: Path, tmp_path: Path) -> None:
+    image = data3d / "imagesTr/a0.nii.gz"
+    assert call("predict", run3d / "model.safetensors", image, "--out", tmp_path / "new/m.nii").code == 0
+    assert call("predict", run3d, image, "--out", tmp_path / "folder").code == 0
+    mask = nifti.read_labels(tmp_path / "new/m.nii")
+    assert np.array_equal(mask.data, nifti.read_labels(tmp_path / "folder/a0.nii.gz").data)
+
+
+def test_one_bad_file_among_good_ones(call: Callable[..., Outcome], data3d: Path, run3d: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(data3d / "imagesTr", tmp_path / "images"))
+    (folder / "a1.nii.gz").write_bytes((folder / "a1.nii.gz").read_bytes()[:-50])
+    nifti.write(folder / "a2.nii.gz", nifti.read(folder / "a2.nii.gz").with_data(np.zeros((20, 24, 18, 2), np.int16)), labels=False)
+    found = call("predict", run3d, folder, "--out", tmp_path / "masks", "--json")
+    assert found.code == 1 and {path.name for path in (tmp_path / "masks").iterdir()} == {"a0.nii.gz", "a3.nii.gz"}
+    assert [failure["case"] for failure in found.json()["failed"]] == ["a1", "a2"]
+    errors = [line for line in found.err.splitlines() if line.startswith("napari-unet: ")]
+    assert len(errors) == 2 and "damaged" in errors[0] and "2 channels" in errors[1]
+    assert call("predict", run3d, folder / "a1.nii.gz", folder / "a2.nii.gz", "--out", tmp_path / "none").code == 2
+    assert call("predict", run3d, folder / "a1.nii.gz", "--out", tmp_path / "x.nii.gz").refused("a1.nii.gz", "damaged")
+
+
+def test_what_exists_is_not_replaced_unasked(call: Callable[..., Outcome], data3d: Path, run3d: Path, tmp_path: Path) -> None:
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    (masks / "a3.nii.gz").write_text("mine")
+    again = ("predict", run3d, data3d / "imagesTr", "--out", masks)
+    assert call(*again).refused("a3.nii.gz: it exists already", "--overwrite")
+    assert [path.name for path in masks.iterdir()] == ["a3.nii.gz"] and (masks / "a3.nii.gz").read_text() == "mine"
+    assert call(*again, "--overwrite").code == 0 and nifti.read_labels(masks / "a3.nii.gz")
+
+
+def test_never_over_an_input(call: Callable[..., Outcome], data3d: Path, run3d: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(data3d / "imagesTr", tmp_path / "images"))
+    (tmp_path / "link").symlink_to(folder)
+    for out in (folder, tmp_path / "link", folder / "../images"):
+        assert call("predict", run3d, folder, "--out", out, "--overwrite").refused("would replace its own image")
+    assert call("predict", run3d, folder / "a0.nii.gz", "--out", folder / "a1.nii.gz").refused("it exists already")
+    for path in folder.iterdir():
+        assert path.read_bytes() == (data3d / "imagesTr" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("out", "count", "words"),
+    [("m.nii.gz", 2, "one file for 2 images. Give a folder"), ("m.jpg", 1, "no mask can be written as .jpg"),
+     ("m.mgz", 1, "no mask can be written as .mgz"), ("m.png", 1, "Save it as .nii.gz")],
+)  # fmt: skip
+def test_a_file_that_cannot_hold_the_mask(
+    call: Callable[..., Outcome], data3d: Path, run3d: Path, tmp_path: Path, out: str, count: int, words: str
+) -> None:
+    images = [data3d / f"imagesTr/a{n}.nii.gz" for n in range(count)]
+    assert call("predict", run3d, *images, "--out", tmp_path / out).refused(out, words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pictures_become_pictures_of_class_indices(call: Callable[..., Outcome], run2d: Path, tmp_path: Path) -> None:
+    folder = run2d.parent / "data/images"
+    assert call("predict", run2d, folder, "--out", tmp_path / "masks").code == 0
+    for path in folder.iterdir():
+        image, mask = (np.asarray(Image.open(place / path.name)) for place in (folder, tmp_path / "masks"))
+        assert mask.shape == image.shape and mask.dtype == np.uint8 and set(np.unique(mask)) <= {0, 1, 2}
+    assert call("predict", run2d, folder / "c0.png", "--out", tmp_path / "m.tif").code == 0
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "m.tif")), np.asarray(Image.open(tmp_path / "masks/c0.png")))
+
+
+def test_one_volume_of_several(call: Callable[..., Outcome], run3d: Path, tmp_path: Path) -> None:
+    volumes = [scan(n)[0] for n in range(3)]
+    series = volumes[0].with_data(np.stack([volume.data for volume in volumes], -1))
+    nifti.write(tmp_path / "series.nii.gz", series, labels=False)
+    nifti.write(tmp_path / "one.nii.gz", volumes[1], labels=False)
+    ask = ("predict", run3d, tmp_path / "series.nii.gz", "--out")
+    assert call(*ask, tmp_path / "m.nii.gz").refused("3 channels", "--volume")
+    assert call(*ask, tmp_path / "m.nii.gz", "--volume", 3).refused("volume 3 of 3", "Choose 0 to 2")
+    assert call(*ask, tmp_path / "m.nii.gz", "--volume", 1).code == 0
+    assert call("predict", run3d, tmp_path / "one.nii.gz", "--out", tmp_path / "n.nii.gz").code == 0
+    masks = [nifti.read_labels(tmp_path / f"{name}.nii.gz") for name in "mn"]
+    assert masks[0].shape_on_disk == (20, 24, 18) and np.array_equal(masks[0].data, masks[1].data)
+
+
+def test_channels_in_files_of_their_own(call: Callable[..., Outcome], tmp_path: Path) -> None:
+    folder = nnunet(tmp_path / "data", 2, channels=2)
+    assert call("train", folder, "--out", tmp_path / "run", "--steps", 1, *SMALL).code == 0
+    assert call("predict", tmp_path / "run", folder / "imagesTr", "--out", tmp_path / "masks").code == 0
+    assert {path.name for path in (tmp_path / "masks").iterdir()} == {"b0.nii.gz", "b1.nii.gz"}
+
+
+def test_a_name_as_long_as_names_can_be(call: Callable[..., Outcome], run3d: Path, tmp_path: Path) -> None:
+    path = tmp_path / f"{'脳' * 20}{'x' * 180}.nii.gz"
+    nifti.write(path, scan()[0], labels=False)
+    assert call("predict", run3d, path, "--out", tmp_path / "masks").code == 0
+    assert (tmp_path / "masks" / path.name).exists()
+
+
+@pytest.mark.parametrize("harm", [lambda data: data[:-4], lambda data: b"", lambda data: b"\x80\x04K\x01." + data])
+def test_a_model_that_is_none(call: Callable[..., Outcome], data3d: Path, run3d: Path, tmp_path: Path, harm: Any) -> None:
+    (tmp_path / "m.safetensors").write_bytes(harm((run3d / "model.safetensors").read_bytes()))
+    for command in (["info", tmp_path / "m.safetensors"],
+                    ["predict", tmp_path / "m.safetensors", data3d / "imagesTr", "--out", tmp_path / "masks"]):  # fmt: skip
+        assert call(*command).refused("m.safetensors")
+
+
+# --- evaluate
+
+
+def test_evaluate(call: Callable[..., Outcome], data3d: Path, tmp_path: Path) -> None:
+    labels, masks = data3d / "labelsTr", Path(shutil.copytree(data3d / "labelsTr", tmp_path / "masks"))
+    found = call("evaluate", masks, labels, "--surface", "--out", tmp_path / "s.csv", "--json")
+    assert found.code == 0 and found.json()["summary"]["mean"]["dice"] == 1 and found.json()["cases"] == 4
+    assert "HD95" in found.out and (tmp_path / "s.csv").read_text().count("\n") == 9
+    (masks / "a2.nii.gz").unlink()
+    assert call("evaluate", masks, labels).refused("no prediction for 1 of 4 labels: a2.nii.gz")
+
+
+def test_scores_replace_nothing_unasked(call: Callable[..., Outcome], data3d: Path, tmp_path: Path) -> None:
+    labels = Path(shutil.copytree(data3d / "labelsTr", tmp_path / "labels"))
+    ask = ("evaluate", data3d / "labelsTr", labels, "--out")
+    assert call(*ask, labels / "a0.nii.gz", "--overwrite").refused("it is an image")
+    assert (labels / "a0.nii.gz").read_bytes() == (data3d / "labelsTr/a0.nii.gz").read_bytes()
+    (tmp_path / "s.csv").write_text("mine")
+    assert call(*ask, tmp_path / "s.csv").refused("it exists already")
+    assert (tmp_path / "s.csv").read_text() == "mine"
+    assert call(*ask, tmp_path / "s.csv", "--overwrite").code == 0 and (tmp_path / "s.csv").read_text() != "mine"
