@@ -125,6 +125,9 @@ def torch_bytes() -> bytes:
 
 def container_faults() -> list[Fault]:
     damaged, no_file = "checksum does not fit", "not a weights file"
+    exchanged, (one, other) = Forge(STATE), ("encoder.stages.0.0.convs.0.norm.weight", "encoder.stages.0.0.convs.0.norm.bias")
+    exchanged.bytes()  # seals it
+    exchanged.table[one], exchanged.table[other] = exchanged.table[other], exchanged.table[one]
     return [
         Fault("empty", b"", no_file), Fault("4 bytes", GOOD[:4], no_file), Fault("8 bytes", GOOD[:8], no_file),
         Fault("half a header", GOOD[:500], no_file),
@@ -141,6 +144,7 @@ def container_faults() -> list[Fault]:
         Fault("git lfs", b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n", no_file),
         Fault("one bit of the last tensor", GOOD[:-1] + bytes([GOOD[-1] ^ 1]), damaged),
         Fault("tensors swapped", GOOD[: -len(DATA)] + DATA[2:] + DATA[:2], damaged),
+        Fault("two tensors exchanged", exchanged.bytes(), damaged),
         Fault("another digit in the spec", GOOD.replace(b'overlap\\": 0.5', b'x').replace(b'overlap\\":0.5', b'overlap\\":0.4'), damaged),
         Fault("another licence", GOOD.replace(b'licence\\":\\"\\"', b'licence\\":\\"x\\"').replace(
             GOOD[:8], (len(HEADER) + 2).to_bytes(8, "little")), damaged),

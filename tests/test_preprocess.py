@@ -128,6 +128,7 @@ UNSEEN = {
     "a NaN": (lambda d: np.where(d == d.max(), np.nan, d), r"1 voxels are NaN or infinite"),
     "infinity": (lambda d: np.where(d > 0, np.inf, d), r"voxels are NaN or infinite"),
     "constant": (lambda d: d * 0 + 7, r"every voxel of channel 0 has the value 7"),
+    "complex": (lambda d: d * 1j, r"voxels of type complex128\. Give real numbers"),
     "beyond single precision": (lambda d: d * 1e300, r"nothing is left of channel 0 \(MR\), -.+e\+30\d to .+, after"),
     "below its steps": (lambda d: d / d.max() + 1e9, r"nothing is left of channel 0 \(MR\), 1e\+09 to 1e\+09, after normalisation\. Check"),
 }
@@ -166,6 +167,17 @@ def test_there_and_back_is_exact_for_what_is_linear(target: tuple[float, ...]) -
         inside = inside[..., None] & good
     assert back.shape == own.data.shape and inside.mean() > 0.5
     np.testing.assert_allclose(back[0][inside], own.data[0][inside], atol=2e-5)
+
+
+@pytest.mark.parametrize("target", [RESAMPLED, (0.7, 0.7, 0.7), (6.0, 1.5, 0.25), (0.0, 3.0, 0.0)])
+def test_resampling_is_linear_and_continues_the_border(target: tuple[float, ...]) -> None:
+    """Both ways follow one rule, so that neither displaces anything nor darkens the last slice."""
+    image = volume()
+    own, prepared = prepare(image, model_spec()), prepare(image, model_spec(spacing=target))
+    expected = own.data
+    for axis, (scale, shift) in enumerate(zip(prepared.scale, prepared.shift, strict=True)):
+        expected = resample_axis(expected, axis + 1, 1 / scale, -shift / scale, prepared.data.shape[axis + 1])
+    torch.testing.assert_close(prepared.data, expected, atol=1e-4, rtol=0)
 
 
 @given(st.floats(0.05, 20), st.floats(-2, 2), st.integers(1, 60), st.integers(1, 60))
@@ -253,8 +265,16 @@ def test_as_many_classes_as_there_may_be() -> None:
         classes_of(mask + np.uint8(1), spec, "mask")
 
 
-@pytest.mark.parametrize("value", [3, 255, 256, 65535])
-def test_an_unknown_value_is_refused(value: int) -> None:
-    mask = volume().with_data(np.full((16, 18, 20), value, np.uint16))
+@pytest.mark.parametrize("dtype", [bool, np.int8, np.int64, np.float32, ">u2"])
+def test_masks_of_any_type_that_holds_the_values(dtype: Any) -> None:
+    mask = volume().with_data((volume().data > 0).astype(dtype))
+    classes = prepare_labels(mask, model_spec(network_spec(classes=3)))
+    assert classes.sum() == mask.data.sum() > 0
+
+
+@pytest.mark.parametrize("value", [np.uint8(3), np.uint16(65535), np.int16(-1), np.int32(65537), np.int64(2**40), np.float32(0.5),
+                                   np.float64("nan")])  # fmt: skip
+def test_an_unknown_value_is_refused(value: Any) -> None:
+    mask = volume().with_data(np.full((16, 18, 20), value))
     with pytest.raises(UNetError, match=rf"volume: the mask value {value} is none of 0 and \[1, 2\]\. Add"):
         prepare_labels(mask, model_spec(network_spec(classes=3)))

@@ -27,7 +27,7 @@ from PIL import Image
 from napari_unet import nifti, runtime, weights
 from napari_unet.errors import UNetError
 from napari_unet.preprocess import prepare
-from napari_unet.segment import Segmenter
+from napari_unet.segment import Segmenter, _pad
 from napari_unet.spec import Card, Channel
 from napari_unet.volume import Volume, check_same_grid
 
@@ -150,6 +150,12 @@ def test_windows_leave_no_seams_and_no_dark_border(overlap: float, shape: tuple[
             logits = logits_of(tested, image, axis)
             torch.testing.assert_close(logits[1], expected, atol=1e-5, rtol=1e-5)
             assert logits[0].abs().max() == 0
+
+
+def test_what_is_smaller_than_a_window_lies_in_its_middle() -> None:
+    padded, before = _pad(torch.ones(2, 3, 8, 5), [8, 8, 8])
+    assert before == [2, 0, 1] and padded.shape == (2, 8, 8, 8) and padded.sum() == 2 * 3 * 8 * 5
+    assert padded[:, 2:5, :, 1:6].min() == 1
 
 
 def test_mirroring_is_as_the_model_says_unless_asked() -> None:

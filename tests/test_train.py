@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from datasets import ONE_THREAD, _one_thread, decathlon, planned, scan, two_folders  # noqa: F401 - a fixture
@@ -518,6 +519,39 @@ def test_a_full_disk_destroys_nothing(plan: Plan, unbroken: Path, tmp_path: Path
         assert_equal_runs(unbroken, out)
         run(plan, out, resume=True)
         assert_equal_runs(unbroken, out)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the address space")
+def test_patches_that_do_not_fit_into_memory(plan: Plan, tmp_path: Path) -> None:
+    import resource
+
+    cases, spec, config = plan
+    spec = replace(spec, patch=(160, 160, 160), network=replace(spec.network, features=(64, 64)))
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + (400 << 20), limits[1]))
+    try:
+        with pytest.raises(UNetError, match="patches of .* cannot be learnt from .*Use a smaller patch"):
+            run((cases, spec, replace(config, grow=False)), tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+    assert not (tmp_path / MODEL).exists()
+
+
+@pytest.mark.parametrize("part", ["imagesTr", "labelsTr"])
+def test_a_file_that_vanishes_during_training(plan: Plan, folder: Path, unbroken: Path, tmp_path: Path, part: str) -> None:
+    data = Path(shutil.copytree(folder, tmp_path / "data"))
+    (name,) = record_of(unbroken).split.kept_out
+    path, out, cases = data / part / f"{name}.nii.gz", tmp_path / "run", planned(data)[0]
+    going = train(cases, *plan[1:], out=out)
+    while next(going).phase != "training":
+        pass
+    path.rename(tmp_path / "away")
+    with pytest.raises(UNetError, match=f"{name}.nii.gz: cannot be read"):
+        list(going)
+    assert weights.load(out / MODEL)
+    (tmp_path / "away").rename(path)
+    run((cases, *plan[1:]), out, resume=True)
+    assert_equal_runs(unbroken, out)
 
 
 def test_a_folder_that_is_a_file(plan: Plan, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@
 
 import argparse
 
+from napari_unet import UNetError
 from napari_unet.phantoms import write_dataset
 
 
@@ -21,4 +22,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UNetError as error:
+        raise SystemExit(f"prepare_phantoms.py: {error}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,9 +101,9 @@ def find_images(inputs: Iterable[str | Path]) -> list[Case]:
         if channel in known:
             raise UNetError(path, f"it has the name of {known[channel].name}", "Rename one of them")
         known[channel] = path
-    names = [group.name for group in groups]
+    counts = Counter(group.name for group in groups)
     for group in groups:
-        if names.count(group.name) > 1:
+        if counts[group.name] > 1:
             twins = [str(g.parent) for g in groups if g.name == group.name]
             raise UNetError(group.name, f"two cases have this name, in {' and '.join(twins)}", "Segment them one by one")
     return [Case(group.name, _in_order(group, known)) for group, known in groups.items()]
@@ -231,7 +232,7 @@ def _listed(folder: Path, entries: list[Any]) -> tuple[Case, ...]:
         image, label = (_inside(folder, entry[key]) for key in ("image", "label"))
         cases.append(Case(nifti.stem(image), (image,), label))
     names = [name for case in cases for name in (case.name, case.label)]
-    twice = next((name for name in names if names.count(name) > 1), None)
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None or not cases:
         raise UNetError(folder / "dataset.json", f"{twice} is listed twice" if cases else "its list of training cases is empty",
                         "List every case once")  # fmt: skip

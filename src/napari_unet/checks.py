@@ -160,7 +160,9 @@ def _check_values(label: Volume, labels: dict[int, str], known: _Known) -> None:
 
 
 def check_image(image: Volume) -> None:
-    """UNetError for voxels that are not finite or all alike: either would become a clean empty mask."""
+    """UNetError for voxels that are no real numbers, not finite or all alike: each would become a clean empty mask."""
+    if image.data.dtype.kind not in "biuf":
+        raise UNetError(image.source, f"voxels of type {image.data.dtype}", "Give real numbers, such as the magnitude")
     for index in range(image.channels):
         data: NDArray[Any] = image.data[..., index] if image.data.ndim == 4 else image.data
         if data.dtype.kind == "f" and not np.isfinite(data).all():

@@ -80,8 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("train", _train, "Train a model on a folder of labelled images.", data)
     sub.add_argument("--out", required=True, help="folder for the weights, the report and the logs")
     sub.add_argument("--recipe", help="TOML file with any of the settings below; flags win over it")
-    sub.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    sub.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    existing = sub.add_mutually_exclusive_group()
+    existing.add_argument("--resume", action="store_true", help="go on with the run in --out, with its own settings")
+    existing.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     sub.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     for cls in (TrainConfig, PlanChoices):
         _add_settings(sub, cls)
@@ -244,7 +245,7 @@ def _train(arguments: argparse.Namespace) -> int:
     checks.refuse(reports, arguments.data)
     facts = [report.facts for report in reports if report.facts is not None]
     spec, config, reasons = plan(dataset, facts, choices, config)
-    print("\n".join(reasons))
+    print(f"going on with the run in {out}, as it was planned" if arguments.resume else "\n".join(reasons))
 
     from napari_unet.train import train
 
@@ -253,8 +254,8 @@ def _train(arguments: argparse.Namespace) -> int:
     run = train(dataset.cases, spec, config, out=out, card=card, reasons=tuple(reasons), started=started, resume=arguments.resume)
     begun, stopped = _follow(run)
     if stopped:
-        kept = f"the best weights so far are in {out / 'model.safetensors'}; go on with --resume"
-        print("stopped", kept if begun or arguments.resume else "before the first step; nothing has changed", sep="; ")
+        kept = f"stopped; the best weights so far are in {out / 'model.safetensors'}; go on with --resume"
+        print(kept if begun or arguments.resume else "stopped before the first step; nothing has changed")
         return 130
     return _after_training(arguments, out, started)
 

@@ -55,6 +55,14 @@ class Learner:
         return loss
 
     def _descend(self, stage: Stage, step: int, first: int) -> Tensor:
+        try:
+            return self._update(stage, step, first)
+        except (RuntimeError, MemoryError) as error:
+            line = (str(error).splitlines() or ["no memory"])[0]
+            raise UNetError("training", f"{stage.batch} patches of {stage.patch} cannot be learnt from on {self.device} "
+                            f"({line[:160]})", "Use a smaller patch (--patch) or batch (--batch)") from error  # fmt: skip
+
+    def _update(self, stage: Stage, step: int, first: int) -> Tensor:
         images, labels = self.sampler.batch(step, first, stage.patch, stage.batch)
         images, labels = images.to(self.device), labels.to(self.device)
         if self.spec.network.dims == 2:

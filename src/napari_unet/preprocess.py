@@ -103,11 +103,14 @@ def classes_of(values: NDArray[Any], spec: ModelSpec, source: str) -> NDArray[np
     """Mask values -> class indices (0 is background). Raises UNetError for a value that the model does not know."""
     table = np.full(65536, 255, np.uint8)
     table[[0, *(label.value for label in spec.labels)]] = np.arange(len(spec.labels) + 1)
-    classes: NDArray[np.uint8] = table[values]
-    if (classes == 255).any():
-        unknown = int(values[classes == 255].flat[0])
+    with np.errstate(invalid="ignore"):
+        whole = values.astype(np.uint16, copy=False)
+    classes: NDArray[np.uint8] = table[whole]
+    unknown = (classes == 255) | (whole != values)
+    if unknown.any():
         known = [label.value for label in spec.labels]
-        raise UNetError(source, f"the mask value {unknown} is none of 0 and {known}", "Add it to the labels or correct it")
+        raise UNetError(source, f"the mask value {values[unknown].flat[0]} is none of 0 and {known}",
+                        "Add it to the labels or correct it")  # fmt: skip
     return classes
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from napari_unet import nifti
 from napari_unet.cases import Case, read_image
+from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, read_scores, summary
 from napari_unet.files import write_bytes
 from napari_unet.schema import decode
@@ -36,9 +37,12 @@ code{background:#f3f3f3;padding:.15em .4em;border-radius:3px}.note{color:#666}""
 def write_report(run: str | Path) -> tuple[Path, Path]:
     """Write RUN/report.html, which needs no other file, and RUN/report.png; their paths.
 
-    Everything comes from the run's own files and the images that its run.json names.
+    Everything comes from the run's own files and the images that its run.json names. Raises UNetError where one of
+    them cannot be read.
     """
     run = Path(run)
+    if not (run / RECORD).exists():
+        raise UNetError(run, f"no {RECORD} in it", "Give the folder of a training run")
     record = decode(Record, (run / RECORD).read_bytes(), str(run / RECORD))
     scores = read_scores(run / SCORES) if (run / SCORES).exists() else []
     log = _read_log(run / LOG)
@@ -51,8 +55,7 @@ def write_report(run: str | Path) -> tuple[Path, Path]:
 
 def _read_log(path: Path) -> dict[str, list[tuple[int, float]]]:
     """(step, value) pairs of each column that has values."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader(path.read_text("utf-8").splitlines())) if path.exists() else []
     return {name: [(int(row["step"]), float(row[name])) for row in rows if row[name]] for name in ("loss", "rate", "dice")}
 
 

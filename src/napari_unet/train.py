@@ -216,7 +216,7 @@ def _run(learner: Learner, record: Record, by_name: dict[str, Case], folder: Pat
     first = step = learner.done
     best = _best(folder) if step else -1.0
     checks = {round(schedule.steps * (n + 1) / (config.checks + 1)) for n in range(config.checks)}
-    loss, dice, began, saved = math.nan, None if best < 0 else best, time.time(), time.time()
+    loss, dice, began, saved = math.nan, None if best < 0 else best, time.monotonic(), time.monotonic()
     log: list[str] = []
     try:
         while step < schedule.steps:
@@ -224,18 +224,18 @@ def _run(learner: Learner, record: Record, by_name: dict[str, Case], folder: Pat
             step = learner.done
             if step % LOG_STEPS == 0 or step in checks or step in (first + 1, schedule.steps):
                 loss = _finite(learner, value)
-                log.append(f"{step},{loss:.5f},{schedule.rate(step - 1, config.rate):.3e},,{time.time() - began:.1f}\n")
+                log.append(f"{step},{loss:.5f},{schedule.rate(step - 1, config.rate):.3e},,{time.monotonic() - began:.1f}\n")
             if step in checks:
                 kept_out = [by_name[name] for name in record.split.kept_out[:CHECK_CASES]]
                 dice = yield from _validate(learner, kept_out, step, schedule.steps)
-                log.append(f"{step},,,{dice:.5f},{time.time() - began:.1f}\n")
+                log.append(f"{step},,,{dice:.5f},{time.monotonic() - began:.1f}\n")
                 if dice >= best:
                     best = dice
                     weights.save(folder / MODEL, record.spec, _scored(record.card, {"mean": dice}, step), learner.average())
-            if step in checks or time.time() - saved > SAVE_SECONDS:
+            if step in checks or time.monotonic() - saved > SAVE_SECONDS:
                 _save_state(learner, folder, log)
-                saved = time.time()
-            left = (time.time() - began) / (step - first) * (schedule.steps - step)
+                saved = time.monotonic()
+            left = (time.monotonic() - began) / (step - first) * (schedule.steps - step)
             yield Progress("training", step, schedule.steps, loss, schedule.rate(step - 1, config.rate), dice, left)
         weights.save(folder / MODEL, record.spec, _scored(record.card, {}, step), learner.average())
         yield from _finish(learner, record, by_name, folder)
