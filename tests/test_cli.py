@@ -123,7 +123,8 @@ def test_help_names_every_setting_with_its_default(call: Callable[..., Outcome])
     assert "(default: 0.5)" in text and "(default: None)" not in text
 
 
-@pytest.mark.parametrize("arguments", [[], ["fly"], ["train"], ["train", "DATA"], ["predict", "MODEL"], ["check", "a", "b"]])
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["train"], ["train", "DATA"], ["predict", "MODEL"], ["check", "a", "b"],
+                                       ["train", "a", "--out", "b", "--resume", "--overwrite"]])  # fmt: skip
 def test_wrong_usage(call: Callable[..., Outcome], arguments: list[str]) -> None:
     assert call(*arguments).code == 2
 
@@ -199,7 +200,7 @@ def test_names_a_terminal_cannot_show(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_has_seen_enough(run3d: Path) -> None:
-    child = process("info", run3d)
+    child = process("info", run3d, env=os.environ | {"PYTHONUNBUFFERED": ""})
     assert child.stdout and child.stderr
     child.stdout.close()
     assert child.stderr.read() == "" and child.wait() == 0
@@ -360,6 +361,7 @@ def test_ctrl_c_keeps_the_best_and_resume_goes_on(call: Callable[..., Outcome], 
     assert 0 < done < 300
     found = call("train", data3d, "--out", out, "--steps", 300, *SMALL, "--resume", "--json")
     assert found.code == 0 and found.json()["steps"] == 300 and (out / "report.html").exists()
+    assert f"going on with the run in {out}" in found.out
 
 
 @pytest.mark.slow

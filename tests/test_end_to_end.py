@@ -112,13 +112,13 @@ def test_a_volume_a_voxel_smaller_than_the_patch_lies_alike_in_both(shape: tuple
 
 
 def test_phantoms_never_seen_are_segmented(tmp_path: Path) -> None:
-    folder = write_dataset(tmp_path / "data", training=8, testing=2)
+    folder = write_dataset(tmp_path / "data", training=6, testing=2)
     dataset = find_cases(folder)
     reports = list(check(dataset))
     refuse(reports, str(folder))
     facts = [report.facts for report in reports if report.facts]
     choices = PlanChoices(spacing=(2, 2, 2), patch=(32, 32, 32), features=(8, 16, 32))
-    spec, config, _ = plan(dataset, facts, choices, TrainConfig(steps=160, checks=1, grow=False, rate=5e-3))
+    spec, config, _ = plan(dataset, facts, choices, TrainConfig(steps=120, checks=1, grow=False, rate=1e-2, augment=0.3))
     seen = list(train(dataset.cases, spec, config, out=tmp_path / "run"))
     assert seen[-1].phase == "done"
 

@@ -283,19 +283,32 @@ def test_a_signal_at_any_line_of_many(plan: Plan, unbroken: Path, lines: Counter
     survive(plan, unbroken, lines, tmp_path, seed)
 
 
-def test_a_signal_between_the_weights_and_their_count(plan: Plan, unbroken: Path, tmp_path: Path) -> None:
-    """The narrowest place: the optimiser has moved the weights, and nobody knows of that step yet."""
+def struck(plan: Plan, out: Path, update: int) -> None:
+    """Interrupted in the narrowest place: the optimiser has moved the weights, and nobody knows of that step yet."""
     updates = count(1)
 
     def strike(*_: object) -> None:
-        if next(updates) == 6:
+        if next(updates) == update:
             raise KeyboardInterrupt
 
     hook = register_optimizer_step_post_hook(strike)
     with suppress(KeyboardInterrupt):
-        run(plan, tmp_path)
+        run(plan, out)
     hook.remove()
+
+
+def test_a_signal_between_the_weights_and_their_count(plan: Plan, unbroken: Path, tmp_path: Path) -> None:
+    struck(plan, tmp_path, update=6)
     assert int(weights.load_tensors(tmp_path / RESUME)[1]["step"]) < 6
+    run(plan, tmp_path, resume=True)
+    assert_equal_runs(unbroken, tmp_path)
+
+
+def test_a_run_never_goes_on_from_an_earlier_runs_state(plan: Plan, unbroken: Path, tmp_path: Path) -> None:
+    cases, spec, config = plan
+    run((cases, spec, replace(config, seed=1)), tmp_path)
+    struck(plan, tmp_path, update=1)
+    assert not (tmp_path / RESUME).exists() and not (tmp_path / MODEL).exists()
     run(plan, tmp_path, resume=True)
     assert_equal_runs(unbroken, tmp_path)
 
@@ -482,12 +495,15 @@ def explosive(plan: Plan, folder: Path, out: Path) -> Plan:
     _, spec, config = plan
     channel = replace(spec.channels[0], scheme="clip", low=-1e6, high=1e36, mean=100, std=10)
     spec = replace(spec, channels=(channel,), network=replace(spec.network, norm="group"))
-    return cases, spec, replace(config, steps=12, checks=11, batch=1, augment=0, grow=False)
+    return cases, spec, replace(config, steps=12, batch=1, augment=0, grow=False)
 
 
-def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_was_best(plan: Plan, folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("checks", [0, 11])
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_was_best(
+    plan: Plan, folder: Path, tmp_path: Path, checks: int
+) -> None:
     cases, spec, config = explosive(plan, folder, tmp_path)
-    kept = 0
+    config, kept = replace(config, checks=checks), 0
     for seed in range(6):
         out = tmp_path / f"run{seed}"
         with pytest.raises(UNetError, match="not finite|the loss is (nan|inf)"):
@@ -498,7 +514,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_what_was_best(plan: Pla
             weights.load(out / MODEL)  # finite, or it would refuse
             with pytest.raises(UNetError, match="not finite|the loss is (nan|inf)"):
                 run((cases, spec, config), out, resume=True)
-    assert kept
+    assert kept or not checks
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no limit of that kind")
@@ -575,6 +591,18 @@ def test_minutes_are_kept(plan: Plan, tmp_path: Path) -> None:
     assert 0.8 < time.time() - began < 6 and seen[-1].phase == "done"
     rates = [p.rate for p in seen if p.phase == "training"]
     assert rates[-1] < 0.1 * max(rates)  # it ends at zero because the time does
+
+
+def test_minutes_resumed_follow_the_course_that_was_written(plan: Plan, tmp_path: Path) -> None:
+    cases, spec, config = plan
+    timed = (cases, spec, replace(config, steps=None, minutes=0.03))
+    run(timed, tmp_path / "one", lambda p: (p.phase, p.step) == ("training", 7))
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    steps = record_of(tmp_path / "one").schedule.steps
+    run(timed, tmp_path / "one", resume=True)
+    run(timed, tmp_path / "two", lambda p: (p.phase, p.step) == ("training", 11), resume=True)
+    assert run(timed, tmp_path / "two", resume=True)[-1].step == steps
+    assert_equal_runs(tmp_path / "one", tmp_path / "two")
 
 
 def test_time_that_is_over_before_it_began_is_one_step(plan: Plan, tmp_path: Path) -> None:

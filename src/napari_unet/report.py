@@ -86,8 +86,8 @@ def _figure(record: Record, scores: list[Score], log: dict[str, list[tuple[int, 
             images = Case(case, tuple(Path(path) for path in record.images[case]))
             label = nifti.read_labels(record.labels[case])
             draw_overlay(axis, read_image(images), nifti.read_labels(run / MASKS / f"{case}.nii.gz"), label, record.spec)
-            axis.set_title(f"{case[:60]}\nDice {dice:.3f}", fontsize=9, parse_math=False)
-        bottom[0].suptitle("Worst and best cases: filled = model, outlined = truth", fontsize=10)
+            axis.set_title(f"{case[:40]}: {dice:.3f}", fontsize=9, parse_math=False)
+        bottom[0].suptitle("Worst and best cases, with their Dice: filled = model, outlined = truth", fontsize=10)
     return figure
 
 

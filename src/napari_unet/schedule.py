@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from napari_unet.schema import STRICT
 from napari_unet.spec import ModelSpec, TrainConfig
 
-WARM_UP = 0.05  # of all steps
+WARM_UP = 0.05  # of the course
 GROWTH = ((0.6, 2.0, 0.35), (0.8, 1.0, 0.55), (1.0, 1.0, 0.10))  # patch, batch (both relative), share of the time
 
 
@@ -26,7 +26,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The stages of a run, decided once, so that a run can be resumed and repeated."""
+    """The stages of a run, written down with it, so that it can be resumed and repeated.
+
+    The rate follows the share of the course that is behind, in time rather than in steps: so the steps that are still to
+    come can be fitted to a clock without a jump.
+    """
 
     __pydantic_config__ = STRICT
 
@@ -46,12 +50,35 @@ class Schedule:
             step, samples = step - stage.steps, samples + stage.steps * stage.batch
         raise IndexError(step)
 
+    def progress(self, step: int) -> float:
+        """The share of the course, 0 to 1, that lies behind after so many steps."""
+        total = sum(stage.share for stage in self.stages if stage.steps)
+        behind = 0.0
+        for stage in self.stages:
+            part = min(step, stage.steps)
+            behind += stage.share * part / stage.steps if stage.steps else 0.0
+            step -= part
+        return behind / total if step == 0 and behind < total else 1.0
+
     def rate(self, step: int, highest: float) -> float:
         """The learning rate: a short linear warm-up, then half a cosine that reaches zero after the last step."""
-        warm_up = max(1, round(WARM_UP * self.steps))
-        if step < warm_up:
-            return highest * (step + 1) / warm_up
-        return highest * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, self.steps - warm_up)))
+        before, after = self.progress(step), self.progress(step + 1)
+        if before < WARM_UP:
+            return highest * min(1.0, after / WARM_UP)
+        return highest * 0.5 * (1 + math.cos(math.pi * (before - WARM_UP) / (1 - WARM_UP)))
+
+    def stretched(self, step: int, factor: float) -> Schedule:
+        """The same course, with `factor` times the steps that are still to come after `step`; those behind stay."""
+        parts: list[Stage] = []
+        for stage in self.stages:
+            behind = min(step, stage.steps)
+            step -= behind
+            left = stage.steps - behind
+            if behind:
+                parts.append(replace(stage, steps=behind, share=stage.share * behind / stage.steps))
+            if left:
+                parts.append(replace(stage, steps=max(1, round(left * factor)), share=stage.share * left / stage.steps))
+        return Schedule(tuple(parts))
 
 
 def stages(spec: ModelSpec, config: TrainConfig) -> list[Stage]:

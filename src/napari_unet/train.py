@@ -17,6 +17,7 @@ import numpy as np
 from torch import Tensor
 
 from napari_unet import __version__, files, nifti, weights
+from napari_unet.budget import Budget
 from napari_unet.cases import Case, read_image, read_label
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, score_case, summary, write_scores
@@ -37,7 +38,6 @@ LOG_HEAD = "step,loss,rate,dice,seconds\n"
 CHECK_CASES = 8  # validated during the run; all of them at its end
 SAVE_SECONDS = 30.0
 LOG_STEPS = 10
-SAFETY = 0.96  # of the time that is left: machines slow down more often than they speed up
 
 
 @dataclass(frozen=True)
@@ -143,10 +143,14 @@ def train(
         if record is None:
             yield Progress("preparing", len(examples), len(examples), message="measuring the speed of a step")
             kept_out = [by_name[name] for name in split.kept_out]
-            schedule = _schedule(learner, kept_out, started)
+            schedule, budget = _schedule(learner, kept_out, started)
             record = replace(_new_record(spec, config, split, schedule, card or Card(), by_name, reasons), sha256=sha256)
             _begin(folder, record)
-        yield from _run(learner, record, by_name, folder, resume)
+        else:
+            budget = None  # a resumed run follows what is written
+            if (folder / RESUME).exists():
+                learner.restore(folder / RESUME)
+        yield from _run(learner, record, by_name, folder, budget)
 
 
 def _fingerprint(image: Volume, label: Volume) -> str:
@@ -192,49 +196,60 @@ def _read_record(folder: Path, by_name: dict[str, Case]) -> Record:
     return record
 
 
-def _schedule(learner: Learner, kept_out: list[Case], started: float) -> Schedule:
-    """Steps as asked for, or as many as the minutes hold at the speed measured now."""
+def _schedule(learner: Learner, kept_out: list[Case], started: float) -> tuple[Schedule, Budget | None]:
+    """Steps as asked for, or as many as the minutes hold at the speed measured now, with the budget that keeps to them."""
     config, parts = learner.config, stages(learner.spec, learner.config)
     if config.steps is not None:
-        return in_steps(parts, config.steps)
+        return in_steps(parts, config.steps), None
     minutes = config.minutes or 10.0
-    costs = learner.measure(parts, seconds=min(20.0, 3.0 * minutes))
+    deadline = time.monotonic() + started + 60 * minutes - time.time()
+    costs = learner.measure(parts, seconds=min(10.0, 2.0 * minutes))
     began = time.time()
     network = build(learner.spec.network, learner.tensors(), learner.device)
     image = read_image(kept_out[0])
     Segmenter(learner.spec, network).segment(image)
-    checks = config.checks * min(CHECK_CASES, len(kept_out)) + len(kept_out)
-    left = started + 60 * minutes - time.time() - checks * (time.time() - began)
-    return in_seconds(parts, SAFETY * left, costs)
+    scorings = [min(CHECK_CASES, len(kept_out))] * config.checks + [len(kept_out)]
+    budget = Budget(deadline, scorings, time.time() - began)
+    return in_seconds(parts, budget.left, costs), budget
 
 
-def _run(learner: Learner, record: Record, by_name: dict[str, Case], folder: Path, resume: bool) -> Iterator[Progress]:
+def _run(
+    learner: Learner, record: Record, by_name: dict[str, Case], folder: Path, budget: Budget | None
+) -> Iterator[Progress]:
     """The loop: learn, now and then save and validate; at the end, score the product on every kept-out case."""
     schedule, config = record.schedule, record.config
-    if resume and (folder / RESUME).exists():
-        learner.restore(folder / RESUME)
     first = step = learner.done
     best = _best(folder) if step else -1.0
-    checks = {round(schedule.steps * (n + 1) / (config.checks + 1)) for n in range(config.checks)}
+    checks = [(n + 1) / (config.checks + 1) for n in range(config.checks)]
+    checks = [mark for mark in checks if mark > schedule.progress(step)]
     loss, dice, began, saved = math.nan, None if best < 0 else best, time.monotonic(), time.monotonic()
     log: list[str] = []
     try:
         while step < schedule.steps:
             value = learner.step(step, schedule)
             step = learner.done
-            if step % LOG_STEPS == 0 or step in checks or step in (first + 1, schedule.steps):
+            checking = bool(checks) and schedule.progress(step) >= checks[0] and step < schedule.steps
+            if step % LOG_STEPS == 0 or checking or step in (first + 1, schedule.steps):
                 loss = _finite(learner, value)
                 log.append(f"{step},{loss:.5f},{schedule.rate(step - 1, config.rate):.3e},,{time.monotonic() - began:.1f}\n")
-            if step in checks:
+            if checking:
+                checks = [mark for mark in checks if mark > schedule.progress(step)]
+                scoring = time.monotonic()
                 kept_out = [by_name[name] for name in record.split.kept_out[:CHECK_CASES]]
                 dice = yield from _validate(learner, kept_out, step, schedule.steps)
+                if budget is not None:
+                    budget.scored(time.monotonic() - scoring)
                 log.append(f"{step},,,{dice:.5f},{time.monotonic() - began:.1f}\n")
                 if dice >= best:
                     best = dice
                     weights.save(folder / MODEL, record.spec, _scored(record.card, {"mean": dice}, step), learner.average())
-            if step in checks or time.monotonic() - saved > SAVE_SECONDS:
+            fitted = schedule if budget is None else budget.correct(schedule, step)
+            if checking or fitted is not schedule or time.monotonic() - saved > SAVE_SECONDS:
                 _save_state(learner, folder, log)
                 saved = time.monotonic()
+            if fitted is not schedule:  # written after the state, so that no step before it is ever repeated
+                schedule, record = fitted, replace(record, schedule=fitted)
+                files.write_bytes(folder / RECORD, encode(record).encode())
             left = (time.monotonic() - began) / (step - first) * (schedule.steps - step)
             yield Progress("training", step, schedule.steps, loss, schedule.rate(step - 1, config.rate), dice, left)
         weights.save(folder / MODEL, record.spec, _scored(record.card, {}, step), learner.average())
