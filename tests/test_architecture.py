@@ -20,7 +20,7 @@ PACKAGE = ROOT / "src" / "napari_unet"
 TIERS = (
     {"__init__", "errors", "files", "header", "pictures", "schema", "spec", "volume", "windows"},
     {
-        *("augment", "budget", "cases", "checks", "learning", "network", "nifti", "phantoms"),
+        *("augment", "budget", "cases", "checks", "learning", "network", "nifti", "options", "phantoms"),
         *("preprocess", "runtime", "sampling", "schedule", "weights"),
     },
     {"evaluate", "plan", "segment", "train"},

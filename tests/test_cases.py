@@ -38,7 +38,7 @@ def test_the_decathlons_layout(tmp_path: Path) -> None:
     found = find_cases(decathlon(tmp_path, 3))
     assert [case.name for case in found.cases] == ["a0", "a1", "a2"]
     assert found.cases[1] == Case("a1", (tmp_path / "imagesTr/a1.nii.gz",), tmp_path / "labelsTr/a1.nii.gz")
-    assert (found.labels, found.channels, found.about, found.licence) == (NAMES, ("MRI",), "Blocks", "CC0")
+    assert (found.labels, found.channels, found.origin, found.licence) == (NAMES, ("MRI",), "Blocks", "CC0")
 
 
 @pytest.mark.parametrize("described", [True, False])

@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ class Case:
 class Dataset:
     """What a folder holds: cases, the names of labels and channels where they are given, and what does not pair up.
 
-    about, licence : what dataset.json says of the data, for the model's card.
+    about, origin, licence : what dataset.json says of the data, for the model's card.
     """
 
     folder: Path
@@ -45,6 +45,7 @@ class Dataset:
     unlabelled: tuple[Path, ...] = ()
     without_image: tuple[Path, ...] = ()
     about: str = ""
+    origin: str = ""
     licence: str = ""
 
 
@@ -136,21 +137,20 @@ def find_cases(folder: str | Path) -> Dataset:
         raise UNetError(folder, "there is no such folder", "Give the folder that holds images and labels")
     description = _description(folder / "dataset.json")
     labels, channels = _names(description, folder / "dataset.json")
-    about, licence = _about(description)
     listed = description.get("training")
     if isinstance(listed, list) and not _lists_channels(folder, listed):
         cases = _listed(folder, listed)
-        return Dataset(folder, cases, labels, channels, about=about, licence=licence)
+        return replace(_described(folder, description), cases=cases, labels=labels, channels=channels)
     images, masks = (_subfolder(folder, names) for names in (_IMAGE_FOLDERS, _LABEL_FOLDERS))
     found = {case.name: case for case in find_images([images])}
     known = _by_name(list_images(masks))
     cases = tuple(Case(name, found[name].images, known[name]) for name in found if name in known)
     if not cases:
         raise UNetError(folder, f"no image in {images.name} has a label of the same name in {masks.name}", "Name them alike")
-    return Dataset(
-        folder, cases, labels, channels,
-        tuple(path for name in found if name not in known for path in found[name].images),
-        tuple(path for name, path in known.items() if name not in found), about, licence,
+    return replace(
+        _described(folder, description), cases=cases, labels=labels, channels=channels,
+        unlabelled=tuple(path for name in found if name not in known for path in found[name].images),
+        without_image=tuple(path for name, path in known.items() if name not in found),
     )  # fmt: skip
 
 
@@ -206,11 +206,12 @@ def _names(description: dict[str, Any], path: Path) -> tuple[dict[int, str], tup
     return labels, channels
 
 
-def _about(description: dict[str, Any]) -> tuple[str, str]:
-    """What the data is, and its licence."""
-    parts = [str(description[key]) for key in ("name", "description", "reference") if description.get(key)]
+def _described(folder: Path, description: dict[str, Any]) -> Dataset:
+    """A data set without its cases: what it shows, where it comes from, and its licence."""
+    origin = ", ".join(str(description[key]) for key in ("name", "reference") if description.get(key))
     licence = description.get("licence") or description.get("license") or ""
-    return ": ".join(parts)[:500], str(licence)[:200]
+    about = str(description.get("description") or "")
+    return Dataset(folder, (), {}, (), about=about[:500], origin=origin[:500], licence=str(licence)[:200])
 
 
 def _lists_channels(folder: Path, entries: list[Any]) -> bool:

@@ -10,16 +10,16 @@ import shlex
 import signal
 import sys
 import time
-import tomllib
-from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
 import psutil
 
 from napari_unet import __version__, schema
 from napari_unet.errors import UNetError
+from napari_unet.options import add_settings, settings_of
 from napari_unet.spec import Card, PlanChoices, TrainConfig
 
 WRITABLE = (".nii", ".nii.gz", ".png", ".tif", ".tiff")
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     existing.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     sub.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     for cls in (TrainConfig, PlanChoices):
-        _add_settings(sub, cls)
+        add_settings(sub, cls)
 
     sub = command("predict", _predict, "Segment images.", model, ("inputs", "+", "files or folders; case_0000, case_0001 are channels"))
     sub.add_argument("--out", required=True, help="a file for one image, a folder for several")
@@ -106,66 +106,6 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     command("view", _view, "Open napari with the Segment widget.", ("files", "*", "images and masks to open"))
     return parser
-
-
-def _add_settings(parser: argparse.ArgumentParser, cls: type) -> None:
-    """A flag per documented field of a dataclass."""
-    defaults = {f.name: f.default for f in fields(cls)}
-    for name, (kind, info) in schema.describe(cls).items():
-        default = defaults[name]
-        text = f"{info.description}" + ("" if default is None else f" (default: {default})")
-        flag = "--" + name.replace("_", "-")
-        if bool in (kind, *get_args(kind)):
-            parser.add_argument(flag, action=argparse.BooleanOptionalAction, help=text)
-        else:
-            several = any(get_origin(part) is tuple for part in (kind, *get_args(kind)))
-            parser.add_argument(flag, type=_values if several else _value, metavar=name[0].upper(), help=text)
-
-
-def _value(text: str) -> Any:
-    """`3`, `0.5`, `40,56,40` or a word, as JSON has it; bounds are checked with the field."""
-    try:
-        values = json.loads(f"[{text}]")
-    except ValueError:
-        return text
-    return values if "," in text else values[0] if values else []
-
-
-def _values(text: str) -> Any:
-    """`1` is a list of one where a list is asked for."""
-    value = _value(text)
-    return value if isinstance(value, list) else [value]
-
-
-def _settings(arguments: argparse.Namespace) -> tuple[TrainConfig, PlanChoices]:
-    """Defaults < recipe < flags; minutes and steps push each other out."""
-    config, choices = TrainConfig(), PlanChoices()
-    flags = {name: value for name, value in vars(arguments).items() if value is not None}
-    for source, where in ((_recipe(arguments.recipe), arguments.recipe), (flags, "command line")):
-        named = [{f.name: source[f.name] for f in fields(cls) if f.name in source} for cls in (TrainConfig, PlanChoices)]
-        if {"steps", "minutes"} <= named[0].keys():
-            raise UNetError(where, "both steps and minutes are given", "Give one of them")
-        if {"steps", "minutes"} & named[0].keys():
-            named[0] = {"steps": None, "minutes": None} | named[0]
-        config, choices = schema.replace(config, named[0], where), schema.replace(choices, named[1], where)
-    return config, choices
-
-
-def _recipe(path: str | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        with open(path, "rb") as file:
-            recipe = tomllib.load(file)
-    except OSError as error:
-        raise UNetError(path, f"cannot be read ({error.strerror})", "Check the path") from error
-    except ValueError as error:
-        raise UNetError(path, f"not valid TOML ({error})", "Write lines such as: minutes = 10") from error
-    known = [f.name for cls in (TrainConfig, PlanChoices) for f in fields(cls)]
-    for key in recipe:
-        if key not in known:
-            raise schema.unknown_key(key, known, path)
-    return recipe
 
 
 class Line:
@@ -239,7 +179,7 @@ def _train(arguments: argparse.Namespace) -> int:
     exists = any((out / name).exists() for name in ("run.json", "model.safetensors"))
     if exists and not (arguments.resume or arguments.overwrite):
         raise UNetError(out, "it holds a run already", "Use --resume, --overwrite or another folder")
-    config, choices = _settings(arguments)
+    config, choices = settings_of(arguments)
     dataset = find_cases(arguments.data)
     reports = _read_all(dataset)
     checks.refuse(reports, arguments.data)
@@ -249,7 +189,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
     from napari_unet.train import train
 
-    card = Card(description=dataset.about, data=dataset.about, data_licence=dataset.licence, licence=dataset.licence,
+    card = Card(description=dataset.about, data=dataset.origin, data_licence=dataset.licence, licence=dataset.licence,
                 command=arguments.command)  # fmt: skip
     run = train(dataset.cases, spec, config, out=out, card=card, reasons=tuple(reasons), started=started, resume=arguments.resume)
     begun, stopped = _follow(run)
@@ -264,19 +204,42 @@ def _follow(run: Iterable[Any]) -> tuple[bool, bool]:
     """Show a run's progress; whether it has learnt, and whether it was interrupted."""
     line, begun, stopped = Line(), False, False
     try:
-        for p in run:
-            begun = begun or p.phase == "training"
-            if p.phase == "training":
-                dice = "" if p.dice is None else f"  Dice {p.dice:.3f}"
-                line.show(f"step {p.step} of {p.steps}  loss {p.loss:.3f}{dice}  {_duration(p.seconds_left)} left")
-            elif p.message:
-                line.show(p.message)
+        with _gently() as asked:
+            for p in run:
+                begun = begun or p.phase == "training"
+                if p.phase == "training":
+                    dice = "" if p.dice is None else f"  Dice {p.dice:.3f}"
+                    line.show(f"step {p.step} of {p.steps}  loss {p.loss:.3f}{dice}  {_duration(p.seconds_left)} left")
+                elif p.message:
+                    line.show(p.message)
+                stopped = bool(asked) and p.phase != "done"
+                if stopped:
+                    break
     except KeyboardInterrupt:
         stopped = True
     finally:
         run.close()  # type: ignore[attr-defined]  # saves
         line.end()
     return begun, stopped
+
+
+@contextmanager
+def _gently() -> Iterator[list[int]]:
+    """Signals are only noted, so that no step is left half done; the second one interrupts at once."""
+    asked: list[int] = []
+
+    def note(number: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        os.write(sys.__stderr__.fileno(), b"\nstopping after this step; once more to stop at once\n")  # type: ignore[union-attr]  # print is busy
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _duration(seconds: float) -> str:
