@@ -18,8 +18,8 @@ demo: $(READY) ## train on synthetic scans for two minutes, segment, evaluate; a
 	$(UNET) predict demo/run demo/data/imagesTs --out demo/masks
 	$(UNET) evaluate demo/masks demo/data/labelsTs
 	@echo
-	@echo "Weights:  $$(ls demo/run/*.safetensors)"
-	@echo "Report:   $$(ls demo/run/*.html) (open it in a browser)"
+	@echo "Weights:  demo/run/model.safetensors"
+	@echo "Report:   demo/run/report.html (open it in a browser); its picture alone: demo/run/report.png"
 	@echo "Masks:    $$(ls demo/masks | wc -l | tr -d ' ') in demo/masks; see one over its scan in napari:"
 	@mask=$$(ls demo/masks | head -n 1); echo "  $(UNET) view demo/data/imagesTs/$$mask demo/masks/$$mask"
 

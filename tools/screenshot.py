@@ -7,18 +7,20 @@ Waits until the given share of the slices is filled (--share, 0.5), and shows th
 
 import argparse
 import time
+from collections.abc import Callable
 
 import napari
 from napari.layers import Layer
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QPushButton, QWidget
 
 from napari_unet.viewer.reader import read
+from napari_unet.weights import find
 
 SIZE = 1280, 720
 PATIENCE = 600.0  # seconds
 
 
-def wait(until: float = 0.3, condition=lambda: False) -> None:
+def wait(until: float, condition: Callable[[], object] = lambda: False) -> None:
     """Let the window work for so many seconds, or until something has happened."""
     end = time.monotonic() + until
     while time.monotonic() < end and not condition():
@@ -36,15 +38,11 @@ def main() -> None:
     parser.add_argument("--start", default="Axial", choices=["Axial", "Coronal", "Sagittal"], help="plane that fills")
     options = parser.parse_args()
 
-    from napari_unet.viewer.segment_widget import SegmentWidget
-    from napari_unet.weights import find
-
     viewer = napari.Viewer()
     viewer.window.resize(*SIZE)
-    widget = SegmentWidget(viewer)
+    _, widget = viewer.window.add_plugin_dock_widget("napari-unet-monai", "Segment")
     for layer in read(options.scan):
         viewer.add_layer(Layer.create(*layer))
-    viewer.window.add_dock_widget(widget, name="Segment (napari-unet-monai)", area="right")
     widget.add_model(find(options.model))
     press(widget, options.start)
     wait(1)
@@ -59,10 +57,8 @@ def main() -> None:
     viewer.close()
 
 
-def press(widget: object, text: str) -> None:
+def press(widget: QWidget, text: str) -> None:
     """Press the button with this text."""
-    from qtpy.QtWidgets import QPushButton
-
     next(button for button in widget.findChildren(QPushButton) if button.text() == text).click()
 
 
