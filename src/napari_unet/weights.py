@@ -32,8 +32,9 @@ Tensors = Mapping[str, NDArray[Any]]
 
 
 def shipped() -> dict[str, Path]:
-    """The models inside the package, name -> file."""
-    return {path.stem: path for path in sorted((Path(__file__).parent / "models").glob("*.safetensors"))}
+    """The models inside the package, name -> file; the smallest first, the phantoms', with which a newcomer begins."""
+    paths = (Path(__file__).parent / "models").glob("*.safetensors")
+    return {path.stem: path for path in sorted(paths, key=lambda path: (path.stat().st_size, path.name))}
 
 
 def find(model: str | Path) -> Path:
