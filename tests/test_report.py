@@ -16,8 +16,9 @@ from PIL import Image
 
 from napari_unet import PlanChoices, UNetError, nifti, schema
 from napari_unet.evaluate import Score, write_scores
+from napari_unet.record import LOG, MASKS, RECORD, SCORES, Record
 from napari_unet.report import write_report
-from napari_unet.train import LOG, MASKS, RECORD, SCORES, Record, train
+from napari_unet.train import train
 
 
 class Page(HTMLParser):

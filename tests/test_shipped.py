@@ -11,7 +11,7 @@ from napari_unet import Segmenter, phantoms, read_card, read_spec
 from napari_unet.evaluate import dice
 from napari_unet.nifti import read, read_labels
 from napari_unet.spec import TrainConfig
-from napari_unet.train import split_cases
+from napari_unet.splits import split_cases
 from napari_unet.weights import shipped
 
 

@@ -29,10 +29,12 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from napari_unet import UNetError, nifti, schema, weights
 from napari_unet.evaluate import read_scores
+from napari_unet.record import LOG, MASKS, MODEL, RECORD, RESUME, SCORES, Record
 from napari_unet.sampling import Sampler
 from napari_unet.schedule import Stage
 from napari_unet.spec import TrainConfig
-from napari_unet.train import LOG, MASKS, MODEL, RECORD, RESUME, SCORES, Progress, Record, split_cases, train
+from napari_unet.splits import split_cases
+from napari_unet.train import Progress, train
 
 STEPS = 9
 Plan = tuple[Any, Any, Any]
@@ -217,7 +219,10 @@ def test_a_finished_run_resumed_stays_as_it_is(plan: Plan, unbroken: Path, tmp_p
 
 
 # the code that changes or saves a run
-CRITICAL = ("napari_unet/learning.py", "napari_unet/train.py", "napari_unet/files.py", "napari_unet/weights.py", "torch/optim/adam.py")
+CRITICAL = (
+    "napari_unet/learning.py", "napari_unet/train.py", "napari_unet/record.py",
+    "napari_unet/files.py", "napari_unet/weights.py", "torch/optim/adam.py",
+)  # fmt: skip
 
 
 class Signal:

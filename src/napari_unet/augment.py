@@ -1,7 +1,7 @@
 """Random MONAI transforms that act on whole batches of tensors: each draws first, then calls a deterministic twin.
 
-Images are (B, C, z, y, x), labels (B, z, y, x); in 2-D, z is 1. Batched tensors are several times cheaper than
-per-sample dictionaries, and run where the network runs.
+Images are (B, C, z, y, x), shares of the classes (B, K, z, y, x) (see `loss`); in 2-D, z is 1. Batched tensors are several
+times cheaper than per-sample dictionaries, and run where the network runs.
 """
 
 from __future__ import annotations
@@ -55,30 +55,32 @@ class RandAffine(Randomizable):
             matrix = matrix @ turn
         return np.asarray(matrix * self.spacing[None] / self.spacing[:, None])  # a turn in millimetres, expressed in voxels
 
-    def __call__(self, images: Tensor, labels: Tensor, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, shares: Tensor, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Cut patches of this size out of the sources."""
         self.randomize(len(images))
-        return apply_affine(images, labels, torch.as_tensor(self.matrices, dtype=images.dtype), patch)
+        return apply_affine(images, shares, torch.as_tensor(self.matrices, dtype=images.dtype), patch)
 
 
-def apply_affine(images: Tensor, labels: Tensor, matrices: Tensor, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Sample patches around the sources' centres; matrices (B, 3, 3) lead from patch to source voxels, in (z, y, x)."""
+def apply_affine(images: Tensor, shares: Tensor, matrices: Tensor, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Sample patches around the sources' centres; matrices (B, 3, 3) lead from patch to source voxels, in (z, y, x).
+
+    Linear for both: a voxel that two classes meet in gets a share of each, where the nearest one would move the border.
+    """
     source = tuple(images.shape[2:])
     dims = [a for a in range(3) if source[a] > 1 or patch[a] > 1]
     if source == patch and torch.equal(matrices, torch.eye(3).expand_as(matrices)):
-        return images, labels
+        return images, shares
     size = torch.tensor([source[a] for a in dims], dtype=images.dtype)
     extent = torch.tensor([patch[a] for a in dims], dtype=images.dtype)
     theta = matrices[:, dims][:, :, dims] * extent[None, None] / size[None, :, None]  # grid_sample's range is -1 to 1
     theta = torch.nn.functional.pad(theta.flip(1).flip(2), (0, 1)).to(images.device)  # and its order (x, y, z)
+    both = torch.cat([images, shares], 1)
     flat = [a + 2 for a in range(3) if a not in dims]
-    images = images.squeeze(flat[0]) if flat else images
-    labels = labels.squeeze(flat[0] - 1) if flat else labels
-    grid = functional.affine_grid(theta, [len(images), 1, *[patch[a] for a in dims]], align_corners=False)
-    images = functional.grid_sample(images, grid, "bilinear", "zeros", align_corners=False)
-    turned = functional.grid_sample(labels[:, None].to(images.dtype), grid, "nearest", "zeros", align_corners=False)
-    labels = turned[:, 0].to(torch.uint8)
-    return (images.unsqueeze(flat[0]), labels.unsqueeze(flat[0] - 1)) if flat else (images, labels)
+    grid = functional.affine_grid(theta, [len(both), 1, *[patch[a] for a in dims]], align_corners=False)
+    turned = functional.grid_sample(both.squeeze(flat), grid, "bilinear", "zeros", align_corners=False)
+    for axis in flat:
+        turned = turned.unsqueeze(axis)
+    return turned[:, : images.shape[1]], turned[:, images.shape[1] :]
 
 
 class RandMirror(Randomizable):
@@ -91,16 +93,15 @@ class RandMirror(Randomizable):
         """Draw the axes of each of `data` samples."""
         self.chosen = [[a for a in self.axes if self.R.random() < 0.5] for _ in range(data)]
 
-    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
         """Mirrored copies."""
         self.randomize(len(images))
-        pairs = [mirror(image, label, axes) for image, label, axes in zip(images, labels, self.chosen, strict=True)]
-        return torch.stack([image for image, _ in pairs]), torch.stack([label for _, label in pairs])
+        return mirror(images, self.chosen), mirror(shares, self.chosen)
 
 
-def mirror(image: Tensor, label: Tensor, axes: list[int]) -> tuple[Tensor, Tensor]:
-    """One sample (C, z, y, x) and its label (z, y, x), mirrored along `axes` of (z, y, x)."""
-    return image.flip([a + 1 for a in axes]), label.flip(axes)
+def mirror(samples: Tensor, axes: list[list[int]]) -> Tensor:
+    """Each of (B, C, z, y, x) mirrored along its own axes of (z, y, x)."""
+    return torch.stack([sample.flip([a + 1 for a in chosen]) for sample, chosen in zip(samples, axes, strict=True)])
 
 
 class RandIntensity(Randomizable):
@@ -157,9 +158,9 @@ class Augmentation(Randomizable):
                 part.set_random_state(state=self.R)
         return self
 
-    def __call__(self, images: Tensor, labels: Tensor, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """Sources (B, C, ...) and (B, ...) -> patches of this size."""
-        images, labels = self.affine(images, labels, patch)
+    def __call__(self, images: Tensor, shares: Tensor, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        """Sources (B, C, ...) and (B, K, ...) -> patches of this size."""
+        images, shares = self.affine(images, shares, patch)
         if self.mirror.axes:
-            images, labels = self.mirror(images, labels)
-        return (self.intensity(images) if self.intensity else images), labels
+            images, shares = self.mirror(images, shares)
+        return (self.intensity(images) if self.intensity else images), shares

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.losses import DiceCELoss
 from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_unet.errors import UNetError
+from napari_unet.loss import supervise
 from napari_unet.network import UNet
 from napari_unet.sampling import Sampler
 from napari_unet.schedule import Schedule, Stage
@@ -34,13 +34,12 @@ class Learner:
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             network = UNet(spec.network)
-        self.network = _placed(network, device)
+        self.network = network.to(device).in_fast_layout()
         self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False)
         fused = device.type in ("cpu", "cuda")
         self.optimiser = torch.optim.AdamW(self.network.parameters(), config.rate, BETAS, weight_decay=config.decay, fused=fused)
         self.done = 0  # steps
         self.whole = True  # not while a step changes the weights: nobody can go on from there
-        self.loss = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
 
     def step(self, step: int, schedule: Schedule) -> Tensor:
         """Learn from one batch; its loss."""
@@ -63,27 +62,17 @@ class Learner:
                             f"({line[:160]})", "Use a smaller patch (--patch) or batch (--batch)") from error  # fmt: skip
 
     def _update(self, stage: Stage, step: int, first: int) -> Tensor:
-        images, labels = self.sampler.batch(step, first, stage.patch, stage.batch)
-        images, labels = images.to(self.device), labels.to(self.device)
+        images, shares = self.sampler.batch(step, first, stage.patch, stage.batch)
+        images, shares = images.to(self.device), shares.to(self.device)
         if self.spec.network.dims == 2:
-            images, labels = images[:, :, 0].contiguous(memory_format=torch.channels_last), labels[:, 0]
-        loss = self._supervise(self.network.multiscale(images), labels[:, None].long())
+            images, shares = images[:, :, 0], shares[:, :, 0]
+        loss = supervise(self.network.multiscale(images), shares)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
         self.whole = False
         self.optimiser.step()
         return loss.detach()
-
-    def _supervise(self, logits: list[Tensor], labels: Tensor) -> Tensor:
-        """Cross-entropy + Dice at every scale, each half as important as the finer one."""
-        shares = [0.5**n for n in range(len(logits))]
-        total = torch.zeros((), device=logits[0].device)
-        for share, scale in zip(shares, logits, strict=True):
-            step = [a // b for a, b in zip(labels.shape[2:], scale.shape[2:], strict=True)]
-            coarse = labels[(slice(None), slice(None), *(slice(None, None, s) for s in step))]
-            total = total + share / sum(shares) * self.loss(scale, coarse)
-        return total
 
     def _follow(self, step: int, steps: int) -> None:
         """The average moves towards the weights; its memory grows with the run up to the configured share of it."""
@@ -151,11 +140,6 @@ class Learner:
         moments = {key: torch.tensor(tensors[f"{key}.{name}"]) for key in ("exp_avg", "exp_avg_sq")}
         placed = {key: torch.empty_like(parameter).copy_(value) for key, value in moments.items()}
         return {"step": torch.tensor(float(step), device=parameter.device)} | placed
-
-
-def _placed(network: UNet, device: torch.device) -> UNet:
-    network = network.to(device)
-    return network.to(memory_format=torch.channels_last) if network.spec.dims == 2 else network  # type: ignore[call-overload]
 
 
 def _arrays(network: UNet) -> dict[str, NDArray[np.float32]]:

@@ -16,14 +16,28 @@ from napari_unet.spec import NetworkSpec
 
 _CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-_INSTANCE: dict[int, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 _BATCH: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _POOL: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 
 
+_LAYOUT = {2: torch.channels_last, 3: torch.channels_last_3d}
+
+
+class InstanceNorm(nn.Module):
+    """Instance normalisation (Ulyanov et al. 2016) as groups of one channel: unlike torch's own it keeps the layout."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(features)), nn.Parameter(torch.zeros(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, features, ...) -> the same, each channel of each sample to mean 0, spread 1, then scaled and shifted."""
+        return nn.functional.group_norm(x, len(self.weight), self.weight, self.bias, eps=1e-5)
+
+
 def _norm(spec: NetworkSpec, features: int) -> nn.Module:
     if spec.norm == "instance":
-        return _INSTANCE[spec.dims](features, eps=1e-5, affine=True)
+        return InstanceNorm(features)
     if spec.norm == "batch":
         norm = _BATCH[spec.dims](features)
         norm.num_batches_tracked = None  # type: ignore[assignment]  # a count that only a momentum of None needs, and that loading would add
@@ -135,7 +149,7 @@ class UNet(nn.Module):
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.layout = spec, torch.contiguous_format
         self.encoder = Encoder(spec)
         self.decoder = Decoder(spec)
         for module in self.modules():
@@ -144,12 +158,18 @@ class UNet(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
+    def in_fast_layout(self) -> UNet:
+        """Itself, its weights laid out channels last: convolutions, above all their gradients, are faster on a CPU."""
+        self.layout = _LAYOUT[self.spec.dims]
+        return self.to(memory_format=self.layout)  # type: ignore[call-overload,no-any-return]
+
     def forward(self, x: Tensor) -> Tensor:
         """Logits at the input's own resolution."""
-        return self.decoder(self.encoder(x), all_scales=False)[0]  # type: ignore[no-any-return]
+        return self.decoder(self.encoder(x.contiguous(memory_format=self.layout)), all_scales=False)[0]  # type: ignore[no-any-return]
 
     def multiscale(self, x: Tensor) -> list[Tensor]:
         """Logits of every decoder level, finest first, for deep supervision."""
+        x = x.contiguous(memory_format=self.layout)
         return self.decoder(self.encoder(x), all_scales=self.spec.deep_supervision)  # type: ignore[no-any-return]
 
 

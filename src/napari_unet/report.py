@@ -23,9 +23,9 @@ from napari_unet.cases import Case, read_image
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, read_scores, summary
 from napari_unet.files import write_bytes
+from napari_unet.record import LOG, MASKS, RECORD, SCORES, Record
 from napari_unet.schema import decode
 from napari_unet.spec import ModelSpec
-from napari_unet.train import LOG, MASKS, RECORD, SCORES, Record
 from napari_unet.volume import Reorientation, Volume
 
 STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:960px;margin:2em auto;padding:0 1em;color:#222}

@@ -35,8 +35,7 @@ def build(spec: NetworkSpec, tensors: Mapping[str, NDArray[Any]], device: torch.
     with torch.device("meta"):
         network = UNet(spec)
     network.load_state_dict({name: torch.tensor(value) for name, value in tensors.items()}, strict=True, assign=True)
-    network = network.to(device).eval()
-    return network.to(memory_format=torch.channels_last) if spec.dims == 2 else network  # type: ignore[call-overload]
+    return network.to(device).eval().in_fast_layout()
 
 
 def forward(network: UNet, windows: Tensor, mirror_axes: tuple[int, ...] = ()) -> Tensor:
@@ -63,4 +62,4 @@ def forward(network: UNet, windows: Tensor, mirror_axes: tuple[int, ...] = ()) -
 def _once(network: UNet, batch: Tensor) -> Tensor:
     if network.spec.dims == 3:
         return network(batch)  # type: ignore[no-any-return]
-    return network(batch[:, :, 0].contiguous(memory_format=torch.channels_last))[:, :, None]  # type: ignore[no-any-return]
+    return network(batch[:, :, 0])[:, :, None]  # type: ignore[no-any-return]

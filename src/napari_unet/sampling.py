@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_unet.augment import Augmentation, source_size
+from napari_unet.loss import UNLABELLED, shares_of
 from napari_unet.preprocess import prepare, prepare_labels
 from napari_unet.spec import ModelSpec, TrainConfig
 from napari_unet.volume import Volume
@@ -42,16 +43,16 @@ class Sampler:
     """Draws augmented batches: every case equally often, a share of the patches centred on a labelled voxel."""
 
     def __init__(self, examples: list[Example], spec: ModelSpec, config: TrainConfig) -> None:
-        self.examples, self.config = examples, config
+        self.examples, self.config, self.classes = examples, config, spec.network.classes
         self.augmentation = Augmentation(spec, config.augment)
 
     def batch(self, step: int, first: int, patch: tuple[int, ...], size: int) -> tuple[Tensor, Tensor]:
-        """Images (B, C, *patch) and labels (B, *patch) of one step; `first` counts the samples drawn before it."""
+        """Images (B, C, *patch) and shares (B, K, *patch) of one step; `first` counts the samples drawn before it."""
         random = np.random.default_rng((self.config.seed, step))
         pairs = [self._crop(self._example(first + n), patch, random) for n in range(size)]
-        images, labels = torch.stack([i for i, _ in pairs]), torch.stack([label for _, label in pairs])
+        images, shares = torch.stack([i for i, _ in pairs]), shares_of(torch.stack([c for _, c in pairs]), self.classes)
         self.augmentation.set_random_state(int(random.integers(2**31)))
-        return self.augmentation(images, labels, patch)
+        return self.augmentation(images, shares, patch)
 
     def _example(self, sample: int) -> Example:
         """Cases in a new order each time round."""
@@ -78,7 +79,7 @@ def _first_voxel(centre: NDArray[np.int64], shape: NDArray[np.int64], size: NDAr
 
 
 def crop(image: Tensor, label: Tensor, first: NDArray[np.int64], size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Cut (C, *size) and (*size) from voxel `first` on; what lies outside the volume is 0: the mean, and background."""
+    """Cut (C, *size) and (*size) from voxel `first` on; what lies outside the volume is 0, the mean, and unlabelled."""
     shape = label.shape
     low = [max(0, int(f)) for f in first]
     high = [min(n, int(f) + s) for n, f, s in zip(shape, first, size, strict=True)]
@@ -86,6 +87,6 @@ def crop(image: Tensor, label: Tensor, first: NDArray[np.int64], size: tuple[int
     if all(b - a == s for a, b, s in zip(low, high, size, strict=True)):
         return image[(slice(None), *inside)], label[inside]
     into = tuple(slice(a - int(f), b - int(f)) for a, b, f in zip(low, high, first, strict=True))
-    out_image, out_label = image.new_zeros(len(image), *size), label.new_zeros(*size)
+    out_image, out_label = image.new_zeros(len(image), *size), label.new_full(size, UNLABELLED)
     out_image[(slice(None), *into)], out_label[into] = image[(slice(None), *inside)], label[inside]
     return out_image, out_label

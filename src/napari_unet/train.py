@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from torch import Tensor
 
-from napari_unet import __version__, files, nifti, weights
+from napari_unet import files, nifti, weights
 from napari_unet.budget import Budget
 from napari_unet.cases import Case, read_image, read_label
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, score_case, summary, write_scores
 from napari_unet.learning import Learner
+from napari_unet.record import (
+    LOG,
+    LOG_HEAD,
+    MASKS,
+    MODEL,
+    RECORD,
+    RESUME,
+    SCORES,
+    Record,
+    begin,
+    fingerprint,
+    new_record,
+    read_record,
+)  # fmt: skip
 from napari_unet.runtime import build, choose_device
 from napari_unet.sampling import Example, Sampler
 from napari_unet.schedule import Schedule, in_seconds, in_steps, stages
-from napari_unet.schema import STRICT, decode, encode
+from napari_unet.schema import encode
 from napari_unet.segment import Segmenter
 from napari_unet.spec import Card, ModelSpec, TrainConfig
-from napari_unet.volume import Volume
+from napari_unet.splits import split_cases
 
-MODEL, RECORD, RESUME, LOG, SCORES, MASKS = (
-    "model.safetensors", "run.json", "resume.safetensors", "log.csv", "scores.csv", "masks",
-)  # fmt: skip
-REPORT = ("report.html", "report.png")
-LOG_HEAD = "step,loss,rate,dice,seconds\n"
 CHECK_CASES = 8  # validated during the run; all of them at its end
 SAVE_SECONDS = 30.0
 LOG_STEPS = 10
@@ -52,56 +57,6 @@ class Progress:
     dice: float | None = None
     seconds_left: float | None = None
     message: str = ""
-
-
-@dataclass(frozen=True)
-class Split:
-    """Which cases train and which are kept out to score the model; every fold, so that others can be trained alike."""
-
-    __pydantic_config__ = STRICT
-
-    folds: tuple[tuple[str, ...], ...]
-    training: tuple[str, ...]
-    kept_out: tuple[str, ...]
-    independent: bool
-
-    @property
-    def sha256(self) -> str:
-        """A fingerprint of the split."""
-        return hashlib.sha256(encode(self).encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Record:
-    """What makes a run repeatable; RUN/run.json."""
-
-    __pydantic_config__ = STRICT
-
-    spec: ModelSpec
-    config: TrainConfig
-    split: Split
-    schedule: Schedule
-    card: Card
-    images: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    labels: dict[str, str] = field(default_factory=dict)
-    reasons: tuple[str, ...] = ()
-    sha256: dict[str, str] = field(default_factory=dict)  # of the cases that are trained on
-
-
-def split_cases(names: list[str], config: TrainConfig) -> Split:
-    """Shuffle by the seed, take `config.cases` of them, cut into folds, keep one fold out.
-
-    With fewer cases than folds each is a fold of its own. A single case is trained on and scored: not independent.
-    """
-    order = np.random.default_rng((config.seed, 2)).permutation(len(names))
-    chosen = [names[i] for i in order][: config.cases]
-    count = min(config.folds, len(chosen))
-    if config.fold >= count:
-        raise UNetError("--fold", f"{config.fold} of {count} folds", f"Use 0 to {count - 1}")
-    folds = tuple(tuple(sorted(chosen[n::count])) for n in range(count))
-    kept_out = folds[config.fold]
-    training = tuple(sorted(set(chosen) - set(kept_out))) or kept_out
-    return Split(folds, training, kept_out, training != kept_out)
 
 
 def train(
@@ -125,7 +80,7 @@ def train(
     folder = files.make_folder(out)
     with files.lock(folder):
         by_name = {case.name: case for case in cases}
-        record = _read_record(folder, by_name) if resume else None
+        record = read_record(folder, by_name) if resume else None
         if record is not None:
             spec, config = record.spec, replace(record.config, device=config.device)
         split = record.split if record is not None else split_cases(sorted(by_name), config)
@@ -136,7 +91,7 @@ def train(
             image = read_image(by_name[name])
             label = read_label(by_name[name], image)
             examples.append(Example.make(image, label, spec))
-            sha256[name] = _fingerprint(image, label)
+            sha256[name] = fingerprint(image, label)
             if record is not None and record.sha256.get(name) != sha256[name]:
                 raise UNetError(folder, f"its case {name} has changed", "Resume with the data the run began with, or begin anew")
         learner = Learner(spec, config, device, Sampler(examples, spec, config))
@@ -144,56 +99,13 @@ def train(
             yield Progress("preparing", len(examples), len(examples), message="measuring the speed of a step")
             kept_out = [by_name[name] for name in split.kept_out]
             schedule, budget = _schedule(learner, kept_out, started)
-            record = replace(_new_record(spec, config, split, schedule, card or Card(), by_name, reasons), sha256=sha256)
-            _begin(folder, record)
+            record = replace(new_record(spec, config, split, schedule, card or Card(), by_name, reasons), sha256=sha256)
+            begin(folder, record)
         else:
             budget = None  # a resumed run follows what is written
             if (folder / RESUME).exists():
                 learner.restore(folder / RESUME)
         yield from _run(learner, record, by_name, folder, budget)
-
-
-def _fingerprint(image: Volume, label: Volume) -> str:
-    """Of a case's voxels and where they are."""
-    digest = hashlib.sha256(image.affine.tobytes())
-    for volume in (image, label):
-        digest.update(np.ascontiguousarray(volume.data))
-    return digest.hexdigest()
-
-
-def _begin(folder: Path, record: Record) -> None:
-    """Remove an earlier run's files, its record first and nothing else; then write the new record, last of all."""
-    text = encode(record).encode()
-    for name in (RECORD, RESUME, MODEL, LOG, SCORES, *REPORT):
-        (folder / name).unlink(missing_ok=True)
-    files.write_bytes(folder / LOG, LOG_HEAD.encode())
-    files.write_bytes(folder / RECORD, text)
-
-
-def _new_record(
-    spec: ModelSpec, config: TrainConfig, split: Split, schedule: Schedule, card: Card, by_name: dict[str, Case],
-    reasons: tuple[str, ...],
-) -> Record:  # fmt: skip
-    used = sorted({*split.training, *split.kept_out})
-    card = replace(
-        card, cases_trained=len(split.training), cases_scored=len(split.kept_out), independent=split.independent,
-        split_sha256=split.sha256, steps=schedule.steps, created=datetime.now(UTC).date().isoformat(),
-        versions={"napari-unet-monai": __version__} | {name: version(name) for name in ("torch", "monai")},
-    )  # fmt: skip
-    images = {name: tuple(str(path.resolve()) for path in by_name[name].images) for name in used}
-    labels = {name: str(path.resolve()) for name in used if (path := by_name[name].label)}
-    return Record(spec, config, split, schedule, card, images, labels, reasons)
-
-
-def _read_record(folder: Path, by_name: dict[str, Case]) -> Record:
-    path = folder / RECORD
-    if not path.exists():
-        raise UNetError(folder, f"no {RECORD} in it: there is no run to resume", "Leave out --resume")
-    record = decode(Record, path.read_bytes(), str(path))
-    missing = [name for name in (*record.split.training, *record.split.kept_out) if name not in by_name]
-    if missing:
-        raise UNetError(folder, f"its case {missing[0]} is not in the data", "Resume with the data the run began with")
-    return record
 
 
 def _schedule(learner: Learner, kept_out: list[Case], started: float) -> tuple[Schedule, Budget | None]:

@@ -1,0 +1,86 @@
+"""What a run leaves in its folder, and the record that makes it repeatable."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from napari_unet import __version__, files
+from napari_unet.cases import Case
+from napari_unet.errors import UNetError
+from napari_unet.schedule import Schedule
+from napari_unet.schema import STRICT, decode, encode
+from napari_unet.spec import Card, ModelSpec, TrainConfig
+from napari_unet.splits import Split
+from napari_unet.volume import Volume
+
+MODEL, RECORD, RESUME, LOG, SCORES, MASKS = (
+    "model.safetensors", "run.json", "resume.safetensors", "log.csv", "scores.csv", "masks",
+)  # fmt: skip
+REPORT = ("report.html", "report.png")
+LOG_HEAD = "step,loss,rate,dice,seconds\n"
+
+
+@dataclass(frozen=True)
+class Record:
+    """What makes a run repeatable; RUN/run.json."""
+
+    __pydantic_config__ = STRICT
+
+    spec: ModelSpec
+    config: TrainConfig
+    split: Split
+    schedule: Schedule
+    card: Card
+    images: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+    sha256: dict[str, str] = field(default_factory=dict)  # of the cases that are trained on
+
+
+def fingerprint(image: Volume, label: Volume) -> str:
+    """Of a case's voxels and where they are."""
+    digest = hashlib.sha256(image.affine.tobytes())
+    for volume in (image, label):
+        digest.update(np.ascontiguousarray(volume.data))
+    return digest.hexdigest()
+
+
+def begin(folder: Path, record: Record) -> None:
+    """Remove an earlier run's files, its record first and nothing else; then write the new record, last of all."""
+    text = encode(record).encode()
+    for name in (RECORD, RESUME, MODEL, LOG, SCORES, *REPORT):
+        (folder / name).unlink(missing_ok=True)
+    files.write_bytes(folder / LOG, LOG_HEAD.encode())
+    files.write_bytes(folder / RECORD, text)
+
+
+def new_record(
+    spec: ModelSpec, config: TrainConfig, split: Split, schedule: Schedule, card: Card, by_name: dict[str, Case],
+    reasons: tuple[str, ...],
+) -> Record:  # fmt: skip
+    used = sorted({*split.training, *split.kept_out})
+    card = replace(
+        card, cases_trained=len(split.training), cases_scored=len(split.kept_out), independent=split.independent,
+        split_sha256=split.sha256, steps=schedule.steps, created=datetime.now(UTC).date().isoformat(),
+        versions={"napari-unet-monai": __version__} | {name: version(name) for name in ("torch", "monai")},
+    )  # fmt: skip
+    images = {name: tuple(str(path.resolve()) for path in by_name[name].images) for name in used}
+    labels = {name: str(path.resolve()) for name in used if (path := by_name[name].label)}
+    return Record(spec, config, split, schedule, card, images, labels, reasons)
+
+
+def read_record(folder: Path, by_name: dict[str, Case]) -> Record:
+    path = folder / RECORD
+    if not path.exists():
+        raise UNetError(folder, f"no {RECORD} in it: there is no run to resume", "Leave out --resume")
+    record = decode(Record, path.read_bytes(), str(path))
+    missing = [name for name in (*record.split.training, *record.split.kept_out) if name not in by_name]
+    if missing:
+        raise UNetError(folder, f"its case {missing[0]} is not in the data", "Resume with the data the run began with")
+    return record
