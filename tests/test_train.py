@@ -302,8 +302,9 @@ def struck(plan: Plan, out: Path, update: int) -> None:
     hook.remove()
 
 
-def test_a_signal_between_the_weights_and_their_count(plan: Plan, unbroken: Path, tmp_path: Path) -> None:
-    struck(plan, tmp_path, update=6)
+@pytest.mark.parametrize("update", [11, 12])  # two optimisers: after the first of the sixth step, and after both
+def test_a_signal_between_the_weights_and_their_count(plan: Plan, unbroken: Path, tmp_path: Path, update: int) -> None:
+    struck(plan, tmp_path, update)
     assert int(weights.load_tensors(tmp_path / RESUME)[1]["step"]) < 6
     run(plan, tmp_path, resume=True)
     assert_equal_runs(unbroken, tmp_path)

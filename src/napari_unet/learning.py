@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import statistics
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,12 @@ from torch import Tensor
 from napari_unet.errors import UNetError
 from napari_unet.loss import supervise
 from napari_unet.network import UNet
+from napari_unet.optimiser import optimisers
 from napari_unet.sampling import Sampler
 from napari_unet.schedule import Schedule, Stage
 from napari_unet.spec import ModelSpec, TrainConfig
 from napari_unet.weights import load_tensors, save_tensors
 
-BETAS = (0.9, 0.99)
 CLIP = 1.0
 FORMAT = "napari-unet resume 1"
 
@@ -36,16 +37,15 @@ class Learner:
             network = UNet(spec.network)
         self.network = network.to(device).in_fast_layout()
         self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False)
-        fused = device.type in ("cpu", "cuda")
-        self.optimiser = torch.optim.AdamW(self.network.parameters(), config.rate, BETAS, weight_decay=config.decay, fused=fused)
+        self.optimisers = optimisers(self.network, config)
         self.done = 0  # steps
         self.whole = True  # not while a step changes the weights: nobody can go on from there
 
     def step(self, step: int, schedule: Schedule) -> Tensor:
         """Learn from one batch; its loss."""
         stage, first = schedule.at(step)
-        for group in self.optimiser.param_groups:
-            group["lr"] = schedule.rate(step, self.config.rate)
+        for group in (group for optimiser in self.optimisers for group in optimiser.param_groups):
+            group["lr"] = group["ratio"] * schedule.rate(step, self.config.rate)
         self.whole = self.spec.network.norm != "batch"  # whose statistics change in the forward pass
         loss = self._descend(stage, step, first)
         self._follow(step, schedule.steps)
@@ -67,11 +67,12 @@ class Learner:
         if self.spec.network.dims == 2:
             images, shares = images[:, :, 0], shares[:, :, 0]
         loss = supervise(self.network.multiscale(images), shares)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.network.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
         self.whole = False
-        self.optimiser.step()
+        for optimiser in self.optimisers:
+            optimiser.step()
         return loss.detach()
 
     def _follow(self, step: int, steps: int) -> None:
@@ -112,10 +113,10 @@ class Learner:
         """Everything that the next step depends on, atomically."""
         named = {f"network.{n}": a for n, a in _arrays(self.network).items()}
         named |= {f"average.{n}": a for n, a in _arrays(self.averaged).items()}
-        for (name, parameter) in self.network.named_parameters():
-            for key in ("exp_avg", "exp_avg_sq"):
-                if parameter in self.optimiser.state:
-                    named[f"{key}.{name}"] = self.optimiser.state[parameter][key].cpu().numpy()
+        for name, optimiser, parameter in self._owned():
+            for key, value in optimiser.state.get(parameter, {}).items():
+                if key != "step":
+                    named[f"{key}.{name}"] = value.cpu().numpy()
         save_tensors(path, named, {"format": FORMAT, "step": str(self.done)})
 
     def restore(self, path: Path) -> None:
@@ -128,18 +129,26 @@ class Learner:
                 part = {n.removeprefix(prefix): torch.tensor(a) for n, a in tensors.items() if n.startswith(prefix)}
                 module.load_state_dict(part, strict=True)
             step = int(metadata["step"])
-            for name, parameter in self.network.named_parameters():
+            for name, optimiser, parameter in self._owned():
                 if step:
-                    self.optimiser.state[parameter] = self._moments(tensors, name, parameter, step)
+                    optimiser.state[parameter] = self._moments(tensors, name, parameter, step)
         except (KeyError, ValueError, RuntimeError) as error:
             first = (str(error).splitlines() or [""])[0]
             raise UNetError(path, f"it does not fit this run ({first[:160]})", "Begin anew without --resume") from error
         self.done = step
 
     def _moments(self, tensors: dict[str, Any], name: str, parameter: Tensor, step: int) -> dict[str, Tensor]:
-        moments = {key: torch.tensor(tensors[f"{key}.{name}"]) for key in ("exp_avg", "exp_avg_sq")}
+        muon = f"momentum.{name}" in tensors
+        moments = {key: torch.tensor(tensors[f"{key}.{name}"]) for key in (("momentum",) if muon else ("exp_avg", "exp_avg_sq"))}
         placed = {key: torch.empty_like(parameter).copy_(value) for key, value in moments.items()}
-        return {"step": torch.tensor(float(step), device=parameter.device)} | placed
+        return placed if muon else placed | {"step": torch.tensor(float(step), device=parameter.device)}
+
+    def _owned(self) -> Iterator[tuple[str, torch.optim.Optimizer, torch.nn.Parameter]]:
+        """Every parameter with its name and the optimiser that moves it."""
+        names = {parameter: name for name, parameter in self.network.named_parameters()}
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                yield from ((names[parameter], optimiser, parameter) for parameter in group["params"])
 
 
 def _arrays(network: UNet) -> dict[str, NDArray[np.float32]]:

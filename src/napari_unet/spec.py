@@ -227,6 +227,9 @@ class TrainConfig:
     device: Annotated[str, Field(description="auto, cpu, cuda or mps")] = "auto"
     batch: Annotated[int, Field(ge=1, le=512, description="patches per step at the full patch size")] = 2
     rate: Annotated[float, Field(gt=0, le=1, description="highest learning rate")] = 2e-3
+    optimiser: Annotated[
+        Literal["muon", "adamw"], Field(description="muon (orthogonalised momentum for kernels) or adamw for all")
+    ] = "muon"
     decay: Annotated[float, Field(ge=0, le=1, description="weight decay of AdamW")] = 1e-2
     foreground: Annotated[float, Field(ge=0, le=1, description="share of patches centred on a labelled voxel")] = 0.5
     augment: Annotated[float, Field(ge=0, le=3, description="strength of augmentation; 0 is none")] = 0.5
