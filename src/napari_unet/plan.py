@@ -61,13 +61,18 @@ def plan(
         name=dataset.folder.resolve().name[:200], network=network, channels=channels, labels=labels,
         orientation="".join("SAR"[a] for a in order) if not pictures else "SRA",
         spacing=tuple(float(s) for s in spacing), patch=patch, pictures=pictures,
-        mirror_axes=mirror, mirror_tta=(whole and len(mirror) == 1) if choices.mirror_tta is None else choices.mirror_tta,
+        mirror_axes=mirror, mirror_tta=_cheap_mirror(mirror, whole, pictures) if choices.mirror_tta is None else choices.mirror_tta,
     )  # fmt: skip
     encode(spec)  # what could not be written is refused before any work
     words += [_words_spacing(spec), _words_network(spec, size), _words_channels(channels), reason]
     words += ["Masks average what is seen in an image and in its mirror image."] * spec.mirror_tta
     config, reason = _budget(config, whole)
     return spec, config, [*words, reason]
+
+
+def _cheap_mirror(axes: tuple[int, ...], whole: bool, pictures: bool) -> bool:
+    """Average over mirror images where that takes a moment: pictures, and volumes of one window with one such axis."""
+    return bool(axes) and (pictures or (whole and len(axes) == 1))
 
 
 def _three(values: tuple[float, ...], name: str) -> tuple[float, ...]:
@@ -120,10 +125,12 @@ def _levels(
     if choices.patch is not None:
         patch = np.array(_three(choices.patch, "patch"), int)
     else:
-        patch = np.maximum(np.ceil(size), [8 if dims == 3 else 1, 8, 8]).astype(int)
-        patch[0] = patch[0] if dims == 3 else 1
-        while np.prod(patch[axes]) > VOXELS[dims]:  # shrink the axis that reaches farthest, in millimetres
-            patch[axes[int(np.argmax((patch * millimetres)[axes]))]] *= 0.95
+        sides = np.maximum(np.ceil(size), [8 if dims == 3 else 1, 8, 8])
+        sides[0] = sides[0] if dims == 3 else 1
+        while np.prod(sides[axes]) > 1.01 * VOXELS[dims]:  # shrink what reaches farthest, in millimetres; equal axes stay equal
+            reach = sides * millimetres
+            sides[axes] = np.where(reach[axes] >= 0.98 * reach[axes].max(), 0.99 * sides[axes], sides[axes])
+        patch = np.maximum(np.round(sides), 1).astype(int)
     voxel = millimetres[axes]
     remaining, kernels, strides = patch[axes].copy(), [], [(1,) * dims]
     kernels.append(tuple(3 if v <= 2 * voxel.min() else 1 for v in voxel))
