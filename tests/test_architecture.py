@@ -21,7 +21,7 @@ TIERS = (
     {"__init__", "errors", "files", "header", "pictures", "schema", "spec", "volume", "windows"},
     {
         *("augment", "budget", "cases", "checks", "learning", "loss", "network", "nifti", "options", "phantoms"),
-        *("preprocess", "record", "runtime", "sampling", "schedule", "splits", "weights"),
+        *("partial", "preprocess", "record", "runtime", "sampling", "schedule", "splits", "weights"),
     },
     {"evaluate", "plan", "segment", "train"},
     {"formats", "report"},
