@@ -21,7 +21,8 @@ TIERS = (
     {"__init__", "errors", "files", "header", "pictures", "schema", "spec", "volume", "windows"},
     {
         *("augment", "budget", "cases", "checks", "learning", "loss", "network", "nifti", "optimiser"),
-        *("options", "phantoms", "preprocess", "record", "runtime", "sampling", "schedule", "splits", "weights"),
+        *("options", "partial", "phantoms", "preprocess", "record", "runtime", "sampling", "schedule"),
+        *("splits", "weights"),
     },
     {"evaluate", "plan", "segment", "train"},
     {"formats", "report"},

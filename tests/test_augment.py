@@ -1,4 +1,4 @@
-"""Augmentation: image and label move together, by exactly what was drawn, and nothing moves where nothing was asked for."""
+"""Augmentation: image and shares move together, by exactly what was drawn, and nothing moves where nothing was asked for."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from engine import model_spec, network_spec
+from scipy.ndimage import map_coordinates
 from torch import Tensor
 
 from napari_unet.augment import (
@@ -22,6 +23,7 @@ from napari_unet.augment import (
 )
 from napari_unet.spec import ModelSpec
 
+CLASSES = 6
 SOURCE, PATCH = (14, 18, 22), (10, 12, 16)
 FLAT_SOURCE, FLAT_PATCH = (1, 24, 20), (1, 16, 12)
 SPECS: dict[str, ModelSpec] = {
@@ -34,22 +36,22 @@ SPECS: dict[str, ModelSpec] = {
 
 
 def numbered(shape: tuple[int, ...], batch: int = 3) -> tuple[Tensor, Tensor]:
-    """Images whose channels say where each voxel is, and that it is one; labels that tell neighbours apart."""
+    """Images whose channels say where each voxel is, and that it is one; classes unlike their neighbours', a part unlabelled."""
     places = np.stack([*np.indices(shape), np.ones(shape)]).astype(np.float32)
-    label = sum(factor * index for factor, index in zip((91, 17, 5), np.indices(shape), strict=True)) % 251
-    images = torch.from_numpy(places).expand(batch, *places.shape).clone()
-    return images, torch.from_numpy(label.astype(np.uint8)).expand(batch, *shape).clone()
+    classes = sum(factor * index for factor, index in zip((1, 3, 2), np.indices(shape), strict=True)) % (CLASSES + 1)
+    shares = np.stack([classes == value for value in range(CLASSES)]).astype(np.float32)
+    return tuple(torch.from_numpy(each).expand(batch, *each.shape).clone() for each in (places, shares))
 
 
-def assert_together(images: Tensor, labels: Tensor, original: Tensor) -> int:
-    """Every label is the original's at the place that the image says it shows; how many were compared."""
+def assert_together(images: Tensor, shares: Tensor, original: Tensor) -> int:
+    """All shares are what lies, between voxels linearly, where the image says it is; how many voxels were compared."""
     compared = 0
-    for image, label in zip(images.double().numpy(), labels.numpy(), strict=True):
-        place, inside = image[:3], np.abs(image[3] - 1) < 1e-4  # interpolated from voxels of the source alone
-        certain = inside & (np.abs(place - np.floor(place) - 0.5) > 1e-3).all(0)  # not half-way between two
-        z, y, x = (np.rint(axis[certain]).astype(int) for axis in place)
-        np.testing.assert_array_equal(label[certain], original.numpy()[z, y, x])
-        compared += int(certain.sum())
+    for image, found in zip(images.double().numpy(), shares.double().numpy(), strict=True):
+        inside = np.abs(image[3] - 1) < 1e-4  # interpolated from voxels of the source alone
+        expected = [map_coordinates(share, image[:3, inside], order=1, mode="nearest") for share in original.double().numpy()]
+        np.testing.assert_allclose(found[:, inside], expected, atol=2e-4)
+        assert (found >= 0).all() and (found.sum(0) <= image[3] + 1e-4).all()  # nobody labelled what lies outside
+        compared += int(inside.sum())
     return compared
 
 
@@ -68,44 +70,52 @@ def test_the_source_surrounds_the_patch_evenly(patch: tuple[int, ...], strength:
 
 @pytest.mark.parametrize(("source", "patch"), [(SOURCE, PATCH), (FLAT_SOURCE, FLAT_PATCH), (PATCH, PATCH)])
 def test_the_identity_cuts_out_the_middle(source: tuple[int, ...], patch: tuple[int, ...]) -> None:
-    images, labels = numbered(source)
-    cut, cut_labels = apply_affine(images, labels, torch.eye(3).expand(3, 3, 3), patch)
+    images, shares = numbered(source)
+    cut, cut_shares = apply_affine(images, shares, torch.eye(3).expand(3, 3, 3), patch)
     middle = tuple(slice((s - n) // 2, (s + n) // 2) for s, n in zip(source, patch, strict=True))
-    assert torch.equal(cut_labels, labels[(slice(None), *middle)])
-    torch.testing.assert_close(cut, images[(slice(None), slice(None), *middle)], rtol=0, atol=1e-4)
-    assert cut_labels.dtype == torch.uint8
+    for found, whole in ((cut, images), (cut_shares, shares)):
+        torch.testing.assert_close(found, whole[(slice(None), slice(None), *middle)], rtol=0, atol=1e-4)
 
 
 def test_no_resampling_where_the_patch_is_the_source() -> None:
-    images, labels = numbered(PATCH)
-    same, same_labels = apply_affine(images, labels, torch.eye(3).expand(3, 3, 3), PATCH)
-    assert same is images and same_labels is labels
+    images, shares = numbered(PATCH)
+    same, same_shares = apply_affine(images, shares, torch.eye(3).expand(3, 3, 3), PATCH)
+    assert same is images and same_shares is shares
 
 
 def test_a_matrix_leads_from_patch_to_source() -> None:
-    images, labels = numbered((9, 9, 9), 1)
+    images, shares = numbered((9, 9, 9), 1)
     matrix = torch.tensor([[0.0, 1, 0], [-1, 0, 0], [0, 0, 2]])[None]
-    turned, turned_labels = apply_affine(images, labels, matrix, (3, 3, 3))
+    turned, turned_shares = apply_affine(images, shares, matrix, (3, 3, 3))
     for z, y, x in np.ndindex(3, 3, 3):
         expected = matrix[0].numpy() @ np.array([z - 1, y - 1, x - 1]) + 4
         np.testing.assert_allclose(turned[0, :3, z, y, x], expected, atol=1e-4)
-    assert assert_together(turned, turned_labels, labels[0]) == 27
+    assert assert_together(turned, turned_shares, shares[0]) == 27
 
 
 @pytest.mark.parametrize("name", SPECS)
 @pytest.mark.parametrize("strength", [0.3, 1.0, 3.0])
-def test_image_and_label_move_together(name: str, strength: float) -> None:
+def test_image_and_shares_move_together(name: str, strength: float) -> None:
     spec = SPECS[name]
     source, patch = shapes(spec)
-    images, labels = numbered(source, 24)
-    original = labels[0].clone()
+    images, shares = numbered(source, 24)
+    before = images.clone(), shares.clone()
     augmentation = Augmentation(spec, strength).set_random_state(5)
-    moved, moved_labels = augmentation.mirror(*augmentation.affine(images, labels, patch))
-    assert moved.shape == (24, 4, *patch) and moved_labels.shape == (24, *patch)
-    assert assert_together(moved, moved_labels, original) > 0.3 * moved_labels.numel()
+    moved, moved_shares = augmentation.mirror(*augmentation.affine(images, shares, patch))
+    assert moved.shape == (24, 4, *patch) and moved_shares.shape == (24, CLASSES, *patch)
+    assert assert_together(moved, moved_shares, shares[0]) > 0.3 * moved[:, 0].numel()
     assert len({moved[n].numpy().tobytes() for n in range(24)}) > 8  # they did move
-    _, unmoved = augmentation(images, labels, patch)
-    assert unmoved.dtype == torch.uint8 and torch.equal(labels[0], original)  # the sources are kept for the next step
+    _, whole = augmentation(images, shares, patch)
+    assert whole.dtype == torch.float32 and whole.shape == moved_shares.shape
+    assert torch.equal(images, before[0]) and torch.equal(shares, before[1])  # the sources are kept for the next step
+
+
+def test_a_voxel_that_two_classes_meet_in_gets_a_share_of_each() -> None:
+    """Half a voxel on: 1, 0, unlabelled, 2 become the means of neighbours, and only what is unlabelled loses mass."""
+    shares = torch.tensor([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]]).reshape(1, 3, 1, 1, 4).expand(1, 3, 1, 3, 4)
+    _, moved = apply_affine(torch.zeros(1, 1, 1, 3, 4), shares, torch.eye(3)[None], (1, 1, 3))
+    torch.testing.assert_close(moved[0, :, 0, 0], torch.tensor([[0.5, 0.5, 0], [0.5, 0, 0], [0, 0, 0.5]]))
+    torch.testing.assert_close(moved.sum(1).flatten(), torch.tensor([1, 0.5, 0.5]))
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -137,19 +147,26 @@ def test_only_pictures_without_an_up_are_turned_about() -> None:
 
 @pytest.mark.parametrize("axes", [[], [0], [1], [2], [0, 2], [0, 1, 2]])
 def test_mirrored_twice_is_as_before(axes: list[int]) -> None:
-    images, labels = numbered(SOURCE, 1)
-    once = mirror(images[0], labels[0], axes)
-    assert assert_together(once[0][None], once[1][None], labels[0]) == labels[0].numel()
-    again = mirror(*once, axes)
-    assert torch.equal(again[0], images[0]) and torch.equal(again[1], labels[0])
-    assert axes == [] or not torch.equal(once[0], images[0])
+    images, shares = numbered(SOURCE, 1)
+    once = mirror(images, [axes]), mirror(shares, [axes])
+    assert assert_together(*once, shares[0]) == images[0, 0].numel()
+    assert torch.equal(mirror(once[0], [axes]), images) and torch.equal(mirror(once[1], [axes]), shares)
+    assert axes == [] or not torch.equal(once[0], images)
+
+
+def test_each_sample_is_mirrored_along_its_own_axes() -> None:
+    images, _ = numbered(SOURCE, 3)
+    together = mirror(images, [[0], [], [1, 2]])
+    for n, axes in enumerate(([0], [], [1, 2])):
+        assert torch.equal(together[n], mirror(images[n : n + 1], [axes])[0])
 
 
 def test_mirrored_along_permitted_axes_only_half_of_the_time() -> None:
-    images, labels = numbered((4, 4, 4), 400)
+    images, shares = numbered((4, 4, 4), 400)
     part = RandMirror((0, 2))
     part.set_random_state(3)
-    moved, _ = part(images, labels)
+    moved, moved_shares = part(images, shares)
+    assert assert_together(moved, moved_shares, shares[0]) == images[:, 0].numel()
     flipped = [(moved[:, axis, 0, 0, 0] > 0).float().mean().item() for axis in range(3)]
     assert flipped[1] == 0 and 0.4 < flipped[0] < 0.6 and 0.4 < flipped[2] < 0.6
 
@@ -183,8 +200,8 @@ def test_a_constant_patch_stays_finite() -> None:
 
 def everything(spec: ModelSpec, seed: int, strength: float = 1.0) -> tuple[Tensor, Tensor]:
     source, patch = shapes(spec)
-    images, labels = numbered(source, 6)
-    return Augmentation(spec, strength).set_random_state(seed)(images, labels, patch)
+    images, shares = numbered(source, 6)
+    return Augmentation(spec, strength).set_random_state(seed)(images, shares, patch)
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -204,6 +221,6 @@ def test_drawn_from_the_seed_alone(name: str) -> None:
 @pytest.mark.parametrize("name", SPECS)
 def test_no_strength_no_change(name: str) -> None:
     _, patch = shapes(SPECS[name])
-    images, labels = numbered(patch, 4)
-    same, same_labels = Augmentation(SPECS[name], 0.0).set_random_state(0)(images, labels, patch)
-    assert torch.equal(same, images) and torch.equal(same_labels, labels)
+    images, shares = numbered(patch, 4)
+    same, same_shares = Augmentation(SPECS[name], 0.0).set_random_state(0)(images, shares, patch)
+    assert torch.equal(same, images) and torch.equal(same_shares, shares)

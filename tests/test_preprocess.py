@@ -272,7 +272,7 @@ def test_masks_of_any_type_that_holds_the_values(dtype: Any) -> None:
     assert classes.sum() == mask.data.sum() > 0
 
 
-@pytest.mark.parametrize("value", [np.uint8(3), np.uint16(65535), np.int16(-1), np.int32(65537), np.int64(2**40), np.float32(0.5),
+@pytest.mark.parametrize("value", [np.uint8(3), np.uint16(65535), np.int16(-2), np.int32(65537), np.int64(2**40), np.float32(0.5),
                                    np.float64("nan")])  # fmt: skip
 def test_an_unknown_value_is_refused(value: Any) -> None:
     mask = volume().with_data(np.full((16, 18, 20), value))

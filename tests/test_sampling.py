@@ -12,6 +12,7 @@ from datasets import scan
 from engine import model_spec, network_spec
 from torch import Tensor
 
+from napari_unet.loss import UNLABELLED
 from napari_unet.preprocess import prepare, prepare_labels
 from napari_unet.sampling import Example, Sampler, crop
 from napari_unet.spec import ModelSpec, TrainConfig
@@ -34,7 +35,7 @@ def blank(*shape: int) -> Tensor:
 
 def batches(sampler: Sampler, count: int, patch: tuple[int, ...], size: int = 4) -> tuple[Tensor, Tensor]:
     pairs = [sampler.batch(step, step * size, patch, size) for step in range(count)]
-    return torch.cat([images for images, _ in pairs]), torch.cat([labels for _, labels in pairs])
+    return torch.cat([images for images, _ in pairs]), torch.cat([shares for _, shares in pairs])
 
 
 def test_a_case_is_prepared_as_for_use() -> None:
@@ -62,8 +63,8 @@ def test_a_step_gives_the_same_batch_whoever_asks_and_whenever(spec: ModelSpec) 
     torch.manual_seed(9)
     np.random.seed(9)
     backwards = [two.batch(step, 2 * step, patch, 2) for step in reversed(range(5))][::-1]
-    for (images, labels), (other_images, other_labels) in zip(straight, backwards, strict=True):
-        assert torch.equal(images, other_images) and torch.equal(labels, other_labels)
+    for (images, shares), (other_images, other_shares) in zip(straight, backwards, strict=True):
+        assert torch.equal(images, other_images) and torch.equal(shares, other_shares)
     assert len({images.numpy().tobytes() for images, _ in straight}) == 5
     other = Sampler(examples, spec, TrainConfig(seed=5)).batch(0, 0, patch, 2)
     assert not torch.equal(other[0], straight[0][0])
@@ -91,25 +92,35 @@ def test_every_case_is_drawn_equally_often(size: int) -> None:
 def test_patches_on_request_hold_a_labelled_voxel(spec: ModelSpec, shape: tuple[int, ...], patch: tuple[int, ...]) -> None:
     label = blank(*shape)
     label[17, 20, 9] = 1
-    shares = {}
-    for share in (0.0, 0.5, 1.0):
-        _, labels = batches(Sampler([example(label)], spec, replace(PLAIN, foreground=share)), 50, patch)
-        shares[share] = (labels > 0).flatten(1).any(1).float().mean().item()
-    assert shares[0] < 0.2 and 0.35 < shares[0.5] < 0.65 and shares[1] == 1
+    held = {}
+    for foreground in (0.0, 0.5, 1.0):
+        _, shares = batches(Sampler([example(label)], spec, replace(PLAIN, foreground=foreground)), 50, patch)
+        held[foreground] = (shares[:, 1:] == 1).flatten(1).any(1).float().mean().item()
+    assert held[0] < 0.2 and 0.35 < held[0.5] < 0.65 and held[1] == 1
 
 
 def test_small_classes_are_drawn_as_often_as_large_ones() -> None:
     label = blank(40, 40, 40)
     label[:20], label[35, 35, 35] = 1, 2
-    _, labels = batches(Sampler([example(label)], SPEC, replace(PLAIN, foreground=1.0)), 100, (8, 8, 8))
-    assert 0.4 < (labels == 2).flatten(1).any(1).float().mean() < 0.6
+    _, shares = batches(Sampler([example(label)], SPEC, replace(PLAIN, foreground=1.0)), 100, (8, 8, 8))
+    assert 0.4 < (shares[:, 2] == 1).flatten(1).any(1).float().mean() < 0.6
 
 
 def test_augmented_patches_still_hold_what_they_were_centred_on() -> None:
     label = blank(60, 60, 60)
     label[28:32, 28:32, 28:32] = 1
-    _, labels = batches(Sampler([example(label)], SPEC, TrainConfig(foreground=1.0)), 50, (16, 16, 16))
-    assert (labels > 0).flatten(1).any(1).float().mean() > 0.95
+    _, shares = batches(Sampler([example(label)], SPEC, TrainConfig(foreground=1.0)), 50, (16, 16, 16))
+    assert (shares[:, 1:] > 0.5).flatten(1).any(1).float().mean() > 0.95
+
+
+def test_a_batch_holds_the_shares_of_its_labels() -> None:
+    """All of a voxel for its own class, where nothing was turned; zeros outside."""
+    label = torch.randint(0, 3, (6, 7, 8), dtype=torch.uint8)
+    (image,), (shares,) = Sampler([example(label)], SPEC, PLAIN).batch(0, 0, (8, 8, 8), 1)
+    inside = image[0] != 0
+    expected = torch.nn.functional.one_hot(label.flatten().long(), 3).T.float()
+    assert inside.sum() == label.numel() and torch.equal(shares[:, inside], expected)
+    assert shares.dtype == torch.float32 and not shares[:, ~inside].any()
 
 
 @pytest.mark.parametrize("foreground", [0.0, 1.0])
@@ -129,28 +140,29 @@ def test_patches_reach_every_voxel_up_to_the_border_and_no_further(foreground: f
 def test_a_volume_smaller_than_the_patch_lies_in_its_middle(shape: tuple[int, ...], foreground: float) -> None:
     label = blank(*shape)
     label[0, 0, 0] = 1
-    images, labels = batches(Sampler([example(label)], SPEC, replace(PLAIN, foreground=foreground)), 5, (8, 8, 8))
-    for image, mask in zip(images[:, 0], labels, strict=True):
+    images, shares = batches(Sampler([example(label)], SPEC, replace(PLAIN, foreground=foreground)), 5, (8, 8, 8))
+    for image, share in zip(images[:, 0], shares, strict=True):
         for axis in range(3):
             inside = (image != 0).movedim(axis, 0).flatten(1).any(1)
             first, count = int(inside.int().argmax()), int(inside.sum())
             assert count == min(8, shape[axis]) and first == (8 - count) // 2
-        assert mask[image == 0].sum() == 0
+        assert torch.equal(share.sum(0), (image != 0).float())  # what lies outside is unlabelled
 
 
-def test_a_crop_is_what_lies_there_and_zero_elsewhere() -> None:
+def test_a_crop_is_what_lies_there_and_unlabelled_elsewhere() -> None:
     made = example(torch.randint(0, 3, (6, 7, 8), dtype=torch.uint8))
     padded = torch.nn.functional.pad(made.image, [4] * 6)
     for first in np.random.default_rng(0).integers(-4, 6, (50, 3)):
         image, label = crop(made.image, made.label, first, (4, 4, 4))
         z, y, x = (slice(f + 4, f + 8) for f in first)
         assert torch.equal(image, padded[:, z, y, x])
-        assert torch.equal(label, torch.nn.functional.pad(made.label, [4] * 6)[z, y, x])
+        assert torch.equal(label, torch.nn.functional.pad(made.label, [4] * 6, value=UNLABELLED)[z, y, x])
 
 
 def test_a_case_without_labels_is_sampled_too() -> None:
     empty: Any = Sampler([example(blank(12, 12, 12))], SPEC, TrainConfig(foreground=1.0)).batch(0, 0, (8, 8, 8), 2)
-    assert empty[0].shape == (2, 1, 8, 8, 8) and empty[1].sum() == 0
+    assert empty[0].shape == (2, 1, 8, 8, 8) and empty[1].shape == (2, 3, 8, 8, 8)
+    assert not empty[1][:, 1:].any() and empty[1][:, 0, 4, 4, 4].allclose(torch.ones(2))  # all of it background
 
 
 def test_cases_of_different_shapes_share_a_batch() -> None:

@@ -621,10 +621,10 @@ def test_patches_and_batches_are_the_schedules(plan: Plan, tmp_path: Path, monke
     shapes, batch = [], Sampler.batch
 
     def watched(self: Sampler, *arguments: Any) -> Any:
-        images, labels = batch(self, *arguments)
+        images, shares = batch(self, *arguments)
         shapes.append(tuple(images.shape))
-        assert labels.dtype == torch.uint8 and labels.shape == (len(images), *images.shape[2:])
-        return images, labels
+        assert shares.dtype == torch.float32 and shares.shape == (len(images), 3, *images.shape[2:])
+        return images, shares
 
     monkeypatch.setattr(Sampler, "batch", watched)
     cases, spec, config = plan

@@ -17,6 +17,7 @@ _HOME = {
     "NetworkSpec": "spec",
     "TrainConfig": "spec",
     "PlanChoices": "spec",
+    "LabelRule": "spec",
     "Card": "spec",
     "find_cases": "cases",
     "find_images": "cases",

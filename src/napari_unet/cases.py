@@ -14,21 +14,25 @@ import numpy as np
 
 from napari_unet import nifti, pictures
 from napari_unet.errors import UNetError
+from napari_unet.partial import mark
 from napari_unet.schema import strict_json
+from napari_unet.spec import ALL_LABELLED, LabelRule
 from napari_unet.volume import Volume, check_same_grid
 
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 _IMAGE_FOLDERS, _LABEL_FOLDERS = ("imagesTr", "images", "image"), ("labelsTr", "labels", "masks", "label")
 MAX_JSON = 16 << 20
+IGNORE = "ignore"  # nnU-Net's name for the value of voxels that nobody labelled
 
 
 @dataclass(frozen=True)
 class Case:
-    """One subject: its name, its image files (one, or one per channel) and, for training, its label file."""
+    """One subject: its name, its image files (one, or one per channel) and, for training, its label file and how to read it."""
 
     name: str
     images: tuple[Path, ...]
     label: Path | None = None
+    rule: LabelRule = ALL_LABELLED
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,15 @@ class Dataset:
     origin: str = ""
     licence: str = ""
 
+    @property
+    def rule(self) -> LabelRule:
+        """How all masks are read."""
+        return self.cases[0].rule if self.cases else ALL_LABELLED
+
+    def with_rule(self, rule: LabelRule) -> Dataset:
+        """The same data, its masks read by another rule."""
+        return replace(self, cases=tuple(replace(case, rule=rule) for case in self.cases))
+
 
 def read_image(case: Case) -> Volume:
     """A case's image; several files become its channels. Raises UNetError where they do not lie on one grid."""
@@ -64,11 +77,19 @@ def read_image(case: Case) -> Volume:
     return Volume(data, first.affine, first.header, first.source, first.notes, first.shape_on_disk)
 
 
-def read_label(case: Case, image: Volume) -> Volume:
-    """A case's mask, on its image's grid. Raises UNetError where it is not."""
+def read_mask(case: Case) -> Volume:
+    """A case's mask as its rule has it, `partial.UNLABELLED` where nobody labelled: the one place that knows.
+
+    Raises UNetError for a mask that cannot be one of classes, or that the rule cannot be applied to.
+    """
     if case.label is None:
         raise UNetError(case.name, "it has no label", "Give labelled cases")
-    label = nifti.read_labels(case.label)
+    return mark(nifti.read_labels(case.label, case.rule.ignore), case.rule)
+
+
+def read_label(case: Case, image: Volume) -> Volume:
+    """A case's mask (see `read_mask`), on its image's grid. Raises UNetError where it is not."""
+    label = read_mask(case)
     check_same_grid(label, image)
     return label
 
@@ -127,20 +148,24 @@ def _in_order(case: Path, channels: dict[int, Path]) -> tuple[Path, ...]:
     return tuple(channels[n] for n in sorted(channels))
 
 
-def find_cases(folder: str | Path) -> Dataset:
+def find_cases(folder: str | Path, rule: LabelRule = ALL_LABELLED) -> Dataset:
     """The labelled cases of a folder: the Decathlon's layout, nnU-Net's raw one, or two folders of images and labels.
 
-    Raises UNetError where none of them is found or its dataset.json is not to be trusted. Nothing is read but names.
+    Masks will be read by `rule`, and by the value that dataset.json names "ignore".
+
+    Raises UNetError where none of them is found, its dataset.json is not to be trusted, or contradicts the rule.
+    Nothing is read but names.
     """
     folder = Path(folder)
     if not os.path.isdir(folder):
         raise UNetError(folder, "there is no such folder", "Give the folder that holds images and labels")
     description = _description(folder / "dataset.json")
     labels, channels = _names(description, folder / "dataset.json")
+    rule = _merged(rule, labels)
     listed = description.get("training")
     if isinstance(listed, list) and not _lists_channels(folder, listed):
         cases = _listed(folder, listed)
-        return replace(_described(folder, description), cases=cases, labels=labels, channels=channels)
+        return replace(_described(folder, description), cases=cases, labels=labels, channels=channels).with_rule(rule)
     images, masks = (_subfolder(folder, names) for names in (_IMAGE_FOLDERS, _LABEL_FOLDERS))
     found = {case.name: case for case in find_images([images])}
     known = _by_name(list_images(masks))
@@ -151,7 +176,17 @@ def find_cases(folder: str | Path) -> Dataset:
         _described(folder, description), cases=cases, labels=labels, channels=channels,
         unlabelled=tuple(path for name in found if name not in known for path in found[name].images),
         without_image=tuple(path for name, path in known.items() if name not in found),
-    )  # fmt: skip
+    ).with_rule(rule)  # fmt: skip
+
+
+def _merged(rule: LabelRule, labels: dict[int, str]) -> LabelRule:
+    """The rule with the value that `labels` call "ignore", which is taken out of them: it is no class."""
+    value = next((value for value, name in labels.items() if name == IGNORE), rule.ignore)
+    if rule.ignore not in (None, value):
+        raise UNetError("--ignore", f"{rule.ignore}, but dataset.json names {value}", "Leave it out, or correct dataset.json")
+    if value is not None and labels.pop(value, IGNORE) != IGNORE:
+        raise UNetError("--ignore", f"{value} is a class in dataset.json", "Give the value of voxels that nobody labelled")
+    return replace(rule, ignore=value)
 
 
 def _by_name(paths: list[Path]) -> dict[str, Path]:
@@ -192,7 +227,7 @@ def _names(description: dict[str, Any], path: Path) -> tuple[dict[int, str], tup
         labels: dict[int, str] = {}
         for key, value in description.get("labels", {}).items():
             number, name = (str(key), str(value)) if str(key).lstrip("-").isdigit() else (str(value), str(key))
-            if not re.fullmatch(r"\d{1,5}", number) or int(number) > nifti.MAX_LABEL or name == "ignore":
+            if not re.fullmatch(r"\d{1,5}", number) or not (name == IGNORE) <= int(number) <= nifti.MAX_LABEL:
                 raise ValueError(f"{key!r}: {value!r}"[:120])
             if labels.setdefault(int(number), name[:200]) != name[:200]:
                 raise ValueError(f"two names for {number}")
@@ -200,8 +235,8 @@ def _names(description: dict[str, Any], path: Path) -> tuple[dict[int, str], tup
         channels = tuple(str(table[key])[:200] for key in sorted(table, key=int))
     except (TypeError, ValueError, AttributeError) as error:
         raise UNetError(path, f"labels or channels cannot be understood ({error})",
-                        'Write "labels": {"background": 0, "name": 1}; regions of several values and voxels to ignore '
-                        "are not supported") from None  # fmt: skip
+                        'Write "labels": {"background": 0, "name": 1, "ignore": 2}, the last where voxels are unlabelled; '
+                        "regions of several values are not supported") from None  # fmt: skip
     labels.pop(0, None)
     return labels, channels
 

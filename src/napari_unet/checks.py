@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_unet import nifti, pictures
-from napari_unet.cases import Case, Dataset, read_image
+from napari_unet.cases import Case, Dataset, read_image, read_mask
 from napari_unet.errors import UNetError
+from napari_unet.partial import UNLABELLED, slices_labelled
 from napari_unet.volume import Reorientation, Volume, check_same_grid
 
 SAMPLES = 5_000  # intensities kept per case and channel
@@ -35,7 +36,8 @@ class CaseFacts:
     """What planning needs of a case, its axes turned to run up, front, right ("SAR").
 
     voxels : per label value; centroids : per label, its centre as a share of the image's extent, per axis;
-    foreground : (channels, up to SAMPLES) intensities inside labels; low : each channel's smallest value.
+    foreground : (channels, up to SAMPLES) intensities inside labels; low : each channel's smallest value;
+    labelled : per axis, the share of slices across it that hold a label.
     """
 
     name: str
@@ -47,6 +49,7 @@ class CaseFacts:
     foreground: NDArray[np.float32]
     low: tuple[float, ...]
     sha256: str
+    labelled: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,10 @@ def check(dataset: Dataset) -> Iterator[Report]:
         finding = Finding("warning", str(dataset.folder), f"the label {value} ({dataset.labels[value]}) occurs in no case",
                           "Remove it from dataset.json, or add cases that have it")  # fmt: skip
         yield Report(Case(dataset.folder.name, ()), None, (finding,))
+    if dataset.rule.ignore is not None and not known.unlabelled:
+        finding = Finding("warning", str(dataset.folder), f"the ignore value {dataset.rule.ignore} occurs in no case",
+                          "Check the value that unlabelled voxels have")  # fmt: skip
+        yield Report(Case(dataset.folder.name, ()), None, (finding,))
 
 
 @dataclass
@@ -80,6 +87,7 @@ class _Known:
 
     channels: int  # 0 where nothing is known yet
     picture: bool | None = None
+    unlabelled: bool = False  # was any voxel?
     values: set[int] = field(default_factory=set)
     sha256: dict[str, str] = field(default_factory=dict)  # of voxels -> name
 
@@ -96,14 +104,16 @@ def _check_case(case: Case, labels: dict[int, str], known: _Known) -> Report:
             return None
 
     attempt(_check_names, case)
-    image, label = attempt(read_image, case), attempt(_read_mask, case)
+    image, label = attempt(read_image, case), attempt(read_mask, case)
     if image is not None:
         attempt(check_image, image)
         attempt(_check_alike, image, case, known)
         findings += [Finding("warning", image.source, note, "Check that the image lies where it should") for note in image.notes]
     if label is not None:
         attempt(_check_values, label, labels, known)
-        if not label.data.any():
+        if label.data.max() == UNLABELLED:
+            findings.append(Finding("error", label.source, "none of its voxels is labelled", "Label some, or remove the mask"))
+        elif label.data.max() == 0:
             findings.append(Finding("warning", label.source, "an empty mask: every voxel is background", "Check that it is meant"))
     if image is not None and label is not None:
         attempt(check_same_grid, label, image)
@@ -125,12 +135,6 @@ def _check_names(case: Case) -> None:
             raise UNetError(ascii(str(path)), "its path is not valid Unicode", "Rename it") from None
 
 
-def _read_mask(case: Case) -> Volume:
-    if case.label is None:
-        raise UNetError(case.name, "it has no label", "Add it")
-    return nifti.read_labels(case.label)
-
-
 def _check_alike(image: Volume, case: Case, known: _Known) -> None:
     """UNetError for an image unlike the ones before it."""
     picture = _is_picture(case)
@@ -150,6 +154,8 @@ def _is_picture(case: Case) -> bool:
 def _check_values(label: Volume, labels: dict[int, str], known: _Known) -> None:
     """UNetError for a mask whose values have no name, or that cannot be one of classes."""
     values = {int(v) for v in np.unique(label.data)} - {0}
+    known.unlabelled |= UNLABELLED in values
+    values.discard(UNLABELLED)
     known.values |= values
     if len(values) > MAX_CLASSES:
         raise UNetError(label.source, f"a mask with {len(values):,} different values", f"Use at most {MAX_CLASSES}, one per class")
@@ -177,7 +183,7 @@ def _facts(case: Case, image: Volume, label: Volume) -> CaseFacts:
     turn = Reorientation.between(image.affine, "SAR")
     turned = turn.apply(label.data)
     inside = label.data > 0
-    voxels = {int(v): int(n) for v, n in zip(*np.unique(label.data, return_counts=True), strict=True) if v}
+    voxels = {int(v): int(n) for v, n in zip(*np.unique(label.data, return_counts=True), strict=True) if v > 0}
     channels = np.moveaxis(image.data.reshape((*image.shape, -1)), -1, 0)
     step = max(1, -(-sum(voxels.values()) // SAMPLES))
     z, y, x = turned.shape
@@ -187,7 +193,7 @@ def _facts(case: Case, image: Volume, label: Volume) -> CaseFacts:
         picture=_is_picture(case), voxels=voxels, centroids={v: _centroid(turned == v) for v in voxels},
         foreground=np.stack([channel[inside][::step].astype(np.float32) for channel in channels]),
         low=tuple(float(channel.min()) for channel in channels),
-        sha256=hashlib.sha256(np.ascontiguousarray(image.data)).hexdigest(),
+        sha256=hashlib.sha256(np.ascontiguousarray(image.data)).hexdigest(), labelled=slices_labelled(label),
     )  # fmt: skip
 
 

@@ -19,8 +19,8 @@ import psutil
 
 from napari_unet import __version__, schema
 from napari_unet.errors import UNetError
-from napari_unet.options import add_settings, settings_of
-from napari_unet.spec import Card, PlanChoices, TrainConfig
+from napari_unet.options import add_settings, rule_of, settings_of
+from napari_unet.spec import Card, LabelRule, PlanChoices, TrainConfig
 
 WRITABLE = (".nii", ".nii.gz", ".png", ".tif", ".tiff")
 LINE_SECONDS = 10.0  # between lines where no terminal shows a living one
@@ -75,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     data = ("data", "", "folder: Decathlon's or nnU-Net's layout, or images/ and labels/")
     model = ("model", "", "weights file, folder of a training run, or name of a shipped model")
     sub = command("check", _check, "Read every file of a data set and list every fault.", data)
+    add_settings(sub, LabelRule)
     sub.add_argument("--json", action="store_true", help="print one JSON object as the last line")
 
     sub = command("train", _train, "Train a model on a folder of labelled images.", data)
@@ -84,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     existing.add_argument("--resume", action="store_true", help="go on with the run in --out, with its own settings")
     existing.add_argument("--overwrite", action="store_true", help="replace the run in --out")
     sub.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    for cls in (TrainConfig, PlanChoices):
+    for cls in (TrainConfig, PlanChoices, LabelRule):
         add_settings(sub, cls)
 
     sub = command("predict", _predict, "Segment images.", model, ("inputs", "+", "files or folders; case_0000, case_0001 are channels"))
@@ -100,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", help="write scores as CSV")
     sub.add_argument("--overwrite", action="store_true", help="replace the CSV file if it exists")
     sub.add_argument("--surface", action="store_true", help="surface Dice and Hausdorff distance, too")
+    add_settings(sub, LabelRule)
     sub.add_argument("--json", action="store_true", help="print one JSON object as the last line")
 
     sub = command("info", _info, "Show a model's card and the walk through its U-Net.", model)
@@ -159,7 +161,7 @@ def _finish(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
 def _check(arguments: argparse.Namespace) -> int:
     from napari_unet.cases import find_cases
 
-    dataset = find_cases(arguments.data)
+    dataset = find_cases(arguments.data, rule_of(arguments))
     reports = _read_all(dataset)
     findings = [f for report in reports for f in report.findings]
     errors = sum(f.level == "error" for f in findings)
@@ -172,7 +174,9 @@ def _check(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     from napari_unet import checks
     from napari_unet.cases import find_cases
+    from napari_unet.partial import settle
     from napari_unet.plan import plan
+    from napari_unet.record import load_record
 
     started = psutil.Process().create_time()
     out = Path(arguments.out)
@@ -180,10 +184,11 @@ def _train(arguments: argparse.Namespace) -> int:
     if exists and not (arguments.resume or arguments.overwrite):
         raise UNetError(out, "it holds a run already", "Use --resume, --overwrite or another folder")
     config, choices = settings_of(arguments)
-    dataset = find_cases(arguments.data)
+    dataset = find_cases(arguments.data, load_record(out).rule if arguments.resume else rule_of(arguments))
     reports = _read_all(dataset)
     checks.refuse(reports, arguments.data)
     facts = [report.facts for report in reports if report.facts is not None]
+    dataset = dataset.with_rule(settle(dataset.rule, [f.labelled for f in facts]))
     spec, config, reasons = plan(dataset, facts, choices, config)
     print(f"going on with the run in {out}, as it was planned" if arguments.resume else "\n".join(reasons))
 
@@ -337,7 +342,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     out = Path(arguments.out) if arguments.out else None
     if out and (nifti.suffix(out) or (out.exists() and not arguments.overwrite)):
         raise UNetError(out, "it is an image" if nifti.suffix(out) else "it exists already", "Use --overwrite, or another --out")
-    scores = [score for case in evaluate(arguments.predictions, arguments.labels, surface=arguments.surface) for score in case]
+    cases = evaluate(arguments.predictions, arguments.labels, surface=arguments.surface, rule=rule_of(arguments))
+    scores = [score for case in cases for score in case]
     _table([(s.case, str(s.label), _number(s.dice, 4), f"{s.ml:.3f}", f"{s.reference_ml:.3f}",
              *((_number(s.surface_dice, 4), _number(s.hausdorff95_mm, 2)) if arguments.surface else ())) for s in scores],
            ("case", "class", "Dice", "ml", "truth ml", *(("surface", "HD95 mm") if arguments.surface else ())))  # fmt: skip

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_unet import nifti
-from napari_unet.cases import list_images
+from napari_unet.cases import Case, list_images, read_mask
 from napari_unet.errors import UNetError
 from napari_unet.files import write_bytes
+from napari_unet.partial import UNLABELLED, labelled
+from napari_unet.spec import ALL_LABELLED, LabelRule
 from napari_unet.volume import Volume, check_same_grid
 
 SURFACE_TOLERANCE_MM = 1.0
@@ -46,13 +48,19 @@ def score_case(
 ) -> list[Score]:
     """A case's scores for `labels`, or for every class that occurs in either mask.
 
+    Voxels that the reference leaves unlabelled count in neither mask, nor in the volumes; of such a case there are no
+    surface measures, since the border of what is labelled would count as a surface.
+
     Raises UNetError where the masks do not lie on one grid.
     """
     check_same_grid(prediction, reference)
-    chosen = list(labels) or sorted((set(np.unique(prediction.data)) | set(np.unique(reference.data))) - {0})
+    known = labelled(reference.data)
+    surface = surface and bool(known.all())
+    found = prediction.data if known.all() else np.where(known, prediction.data, 0)
+    chosen = list(labels) or sorted((set(np.unique(found)) | set(np.unique(reference.data))) - {0, UNLABELLED})
     scores = []
     for label in chosen:
-        a, b = prediction.data == label, reference.data == label
+        a, b = found == label, reference.data == label
         ml = np.count_nonzero(a) * prediction.voxel_ml, np.count_nonzero(b) * reference.voxel_ml
         extra = _surface(a, b, reference.spacing) if surface else (None, None)
         scores.append(Score(case, int(label), dice(a, b), ml[0], ml[1], *extra))
@@ -75,8 +83,10 @@ def _surface(a: NDArray[Any], b: NDArray[Any], spacing: tuple[float, ...]) -> tu
     return float(surface), float(distance)
 
 
-def evaluate(predictions: str | Path, labels: str | Path, *, surface: bool = False) -> Iterator[list[Score]]:
-    """The scores of each case: two files, or two folders paired by name.
+def evaluate(
+    predictions: str | Path, labels: str | Path, *, surface: bool = False, rule: LabelRule = ALL_LABELLED
+) -> Iterator[list[Score]]:
+    """The scores of each case: two files, or two folders paired by name. `rule` tells which voxels of labels nobody labelled.
 
     Raises UNetError where a label has no prediction, where two files have one name, or a pair does not lie on one grid.
     """
@@ -89,7 +99,8 @@ def evaluate(predictions: str | Path, labels: str | Path, *, surface: bool = Fal
         raise UNetError(predictions, f"no prediction for {len(missing)} of {len(references)} labels: {names}",
                         "Name predictions like their labels")  # fmt: skip
     for name, path in references.items():
-        yield score_case(name, nifti.read_labels(found[name]), nifti.read_labels(path), surface=surface)
+        reference = read_mask(Case(name, (), path, rule))
+        yield score_case(name, nifti.read_labels(found[name]), reference, surface=surface)
 
 
 def _by_name(source: str | Path) -> dict[str, Path]:

@@ -67,8 +67,10 @@ def _read(path: Path, kind: str) -> Volume:
     raise UNetError(path, "its ending is not one of " + " ".join((*SUFFIXES, *pictures.SUFFIXES)), "Convert it to NIfTI")
 
 
-def read_labels(path: str | Path) -> Volume:
+def read_labels(path: str | Path, ignore: int | None = None) -> Volume:
     """Read a mask: whole numbers 0 to 65535, as uint8 or uint16. A picture with only 0 and 255 means classes 0 and 1.
+
+    So does one that also has `ignore`, the value of unlabelled voxels, unless that is itself 255 or 1.
 
     Raises UNetError for fractions, negative values, NaN, or more than one channel.
     """
@@ -76,11 +78,11 @@ def read_labels(path: str | Path) -> Volume:
     if volume.channels > 1:
         raise UNetError(path, f"a mask with {volume.channels} channels", "Give one value per voxel")
     data = volume.data[..., 0] if volume.data.ndim == 4 else volume.data
-    return Volume(_whole_numbers(data, str(path), suffix(path) in pictures.SUFFIXES), volume.affine, volume.header,
+    return Volume(_whole_numbers(data, str(path), suffix(path) in pictures.SUFFIXES, ignore), volume.affine, volume.header,
                   volume.source, volume.notes, volume.shape_on_disk)  # fmt: skip
 
 
-def _whole_numbers(data: NDArray[Any], where: str, picture: bool) -> NDArray[Any]:
+def _whole_numbers(data: NDArray[Any], where: str, picture: bool, ignore: int | None = None) -> NDArray[Any]:
     if data.dtype.kind not in "biuf":
         raise UNetError(where, f"a mask of type {data.dtype}", "Save the mask with whole numbers")
     if data.dtype.kind == "f":
@@ -92,9 +94,10 @@ def _whole_numbers(data: NDArray[Any], where: str, picture: bool) -> NDArray[Any
     low, high = int(data.min()), int(data.max())
     if low < 0 or high > MAX_LABEL:
         raise UNetError(where, f"a mask with the value {low if low < 0 else high}", f"Use 0 to {MAX_LABEL}")
-    if picture and high == 255 and np.isin(data, (0, 255)).all():
-        return (data > 0).astype(np.uint8)
-    return data.astype(np.uint8 if high < 256 else np.uint16, copy=False)
+    whole = data.astype(np.uint8 if high < 256 else np.uint16, copy=False)
+    if picture and high >= 255 and ignore not in (1, 255) and np.isin(whole, [0, 255, ignore or 0]).all():
+        return np.where(whole == 255, 1, whole).astype(whole.dtype)
+    return whole
 
 
 def _check_content(path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin
 
 from napari_unet import schema
 from napari_unet.errors import UNetError
-from napari_unet.spec import PlanChoices, TrainConfig
+from napari_unet.spec import LabelRule, PlanChoices, TrainConfig
 
 
 def add_settings(parser: argparse.ArgumentParser, cls: type) -> None:
@@ -45,8 +45,7 @@ def _values(text: str) -> Any:
 def settings_of(arguments: argparse.Namespace) -> tuple[TrainConfig, PlanChoices]:
     """Defaults < recipe < flags; minutes and steps push each other out."""
     config, choices = TrainConfig(), PlanChoices()
-    flags = {name: value for name, value in vars(arguments).items() if value is not None}
-    for source, where in ((_recipe(arguments.recipe), arguments.recipe), (flags, "command line")):
+    for source, where in _sources(arguments):
         named = [{f.name: source[f.name] for f in fields(cls) if f.name in source} for cls in (TrainConfig, PlanChoices)]
         if {"steps", "minutes"} <= named[0].keys():
             raise UNetError(where, "both steps and minutes are given", "Give one of them")
@@ -54,6 +53,21 @@ def settings_of(arguments: argparse.Namespace) -> tuple[TrainConfig, PlanChoices
             named[0] = {"steps": None, "minutes": None} | named[0]
         config, choices = schema.replace(config, named[0], where), schema.replace(choices, named[1], where)
     return config, choices
+
+
+def rule_of(arguments: argparse.Namespace) -> LabelRule:
+    """Which voxels of masks are labelled: a recipe's settings, where the command has one, < flags."""
+    rule = LabelRule()
+    for source, where in _sources(arguments):
+        rule = schema.replace(rule, {f.name: source[f.name] for f in fields(LabelRule) if f.name in source}, where)
+    return rule
+
+
+def _sources(arguments: argparse.Namespace) -> list[tuple[dict[str, Any], str]]:
+    """Settings and where they were given, the weaker ones first."""
+    recipe = getattr(arguments, "recipe", None)
+    flags = {name: value for name, value in vars(arguments).items() if value is not None}
+    return [(_recipe(recipe), str(recipe)), (flags, "command line")]
 
 
 def _recipe(path: str | None) -> dict[str, Any]:
@@ -66,7 +80,7 @@ def _recipe(path: str | None) -> dict[str, Any]:
         raise UNetError(path, f"cannot be read ({error.strerror})", "Check the path") from error
     except ValueError as error:
         raise UNetError(path, f"not valid TOML ({error})", "Write lines such as: minutes = 10") from error
-    known = [f.name for cls in (TrainConfig, PlanChoices) for f in fields(cls)]
+    known = [f.name for cls in (TrainConfig, PlanChoices, LabelRule) for f in fields(cls)]
     for key in recipe:
         if key not in known:
             raise schema.unknown_key(key, known, path)

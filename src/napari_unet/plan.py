@@ -13,6 +13,7 @@ import numpy as np
 from napari_unet.cases import Dataset
 from napari_unet.checks import MAX_CLASSES, CaseFacts
 from napari_unet.errors import UNetError
+from napari_unet.partial import words as words_of_rule
 from napari_unet.schema import encode
 from napari_unet.spec import COLOURS, Channel, Label, ModelSpec, NetworkSpec, PlanChoices, TrainConfig
 
@@ -64,6 +65,7 @@ def plan(
         mirror_axes=mirror, mirror_tta=_cheap_mirror(mirror, whole, pictures) if choices.mirror_tta is None else choices.mirror_tta,
     )  # fmt: skip
     encode(spec)  # what could not be written is refused before any work
+    words += words_of_rule(dataset.rule, [f.shape for f in facts], [f.labelled for f in facts])
     words += [_words_spacing(spec), _words_network(spec, size), _words_channels(channels), reason]
     words += ["Masks average what is seen in an image and in its mirror image."] * spec.mirror_tta
     config, reason = _budget(config, whole)

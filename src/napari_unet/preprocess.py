@@ -19,6 +19,8 @@ from torch import Tensor
 from napari_unet.checks import check_image
 from napari_unet.errors import UNetError
 from napari_unet.files import check_memory
+from napari_unet.loss import UNLABELLED
+from napari_unet.partial import labelled
 from napari_unet.spec import Channel, ModelSpec
 from napari_unet.volume import Reorientation, Volume
 
@@ -92,7 +94,7 @@ def _check_contrast(image: Tensor, volume: Volume, spec: ModelSpec) -> None:
 
 
 def prepare_labels(labels: Volume, spec: ModelSpec) -> Tensor:
-    """A mask as class indices on the grid that `prepare` gives its image: uint8 (z, y, x)."""
+    """A mask as class indices on the grid that `prepare` gives its image: uint8 (z, y, x), UNLABELLED where nobody labelled."""
     _, turned, ratio = _turn(labels, spec)
     classes = classes_of(turned, spec, labels.source)[None]
     nearest = _spacing("nearest")(_in_model_voxels(torch.from_numpy(classes.astype(np.float32)), ratio))
@@ -100,13 +102,18 @@ def prepare_labels(labels: Volume, spec: ModelSpec) -> Tensor:
 
 
 def classes_of(values: NDArray[Any], spec: ModelSpec, source: str) -> NDArray[np.uint8]:
-    """Mask values -> class indices (0 is background). Raises UNetError for a value that the model does not know."""
-    table = np.full(65536, 255, np.uint8)
+    """Mask values -> class indices (0 is background; `loss.UNLABELLED`, what the mask says nobody labelled).
+
+    Raises UNetError for a value that the model does not know.
+    """
+    table = np.full(65536, UNLABELLED, np.uint8)
     table[[0, *(label.value for label in spec.labels)]] = np.arange(len(spec.labels) + 1)
     with np.errstate(invalid="ignore"):
         whole = values.astype(np.uint16, copy=False)
     classes: NDArray[np.uint8] = table[whole]
-    unknown = (classes == 255) | (whole != values)
+    meant = labelled(values)
+    classes[~meant] = UNLABELLED
+    unknown = ((classes == UNLABELLED) | (whole != values)) & meant
     if unknown.any():
         known = [label.value for label in spec.labels]
         raise UNetError(source, f"the mask value {values[unknown].flat[0]} is none of 0 and {known}",

@@ -15,7 +15,7 @@ from napari_unet.cases import Case
 from napari_unet.errors import UNetError
 from napari_unet.schedule import Schedule
 from napari_unet.schema import STRICT, decode, encode
-from napari_unet.spec import Card, ModelSpec, TrainConfig
+from napari_unet.spec import ALL_LABELLED, Card, LabelRule, ModelSpec, TrainConfig
 from napari_unet.splits import Split
 from napari_unet.volume import Volume
 
@@ -41,10 +41,11 @@ class Record:
     labels: dict[str, str] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
     sha256: dict[str, str] = field(default_factory=dict)  # of the cases that are trained on
+    rule: LabelRule = ALL_LABELLED  # by which all masks are read
 
 
 def fingerprint(image: Volume, label: Volume) -> str:
-    """Of a case's voxels and where they are."""
+    """Of a case's voxels, which of them are labelled, and where they are."""
     digest = hashlib.sha256(image.affine.tobytes())
     for volume in (image, label):
         digest.update(np.ascontiguousarray(volume.data))
@@ -72,14 +73,19 @@ def new_record(
     )  # fmt: skip
     images = {name: tuple(str(path.resolve()) for path in by_name[name].images) for name in used}
     labels = {name: str(path.resolve()) for name in used if (path := by_name[name].label)}
-    return Record(spec, config, split, schedule, card, images, labels, reasons)
+    return Record(spec, config, split, schedule, card, images, labels, reasons, rule=by_name[used[0]].rule)
 
 
-def read_record(folder: Path, by_name: dict[str, Case]) -> Record:
+def load_record(folder: Path) -> Record:
+    """The record of a run. Raises UNetError where there is none."""
     path = folder / RECORD
     if not path.exists():
         raise UNetError(folder, f"no {RECORD} in it: there is no run to resume", "Leave out --resume")
-    record = decode(Record, path.read_bytes(), str(path))
+    return decode(Record, path.read_bytes(), str(path))
+
+
+def read_record(folder: Path, by_name: dict[str, Case]) -> Record:
+    record = load_record(folder)
     missing = [name for name in (*record.split.training, *record.split.kept_out) if name not in by_name]
     if missing:
         raise UNetError(folder, f"its case {missing[0]} is not in the data", "Resume with the data the run began with")

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from napari_unet import nifti
-from napari_unet.cases import Case, read_image
+from napari_unet.cases import Case, read_image, read_label
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, read_scores, summary
 from napari_unet.files import write_bytes
@@ -83,9 +83,10 @@ def _figure(record: Record, scores: list[Score], log: dict[str, list[tuple[int, 
     if shown:
         axes = bottom[0].subplots(1, len(shown), squeeze=False)[0]
         for axis, (case, dice) in zip(axes, shown, strict=True):
-            images = Case(case, tuple(Path(path) for path in record.images[case]))
-            label = nifti.read_labels(record.labels[case])
-            draw_overlay(axis, read_image(images), nifti.read_labels(run / MASKS / f"{case}.nii.gz"), label, record.spec)
+            files = Case(case, tuple(Path(path) for path in record.images[case]), Path(record.labels[case]), record.rule)
+            image = read_image(files)
+            mask = nifti.read_labels(run / MASKS / f"{case}.nii.gz")
+            draw_overlay(axis, image, mask, read_label(files, image), record.spec)
             axis.set_title(f"{case[:40]}: {dice:.3f}", fontsize=9, parse_math=False)
         bottom[0].suptitle("Worst and best cases, with their Dice: filled = model, outlined = truth", fontsize=10)
     return figure

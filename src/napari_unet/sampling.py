@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_unet.augment import Augmentation, source_size
+from napari_unet.errors import UNetError
 from napari_unet.loss import UNLABELLED, shares_of
 from napari_unet.preprocess import prepare, prepare_labels
 from napari_unet.spec import ModelSpec, TrainConfig
@@ -20,27 +21,43 @@ MAX_VOXELS = 20_000  # per class and case: enough to draw centres from
 
 @dataclass(frozen=True)
 class Example:
-    """A case as the network sees it: image float32 (C, z, y, x), label uint8 (z, y, x), where each class lies."""
+    """A case as the network sees it: image float32 (C, z, y, x), label uint8 (z, y, x), where each class lies.
+
+    labelled : where anything is labelled, of a case that is not labelled everywhere.
+    """
 
     image: Tensor
     label: Tensor
     centres: tuple[NDArray[np.int32], ...]
+    labelled: NDArray[np.int32] | None = None
 
     @classmethod
     def make(cls, image: Volume, label: Volume, spec: ModelSpec) -> Example:
-        """Prepare a case, once; centres are lists of (z, y, x) per class that occurs."""
+        """Prepare a case, once; centres are lists of (z, y, x) per class that occurs.
+
+        Raises UNetError where nothing is labelled, as when the model's coarser grid misses the only labelled slice.
+        """
         data, classes = prepare(image, spec).data, prepare_labels(label, spec)
-        centres = []
-        for value in range(1, spec.network.classes):
-            voxels = np.argwhere(classes.numpy() == value).astype(np.int32)
-            if len(voxels):
-                keep = np.linspace(0, len(voxels) - 1, min(len(voxels), MAX_VOXELS)).astype(int)
-                centres.append(voxels[keep])
-        return cls(data, classes, tuple(centres))
+        centres = [_places(classes.numpy() == value) for value in range(1, spec.network.classes)]
+        known = classes.numpy() != UNLABELLED
+        if not known.any():
+            raise UNetError(label.source, "none of its voxels is labelled at the model's spacing",
+                            "Label more slices, or give a finer --spacing")  # fmt: skip
+        return cls(data, classes, tuple(c for c in centres if len(c)), None if known.all() else _places(known))
+
+
+def _places(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """(z, y, x) of at most MAX_VOXELS voxels of a mask, evenly from all of it."""
+    voxels = np.flatnonzero(mask)
+    keep = np.linspace(0, len(voxels) - 1, min(len(voxels), MAX_VOXELS)).astype(int)
+    return np.stack(np.unravel_index(voxels[keep], mask.shape), -1).astype(np.int32)
 
 
 class Sampler:
-    """Draws augmented batches: every case equally often, a share of the patches centred on a labelled voxel."""
+    """Draws augmented batches: every case equally often, a share of the patches centred on a voxel of some class.
+
+    The others lie anywhere; in a case that is not labelled everywhere, around a voxel that is.
+    """
 
     def __init__(self, examples: list[Example], spec: ModelSpec, config: TrainConfig) -> None:
         self.examples, self.config, self.classes = examples, config, spec.network.classes
@@ -65,6 +82,8 @@ class Sampler:
         if example.centres and random.random() < self.config.foreground:
             voxels = example.centres[random.integers(len(example.centres))]
             centre = voxels[random.integers(len(voxels))] + random.integers(-(size // 4), size // 4 + 1)
+        elif example.labelled is not None:
+            centre = example.labelled[random.integers(len(example.labelled))]
         else:
             centre = random.integers(0, shape)
         source = source_size(patch, self.config.augment)

@@ -13,6 +13,7 @@ from napari_unet.schema import STRICT
 Size = Annotated[int, Field(ge=1, le=4096)]
 Steps = tuple[Annotated[int, Field(ge=1, le=16)], ...]
 Name = Annotated[str, Field(max_length=200)]
+Plane = Literal["auto", "axial", "coronal", "sagittal"]
 
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#fabed4", "#469990")
 
@@ -208,6 +209,24 @@ class PlanChoices:
     features: Annotated[tuple[Size, ...] | None, Field(description="feature channels per level, finest first")] = None
     mirror_axes: Annotated[tuple[int, ...] | None, Field(description="axes 0 z, 1 y, 2 x that may be mirrored")] = None
     mirror_tta: Annotated[bool | None, Field(description="average masks over mirrored copies")] = None
+
+
+@dataclass(frozen=True)
+class LabelRule:
+    """Which voxels of masks nobody labelled; where neither is given, all are labelled."""
+
+    __pydantic_config__ = STRICT
+
+    ignore: Annotated[
+        int | None, Field(ge=1, le=65535, description="mask value of voxels that nobody labelled; nnU-Net's dataset.json may name it")
+    ] = None
+    labelled_slices: Annotated[
+        Plane | None,
+        Field(description="slices of this plane without any label are unlabelled, not background; auto finds the plane"),
+    ] = None
+
+
+ALL_LABELLED = LabelRule()
 
 
 @dataclass(frozen=True)

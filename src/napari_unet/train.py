@@ -83,6 +83,7 @@ def train(
         record = read_record(folder, by_name) if resume else None
         if record is not None:
             spec, config = record.spec, replace(record.config, device=config.device)
+            by_name = {name: replace(case, rule=record.rule) for name, case in by_name.items()}
         split = record.split if record is not None else split_cases(sorted(by_name), config)
         device = choose_device(config.device)
         examples, sha256 = [], {}
