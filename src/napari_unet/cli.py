@@ -366,13 +366,14 @@ def _info(arguments: argparse.Namespace) -> int:
     rows = [
         ("model", f"{spec.name} ({path.stat().st_size / 1e6:.1f} MB)"), ("about", card.description),
         ("finds", ", ".join(f"{label.value} {label.name}" for label in spec.labels)),
-        ("in", f"{', '.join(c.name for c in spec.channels)}; axes {spec.orientation}, spacing {spec.spacing} mm"),
+        ("in", f"{', '.join(c.name for c in spec.channels)}; axes {spec.orientation}, spacing {spec.spacing} mm"
+               + f"; each slice with {spec.neighbours} on either side" * bool(spec.neighbours)),
         ("Dice", f"{scores} ({worth})"), ("trained", f"{card.cases_trained} cases, {card.steps} steps, {card.created}"),
         ("data", f"{card.data} ({card.data_licence or 'licence not stated'})"), ("licence", card.licence or "not stated"),
         ("made by", card.command), ("with", ", ".join(f"{k} {v}" for k, v in card.versions.items())),
     ]  # fmt: skip
     _table([row for row in rows if row[1]])
-    print(f"\nThe walk of a patch through the {spec.network.dims}-D U-Net:")
+    print(f"\nThe walk of a patch through the {spec.kind} U-Net:")
     walk = spec.network.walk(shape)
     _table([(name, " x ".join(map(str, size)), str(features)) for name, size, features in walk], ("level", "shape", "features"))
     _finish(arguments, {"spec": json.loads(schema.encode(spec)), "card": json.loads(schema.encode(card))})
