@@ -20,7 +20,7 @@ PACKAGE = ROOT / "src" / "napari_unet"
 TIERS = (
     {"__init__", "errors", "files", "header", "pictures", "schema", "spec", "volume", "windows"},
     {
-        *("augment", "budget", "cases", "checks", "learning", "loss", "network", "nifti", "options", "phantoms"),
+        *("augment", "budget", "cases", "checks", "finetune", "learning", "loss", "network", "nifti", "options", "phantoms"),
         *("preprocess", "record", "runtime", "sampling", "schedule", "splits", "weights"),
     },
     {"evaluate", "plan", "segment", "train"},

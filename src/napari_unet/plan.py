@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from napari_unet import finetune
 from napari_unet.cases import Dataset
 from napari_unet.checks import MAX_CLASSES, CaseFacts
 from napari_unet.errors import UNetError
@@ -25,13 +26,20 @@ LARGEST_FEATURES = 128
 
 
 def plan(
-    dataset: Dataset, facts: list[CaseFacts], choices: PlanChoices | None = None, config: TrainConfig | None = None
-) -> tuple[ModelSpec, TrainConfig, list[str]]:
+    dataset: Dataset, facts: list[CaseFacts], choices: PlanChoices | None = None, config: TrainConfig | None = None,
+    base: ModelSpec | None = None,
+) -> tuple[ModelSpec, TrainConfig, list[str]]:  # fmt: skip
     """The model and the training for a set of cases, and the reasons, one sentence each.
 
-    Raises UNetError where a choice contradicts the data or the other choices.
+    With `base`, the model that is fine-tuned: the plan takes over what its weights depend on, and `finetune.gentle()`
+    is the config where none is given.
+
+    Raises UNetError where a choice contradicts the data, the other choices or the base.
     """
-    choices, config = choices or PlanChoices(), config or TrainConfig()
+    choices = choices or PlanChoices()
+    if base is not None:
+        return _from_base(base, dataset, facts, choices, config or finetune.gentle())
+    config = config or TrainConfig()
     pictures = facts[0].picture
     shapes, spacings = (np.array([getattr(f, name) for f in facts], float) for name in ("shape", "spacing"))
     order, words = _axes(spacings, pictures)
@@ -68,6 +76,30 @@ def plan(
     words += [_words_spacing(spec), _words_network(spec, size), _words_channels(channels), reason]
     words += ["Masks average what is seen in an image and in its mirror image."] * spec.mirror_tta
     config, reason = _budget(config, whole)
+    return spec, config, [*words, reason]
+
+
+def _from_base(
+    base: ModelSpec, dataset: Dataset, facts: list[CaseFacts], choices: PlanChoices, config: TrainConfig
+) -> tuple[ModelSpec, TrainConfig, list[str]]:
+    """The plan for a model that learns on from `base`, of which only the classes and their symmetry are new."""
+    finetune.refuse(base, len(facts[0].low), facts[0].picture, choices)
+    labels = _labels(dataset, facts)
+    if not dataset.labels and finetune.same_values(base.labels, labels):
+        labels = base.labels  # with their names
+    order = [axis for letter in base.orientation for axis, ends in enumerate(("SI", "AP", "RL")) if letter in ends]
+    mirror, reason = _mirror_axes(facts, order, base.pictures, base.network.dims)
+    if finetune.same_values(base.labels, labels) and not set(mirror) <= set(base.mirror_axes):
+        mirror = tuple(axis for axis in mirror if axis in base.mirror_axes)
+        reason = f"Mirrored as {base.name} was: few new cases may not show that a class keeps to a side."
+    spec = finetune.adopt(base, dataset.folder.resolve().name[:200], labels, mirror, choices)
+    encode(spec)
+    shapes, spacings = (np.array([getattr(f, name) for f in facts], float)[:, order] for name in ("shape", "spacing"))
+    target = np.where(np.array(spec.spacing) > 0, spec.spacing, spacings)
+    size = np.median(shapes * spacings / target, axis=0)
+    words = finetune.words(base, spec, dataset, config)
+    words += [_words_spacing(spec), _words_network(spec, size), _words_channels(spec.channels), reason]
+    config, reason = _budget(config, bool(np.prod(size[3 - base.network.dims :]) <= 1.5 * np.prod(spec.patch)))
     return spec, config, [*words, reason]
 
 

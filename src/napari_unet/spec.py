@@ -184,6 +184,16 @@ class ModelSpec:
 
 
 @dataclass(frozen=True)
+class Parent:
+    """The model that another one was fine-tuned from: its name, and the SHA-256 of its tensors (`finetune.fingerprint`)."""
+
+    __pydantic_config__ = STRICT
+
+    name: Name
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+@dataclass(frozen=True)
 class Card:
     """What a person wants to know of a model before trusting it."""
 
@@ -202,6 +212,7 @@ class Card:
     created: str = ""
     split_sha256: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    parent: Parent | None = None
 
 
 @dataclass(frozen=True)
