@@ -32,8 +32,9 @@ def model_spec(network: NetworkSpec | None = None, values: tuple[int, ...] = (),
     network = network or network_spec()
     values = values or tuple(range(1, network.classes))
     patch = (8, 8, 8) if network.dims == 3 else (1, 8, 8)
+    channels = network.channels // (2 * changes.get("neighbours", 0) + 1)
     defaults: dict[str, Any] = {
-        "name": "tiny", "network": network, "channels": tuple(Channel(f"channel {n}") for n in range(network.channels)),
+        "name": "tiny", "network": network, "channels": tuple(Channel(f"channel {n}") for n in range(channels)),
         "labels": tuple(Label(value, f"class {value}", "#e6194b") for value in values), "orientation": "SAR", "spacing": (0.0, 0.0, 0.0),
         "patch": patch,
     }  # fmt: skip
@@ -57,8 +58,8 @@ def random_network(spec: NetworkSpec, seed: int = 0) -> UNet:
     return network
 
 
-def threshold_network(spec: NetworkSpec, threshold: float = 0.0) -> UNet:
-    """A real U-Net whose weights pass its first input channel on: the logits are 0 and x - threshold, voxel by voxel.
+def threshold_network(spec: NetworkSpec, threshold: float = 0.0, channel: int = 0) -> UNet:
+    """A real U-Net whose weights pass one input channel on: the logits are 0 and x - threshold, voxel by voxel.
 
     A rectifier passes x as the difference of max(x, 0) and max(-x, 0).
     """
@@ -70,7 +71,7 @@ def threshold_network(spec: NetworkSpec, threshold: float = 0.0) -> UNet:
             tensor.zero_()
         first, last = network.encoder.stages[0][0].convs[0].conv, network.decoder.stages[-1].convs[0].conv
         for part, sign in ((0, 1.0), (1, -1.0)):
-            first.weight[(part, 0, *centre)] = sign
+            first.weight[(part, channel, *centre)] = sign
             last.weight[(part, spec.features[0] + part, *centre)] = 1.0  # the skip lies behind what comes from below
             network.decoder.seg_layers[-1].weight[1, part] = sign
         network.decoder.seg_layers[-1].bias[1] = -threshold
@@ -87,9 +88,9 @@ def segmenter(spec: ModelSpec, seed: int = 0, **options: Any) -> Segmenter:
     return Segmenter(spec, random_network(spec.network, seed), **options)
 
 
-def thresholder(spec: ModelSpec, threshold: float = 0.0, **options: Any) -> Segmenter:
-    """A segmenter that finds what is brighter than a normalised threshold."""
-    return Segmenter(spec, threshold_network(spec.network, threshold), **options)
+def thresholder(spec: ModelSpec, threshold: float = 0.0, channel: int = 0, **options: Any) -> Segmenter:
+    """A segmenter that finds what is brighter than a normalised threshold in one of the network's channels."""
+    return Segmenter(spec, threshold_network(spec.network, threshold, channel), **options)
 
 
 def volume(

@@ -20,9 +20,9 @@ PACKAGE = ROOT / "src" / "napari_unet"
 TIERS = (
     {"__init__", "errors", "files", "header", "pictures", "schema", "spec", "volume", "windows"},
     {
-        *("augment", "budget", "cases", "checks", "learning", "loss", "network", "nifti", "optimiser"),
-        *("options", "partial", "phantoms", "preprocess", "record", "runtime", "sampling", "schedule"),
-        *("splits", "weights"),
+        *("augment", "budget", "cases", "checks", "finetune", "learning", "loss", "network", "nifti"),
+        *("optimiser", "options", "partial", "phantoms", "preprocess", "record", "runtime", "sampling"),
+        *("schedule", "splits", "weights"),
     },
     {"evaluate", "plan", "segment", "train"},
     {"formats", "report"},

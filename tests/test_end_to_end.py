@@ -25,7 +25,7 @@ from napari_unet.evaluate import evaluate, summary
 from napari_unet.learning import Learner
 from napari_unet.phantoms import LABELS, write_dataset
 from napari_unet.plan import plan
-from napari_unet.preprocess import prepare
+from napari_unet.preprocess import prepare, with_neighbours
 from napari_unet.sampling import Example, Sampler
 from napari_unet.schedule import Stage, in_steps
 from napari_unet.spec import Channel, ModelSpec
@@ -37,6 +37,7 @@ SPECS: dict[str, ModelSpec] = {
     "turned": model_spec(network_spec(classes=3), orientation="LPI", patch=(20, 24, 18)),
     "resampled": model_spec(network_spec(classes=3), spacing=(1.5, 1.0, 0.75), patch=(12, 24, 26)),
     "slices": model_spec(network_spec(2, classes=3), patch=(1, 24, 20)),
+    "slices and their neighbours": model_spec(network_spec(2, channels=5, classes=3), patch=(1, 24, 20), neighbours=2),
     "pictures": model_spec(network_spec(2, classes=3), orientation="SRA", patch=(1, 32, 48), pictures=True),
 }
 CONFIG = TrainConfig(augment=0, grow=False, batch=1)
@@ -92,7 +93,8 @@ def test_training_sees_to_the_bit_what_segmenting_sees(name: str, scheme: str, w
     segmenter = Segmenter(spec, random_network(spec.network), mirror=False)
     used = seen_by(segmenter.network, lambda: segmenter.segment(way(tmp_path / file_of(name, tmp_path).name)))
 
-    expected = prepared.unbind(1) if spec.network.dims == 2 else [prepared]
+    slices = with_neighbours(prepared, slice(0, prepared.shape[1]), spec.neighbours)
+    expected = slices.unbind(1) if spec.network.dims == 2 else [prepared]
     assert as_bytes(trained) == as_bytes(used) == as_bytes(expected)
 
 

@@ -76,6 +76,32 @@ def test_few_thick_slices_are_seen_one_by_one() -> None:
     assert "only 8 slices, 10.0 times coarser" in words
 
 
+@pytest.mark.parametrize(
+    ("slices", "millimetres", "choices", "kind"),
+    [
+        (8, 5.0, {}, "2.5-D"),
+        (3, 7.9, {}, "2.5-D"),
+        (2, 5.0, {}, "2-D"),  # neither has a neighbour on both sides
+        (8, 8.1, {}, "2-D"),  # too far apart
+        (8, 5.0, {"neighbours": 0}, "2-D"),
+        (8, 5.0, {"dims": 2}, "2-D"),
+        (8, 5.0, {"dims": 3}, "3-D"),
+        (8, 2.9, {}, "3-D"),
+        (12, 5.0, {}, "3-D"),
+        (64, 1.0, {"neighbours": 2}, "2.5-D"),
+        (64, 1.0, {"neighbours": 2, "dims": 2}, "2.5-D"),
+        (64, 1.0, {"neighbours": 0}, "3-D"),
+    ],
+)
+def test_slices_alone_with_their_neighbours_or_volumes(slices: int, millimetres: float, choices: Any, kind: str) -> None:
+    cases = facts(shape=(slices, 200, 200), spacing=(millimetres, 1.0, 1.0), low=(0.0, 0.0), foreground=np.ones((2, 9), np.float32))
+    spec, _, words = planned(cases, choices)
+    assert spec.kind == kind and f"A {kind} network" in words
+    assert spec.neighbours == (choices.get("neighbours", 1) if kind == "2.5-D" else 0)
+    assert spec.network.channels == 2 * (2 * spec.neighbours + 1) and len(spec.channels) == 2
+    assert (spec.patch[0], spec.spacing[0]) == (1, 0) or kind == "3-D"
+
+
 def test_pictures_are_seen_as_they_are() -> None:
     cases = facts(picture=True, shape=(1, 100, 200), centroids={1: (0, 0.5, 0.5)})
     spec, _, words = planned(cases)
@@ -149,11 +175,15 @@ def test_as_many_classes_as_a_byte_holds() -> None:
     spacing=st.tuples(*[st.floats(0.01, 12)] * 3),
     picture=st.booleans(),
     dims=st.sampled_from([None, 2, 3]),
+    neighbours=st.sampled_from([None, 0, 5]),
 )
-def test_every_plan_is_a_network_that_can_be_built(size: Any, spacing: Any, picture: bool, dims: int | None) -> None:
+def test_every_plan_is_a_network_that_can_be_built(
+    size: Any, spacing: Any, picture: bool, dims: int | None, neighbours: int | None
+) -> None:
     if picture:
         size, spacing, dims = (1, *size[1:]), (1.0, 1.0, 1.0), None
-    spec, _, _ = planned(facts(shape=size, spacing=spacing, picture=picture), {"dims": dims})
+    neighbours = None if picture or dims == 3 else neighbours
+    spec, _, _ = planned(facts(shape=size, spacing=spacing, picture=picture), {"dims": dims, "neighbours": neighbours})
     network = spec.network
     assert schema.decode(ModelSpec, schema.encode(spec), "spec") == spec
     assert len(network.features) >= 2 and spec.patch != spec.stride
@@ -186,6 +216,8 @@ def test_choices_win(choices: dict[str, Any], expected: dict[str, Any]) -> None:
     ("choices", "changes", "words"),
     [
         ({"dims": 3}, {"picture": True, "shape": (1, 64, 64)}, "--dims: 3 for pictures"),
+        ({"neighbours": 1}, {"picture": True, "shape": (1, 64, 64)}, "--neighbours: 1 for pictures. Leave it out"),
+        ({"neighbours": 1, "dims": 3}, {}, "--neighbours: 1 for a 3-D network. Leave out one of"),
         ({"dims": 2, "patch": (8, 32, 32)}, {}, r"patch is \(8, 32, 32\)"),
         ({"dims": 2, "spacing": (3, 1, 1)}, {}, r"spacing is \(3, 1, 1\). Give 0 along z"),
         ({"patch": (40, 40)}, {}, r"patch is \(40, 40\). Give three numbers"),

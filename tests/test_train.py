@@ -288,7 +288,7 @@ def test_a_signal_at_any_line_of_many(plan: Plan, unbroken: Path, lines: Counter
     survive(plan, unbroken, lines, tmp_path, seed)
 
 
-def struck(plan: Plan, out: Path, update: int) -> None:
+def struck(plan: Plan, out: Path, update: int, **options: Any) -> None:
     """Interrupted in the narrowest place: the optimiser has moved the weights, and nobody knows of that step yet."""
     updates = count(1)
 
@@ -298,7 +298,7 @@ def struck(plan: Plan, out: Path, update: int) -> None:
 
     hook = register_optimizer_step_post_hook(strike)
     with suppress(KeyboardInterrupt):
-        run(plan, out)
+        run(plan, out, **options)
     hook.remove()
 
 

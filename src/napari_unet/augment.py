@@ -149,6 +149,7 @@ class Augmentation(Randomizable):
     def __init__(self, spec: ModelSpec, strength: float) -> None:
         self.affine, self.mirror = RandAffine(spec, strength), RandMirror(spec.mirror_axes if strength else ())
         self.intensity = RandIntensity(strength) if strength else None
+        self.channels = len(spec.channels)
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> Augmentation:
         """One random state for all parts."""
@@ -163,4 +164,7 @@ class Augmentation(Randomizable):
         images, shares = self.affine(images, shares, patch)
         if self.mirror.axes:
             images, shares = self.mirror(images, shares)
-        return (self.intensity(images) if self.intensity else images), shares
+        if self.intensity:  # the slices that a 2.5-D network sees of one channel are of one image, and change alike
+            slabs = images.reshape(len(images), self.channels, -1, *images.shape[3:])
+            images = self.intensity(slabs).reshape(images.shape)
+        return images, shares

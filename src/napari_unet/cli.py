@@ -80,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("train", _train, "Train a model on a folder of labelled images.", data)
     sub.add_argument("--out", required=True, help="folder for the weights, the report and the logs")
+    sub.add_argument("--from", dest="base", metavar="MODEL", help="begin with this model's network and weights (fine-tuning), at a "
+                     "quarter of the usual rate: a weights file, folder of a training run, or name of a shipped model")  # fmt: skip
     sub.add_argument("--recipe", help="TOML file with any of the settings below; flags win over it")
     existing = sub.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="go on with the run in --out, with its own settings")
@@ -174,6 +176,7 @@ def _check(arguments: argparse.Namespace) -> int:
 def _train(arguments: argparse.Namespace) -> int:
     from napari_unet import checks
     from napari_unet.cases import find_cases
+    from napari_unet.finetune import Base, gentle
     from napari_unet.partial import settle
     from napari_unet.plan import plan
     from napari_unet.record import load_record
@@ -183,20 +186,24 @@ def _train(arguments: argparse.Namespace) -> int:
     exists = any((out / name).exists() for name in ("run.json", "model.safetensors"))
     if exists and not (arguments.resume or arguments.overwrite):
         raise UNetError(out, "it holds a run already", "Use --resume, --overwrite or another folder")
-    config, choices = settings_of(arguments)
+    # a run goes on as it was planned, without the model that it began with
+    base = Base.load(arguments.base) if arguments.base is not None and not arguments.resume else None
+    config, choices = settings_of(arguments, gentle() if base else None)
+    choices = PlanChoices() if arguments.resume else choices
     dataset = find_cases(arguments.data, load_record(out).rule if arguments.resume else rule_of(arguments))
     reports = _read_all(dataset)
     checks.refuse(reports, arguments.data)
     facts = [report.facts for report in reports if report.facts is not None]
     dataset = dataset.with_rule(settle(dataset.rule, [f.labelled for f in facts]))
-    spec, config, reasons = plan(dataset, facts, choices, config)
+    spec, config, reasons = plan(dataset, facts, choices, config, base.spec if base else None)
     print(f"going on with the run in {out}, as it was planned" if arguments.resume else "\n".join(reasons))
 
     from napari_unet.train import train
 
     card = Card(description=dataset.about, data=dataset.origin, data_licence=dataset.licence, licence=dataset.licence,
                 command=arguments.command)  # fmt: skip
-    run = train(dataset.cases, spec, config, out=out, card=card, reasons=tuple(reasons), started=started, resume=arguments.resume)
+    run = train(dataset.cases, spec, config, out=out, card=base.derive(card) if base else card, reasons=tuple(reasons), started=started,
+                resume=arguments.resume, start=base.start(spec) if base else None)  # fmt: skip
     begun, stopped = _follow(run)
     if stopped:
         kept = f"stopped; the best weights so far are in {out / 'model.safetensors'}; go on with --resume"
@@ -372,13 +379,15 @@ def _info(arguments: argparse.Namespace) -> int:
     rows = [
         ("model", f"{spec.name} ({path.stat().st_size / 1e6:.1f} MB)"), ("about", card.description),
         ("finds", ", ".join(f"{label.value} {label.name}" for label in spec.labels)),
-        ("in", f"{', '.join(c.name for c in spec.channels)}; axes {spec.orientation}, spacing {spec.spacing} mm"),
+        ("in", f"{', '.join(c.name for c in spec.channels)}; axes {spec.orientation}, spacing {spec.spacing} mm"
+               + f"; each slice with {spec.neighbours} on either side" * bool(spec.neighbours)),
         ("Dice", f"{scores} ({worth})"), ("trained", f"{card.cases_trained} cases, {card.steps} steps, {card.created}"),
         ("data", f"{card.data} ({card.data_licence or 'licence not stated'})"), ("licence", card.licence or "not stated"),
+        ("from", f"{card.parent.name} (fine-tuned; its tensors' SHA-256: {card.parent.sha256[:12]}...)" if card.parent else ""),
         ("made by", card.command), ("with", ", ".join(f"{k} {v}" for k, v in card.versions.items())),
     ]  # fmt: skip
     _table([row for row in rows if row[1]])
-    print(f"\nThe walk of a patch through the {spec.network.dims}-D U-Net:")
+    print(f"\nThe walk of a patch through the {spec.kind} U-Net:")
     walk = spec.network.walk(shape)
     _table([(name, " x ".join(map(str, size)), str(features)) for name, size, features in walk], ("level", "shape", "features"))
     _finish(arguments, {"spec": json.loads(schema.encode(spec)), "card": json.loads(schema.encode(card))})

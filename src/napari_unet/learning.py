@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,15 @@ class Learner:
         self.optimisers = optimisers(self.network, config)
         self.done = 0  # steps
         self.whole = True  # not while a step changes the weights: nobody can go on from there
+
+    def start_from(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Begin with these weights instead of those that the seed gives. Raises UNetError where they do not fit."""
+        try:
+            for module in (self.network, self.averaged):
+                module.load_state_dict({name: torch.tensor(value) for name, value in tensors.items()}, strict=True)
+        except RuntimeError as error:
+            raise UNetError("training", f"the weights to begin with do not fit ({str(error).splitlines()[-1].strip()[:160]})",
+                            "Plan the model from the one that they are of") from error  # fmt: skip
 
     def step(self, step: int, schedule: Schedule) -> Tensor:
         """Learn from one batch; its loss."""

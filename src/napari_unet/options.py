@@ -42,9 +42,9 @@ def _values(text: str) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-def settings_of(arguments: argparse.Namespace) -> tuple[TrainConfig, PlanChoices]:
+def settings_of(arguments: argparse.Namespace, defaults: TrainConfig | None = None) -> tuple[TrainConfig, PlanChoices]:
     """Defaults < recipe < flags; minutes and steps push each other out."""
-    config, choices = TrainConfig(), PlanChoices()
+    config, choices = defaults or TrainConfig(), PlanChoices()
     for source, where in _sources(arguments):
         named = [{f.name: source[f.name] for f in fields(cls) if f.name in source} for cls in (TrainConfig, PlanChoices)]
         if {"steps", "minutes"} <= named[0].keys():

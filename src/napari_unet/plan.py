@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from napari_unet import finetune
 from napari_unet.cases import Dataset
 from napari_unet.checks import MAX_CLASSES, CaseFacts
 from napari_unet.errors import UNetError
@@ -18,6 +19,7 @@ from napari_unet.schema import encode
 from napari_unet.spec import COLOURS, Channel, Label, ModelSpec, NetworkSpec, PlanChoices, TrainConfig
 
 ANISOTROPY = 3.0  # a slice axis this many times coarser is planned for on its own
+UNRELATED = 8.0  # slices this many times farther apart than the plane's voxels do not help each other
 CT_LOW = -500.0  # air, in Hounsfield units
 VOXELS = {2: 256 * 256, 3: 48 * 64 * 48}  # of a training patch, for a laptop's processor
 SEPARATION = 0.08  # classes whose centres differ by this share of the extent tell one side of an axis from the other
@@ -25,20 +27,27 @@ LARGEST_FEATURES = 128
 
 
 def plan(
-    dataset: Dataset, facts: list[CaseFacts], choices: PlanChoices | None = None, config: TrainConfig | None = None
-) -> tuple[ModelSpec, TrainConfig, list[str]]:
+    dataset: Dataset, facts: list[CaseFacts], choices: PlanChoices | None = None, config: TrainConfig | None = None,
+    base: ModelSpec | None = None,
+) -> tuple[ModelSpec, TrainConfig, list[str]]:  # fmt: skip
     """The model and the training for a set of cases, and the reasons, one sentence each.
 
-    Raises UNetError where a choice contradicts the data or the other choices.
+    With `base`, the model that is fine-tuned: the plan takes over what its weights depend on, and `finetune.gentle()`
+    is the config where none is given.
+
+    Raises UNetError where a choice contradicts the data, the other choices or the base.
     """
-    choices, config = choices or PlanChoices(), config or TrainConfig()
+    choices = choices or PlanChoices()
+    if base is not None:
+        return _from_base(base, dataset, facts, choices, config or finetune.gentle())
+    config = config or TrainConfig()
     pictures = facts[0].picture
     shapes, spacings = (np.array([getattr(f, name) for f in facts], float) for name in ("shape", "spacing"))
     order, words = _axes(spacings, pictures)
     shapes, spacings = shapes[:, order], spacings[:, order]
     spacing = np.zeros(3) if pictures else _spacing(spacings)
     size = np.median(shapes * np.where(spacing > 0, spacings / np.where(spacing > 0, spacing, 1), 1), axis=0)
-    dims, reason = _dims(size, spacing, pictures, choices)
+    dims, neighbours, reason = _dims(size, spacing, pictures, choices)
     words.append(reason)
     if dims == 2:
         spacing[0] = 0
@@ -51,7 +60,7 @@ def plan(
     channels = _channels(dataset, facts)
     features = choices.features or tuple(min(16 * 2**n, LARGEST_FEATURES if dims == 3 else 256) for n in range(len(strides)))
     network = NetworkSpec(
-        dims=dims, channels=len(channels), classes=len(labels) + 1, features=features,
+        dims=dims, channels=len(channels) * (2 * neighbours + 1), classes=len(labels) + 1, features=features,
         kernels=kernels, strides=strides, encoder_convs=(1,) + (2,) * (len(strides) - 1),
         decoder_convs=(1,) * (len(strides) - 1),
     )  # fmt: skip
@@ -61,7 +70,7 @@ def plan(
     spec = ModelSpec(
         name=dataset.folder.resolve().name[:200], network=network, channels=channels, labels=labels,
         orientation="".join("SAR"[a] for a in order) if not pictures else "SRA",
-        spacing=tuple(float(s) for s in spacing), patch=patch, pictures=pictures,
+        spacing=tuple(float(s) for s in spacing), patch=patch, pictures=pictures, neighbours=neighbours,
         mirror_axes=mirror, mirror_tta=_cheap_mirror(mirror, whole, pictures) if choices.mirror_tta is None else choices.mirror_tta,
     )  # fmt: skip
     encode(spec)  # what could not be written is refused before any work
@@ -75,6 +84,31 @@ def plan(
 def _cheap_mirror(axes: tuple[int, ...], whole: bool, pictures: bool) -> bool:
     """Average over mirror images where that takes a moment: pictures, and volumes of one window with one such axis."""
     return bool(axes) and (pictures or (whole and len(axes) == 1))
+
+
+def _from_base(
+    base: ModelSpec, dataset: Dataset, facts: list[CaseFacts], choices: PlanChoices, config: TrainConfig
+) -> tuple[ModelSpec, TrainConfig, list[str]]:
+    """The plan for a model that learns on from `base`, of which only the classes and their symmetry are new."""
+    finetune.refuse(base, len(facts[0].low), facts[0].picture, choices)
+    labels = _labels(dataset, facts)
+    if not dataset.labels and finetune.same_values(base.labels, labels):
+        labels = base.labels  # with their names
+    order = [axis for letter in base.orientation for axis, ends in enumerate(("SI", "AP", "RL")) if letter in ends]
+    mirror, reason = _mirror_axes(facts, order, base.pictures, base.network.dims)
+    if finetune.same_values(base.labels, labels) and not set(mirror) <= set(base.mirror_axes):
+        mirror = tuple(axis for axis in mirror if axis in base.mirror_axes)
+        reason = f"Mirrored as {base.name} was: few new cases may not show that a class keeps to a side."
+    spec = finetune.adopt(base, dataset.folder.resolve().name[:200], labels, mirror, choices)
+    encode(spec)
+    shapes, spacings = (np.array([getattr(f, name) for f in facts], float)[:, order] for name in ("shape", "spacing"))
+    target = np.where(np.array(spec.spacing) > 0, spec.spacing, spacings)
+    size = np.median(shapes * spacings / target, axis=0)
+    words = finetune.words(base, spec, dataset, config)
+    words += words_of_rule(dataset.rule, [f.shape for f in facts], [f.labelled for f in facts])
+    words += [_words_spacing(spec), _words_network(spec, size), _words_channels(spec.channels), reason]
+    config, reason = _budget(config, bool(np.prod(size[3 - base.network.dims :]) <= 1.5 * np.prod(spec.patch)))
+    return spec, config, [*words, reason]
 
 
 def _three(values: tuple[float, ...], name: str) -> tuple[float, ...]:
@@ -102,16 +136,26 @@ def _spacing(spacings: np.ndarray) -> np.ndarray:
 
 def _dims(
     size: np.ndarray, spacing: np.ndarray, pictures: bool, choices: PlanChoices
-) -> tuple[Literal[2, 3], str]:
+) -> tuple[Literal[2, 3], int, str]:
+    """2-D or 3-D, how many slices on either side a 2-D network sees, too (2.5-D), and why."""
     if choices.dims == 3 and pictures:
         raise UNetError("--dims", "3 for pictures", "Use 2")
+    if choices.neighbours and (pictures or choices.dims == 3):
+        raise UNetError("--neighbours", f"{choices.neighbours} for {'pictures' if pictures else 'a 3-D network'}",
+                        "Leave it out" if pictures else "Leave out one of --neighbours and --dims 3")  # fmt: skip
+    if choices.neighbours:
+        return 2, choices.neighbours, f"A 2.5-D network: slices with {choices.neighbours} on either side, as asked for."
     if choices.dims is not None:
-        return choices.dims, f"A {choices.dims}-D network, as asked for."
+        return choices.dims, 0, f"A {choices.dims}-D network, as asked for."
     if pictures:
-        return 2, "A 2-D network: the images are pictures."
-    if size[0] < 12 and spacing[0] > ANISOTROPY * spacing[1:].min():
-        return 2, f"A 2-D network: only {size[0]:.0f} slices, {spacing[0] / spacing[1:].min():.1f} times coarser than the plane."
-    return 3, "A 3-D network: neighbouring slices help each other."
+        return 2, 0, "A 2-D network: the images are pictures."
+    ratio = spacing[0] / spacing[1:].min()
+    if size[0] < 12 and ratio > ANISOTROPY:
+        few = f"only {size[0]:.0f} slices, {ratio:.1f} times coarser than the plane"
+        if size[0] < 3 or ratio >= UNRELATED or choices.neighbours == 0:
+            return 2, 0, f"A 2-D network: {few}."
+        return 2, 1, f"A 2.5-D network: {few}, yet near enough to help: each is seen with the one before and the one behind."
+    return 3, 0, "A 3-D network: neighbouring slices help each other."
 
 
 def _levels(

@@ -93,6 +93,17 @@ def _check_contrast(image: Tensor, volume: Volume, spec: ModelSpec) -> None:
                             "after normalisation", "Check that its modality and units are those the model reads")  # fmt: skip
 
 
+def with_neighbours(data: Tensor, slices: slice, k: int) -> Tensor:
+    """Some slices of (C, z, y, x), each with the k on either side of it as channels: (C * (2 k + 1), slices, y, x).
+
+    The first channel's z-k..z+k come first, then the second's. Beyond the volume its outermost slice is repeated.
+    """
+    if not k:
+        return data[:, slices]
+    offsets = torch.arange(-k, k + 1)[:, None] + torch.arange(slices.start, slices.stop)
+    return data[:, offsets.clamp(0, data.shape[1] - 1)].flatten(0, 1)
+
+
 def prepare_labels(labels: Volume, spec: ModelSpec) -> Tensor:
     """A mask as class indices on the grid that `prepare` gives its image: uint8 (z, y, x), UNLABELLED where nobody labelled."""
     _, turned, ratio = _turn(labels, spec)

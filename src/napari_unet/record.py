@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -52,12 +53,17 @@ def fingerprint(image: Volume, label: Volume) -> str:
     return digest.hexdigest()
 
 
-def begin(folder: Path, record: Record) -> None:
-    """Remove an earlier run's files, its record first and nothing else; then write the new record, last of all."""
+def begin(folder: Path, record: Record, save_start: Callable[[Path], None] | None = None) -> None:
+    """Remove an earlier run's files, its record first and nothing else; then write the new record, last of all.
+
+    `save_start` writes the state of step 0 where the seed does not give it, so that resuming needs no other file.
+    """
     text = encode(record).encode()
     for name in (RECORD, RESUME, MODEL, LOG, SCORES, *REPORT):
         (folder / name).unlink(missing_ok=True)
     files.write_bytes(folder / LOG, LOG_HEAD.encode())
+    if save_start is not None:
+        save_start(folder / RESUME)
     files.write_bytes(folder / RECORD, text)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from napari_unet.augment import Augmentation, source_size
 from napari_unet.errors import UNetError
 from napari_unet.loss import UNLABELLED, shares_of
-from napari_unet.preprocess import prepare, prepare_labels
+from napari_unet.preprocess import prepare, prepare_labels, with_neighbours
 from napari_unet.spec import ModelSpec, TrainConfig
 from napari_unet.volume import Volume
 
@@ -61,10 +61,14 @@ class Sampler:
 
     def __init__(self, examples: list[Example], spec: ModelSpec, config: TrainConfig) -> None:
         self.examples, self.config, self.classes = examples, config, spec.network.classes
+        self.neighbours = spec.neighbours
         self.augmentation = Augmentation(spec, config.augment)
 
     def batch(self, step: int, first: int, patch: tuple[int, ...], size: int) -> tuple[Tensor, Tensor]:
-        """Images (B, C, *patch) and shares (B, K, *patch) of one step; `first` counts the samples drawn before it."""
+        """Images (B, C, *patch) and shares (B, K, *patch) of one step; `first` counts the samples drawn before it.
+
+        C counts the network's channels: in 2.5-D a slice's neighbours, too.
+        """
         random = np.random.default_rng((self.config.seed, step))
         pairs = [self._crop(self._example(first + n), patch, random) for n in range(size)]
         images, shares = torch.stack([i for i, _ in pairs]), shares_of(torch.stack([c for _, c in pairs]), self.classes)
@@ -88,7 +92,7 @@ class Sampler:
             centre = random.integers(0, shape)
         source = source_size(patch, self.config.augment)
         margin = (np.array(source) - size) // 2
-        return crop(example.image, example.label, _first_voxel(centre, shape, size) - margin, source)
+        return crop(example.image, example.label, _first_voxel(centre, shape, size) - margin, source, self.neighbours)
 
 
 def _first_voxel(centre: NDArray[np.int64], shape: NDArray[np.int64], size: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -97,15 +101,18 @@ def _first_voxel(centre: NDArray[np.int64], shape: NDArray[np.int64], size: NDAr
     return np.where(shape >= size, inside, -((size - shape) // 2))
 
 
-def crop(image: Tensor, label: Tensor, first: NDArray[np.int64], size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def crop(
+    image: Tensor, label: Tensor, first: NDArray[np.int64], size: tuple[int, ...], neighbours: int = 0
+) -> tuple[Tensor, Tensor]:
     """Cut (C, *size) and (*size) from voxel `first` on; what lies outside the volume is 0, the mean, and unlabelled."""
     shape = label.shape
     low = [max(0, int(f)) for f in first]
     high = [min(n, int(f) + s) for n, f, s in zip(shape, first, size, strict=True)]
-    inside = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    z, y, x = inside = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+    seen = with_neighbours(image[:, :, y, x], z, neighbours)
     if all(b - a == s for a, b, s in zip(low, high, size, strict=True)):
-        return image[(slice(None), *inside)], label[inside]
+        return seen, label[inside]
     into = tuple(slice(a - int(f), b - int(f)) for a, b, f in zip(low, high, first, strict=True))
-    out_image, out_label = image.new_zeros(len(image), *size), label.new_full(size, UNLABELLED)
-    out_image[(slice(None), *into)], out_label[into] = image[(slice(None), *inside)], label[inside]
+    out_image, out_label = image.new_zeros(len(seen), *size), label.new_full(size, UNLABELLED)
+    out_image[(slice(None), *into)], out_label[into] = seen, label[inside]
     return out_image, out_label

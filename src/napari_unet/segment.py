@@ -131,7 +131,7 @@ class Segmenter:
         size = data.shape[1:]
         window = [window_size(n, p, s) for n, p, s in zip(size, self.spec.patch, self.spec.stride, strict=True)]
         # of one window: input, logits, and what the finest level of the decoder holds at once
-        features = len(self.spec.channels) + self.spec.network.classes + 4 * self.spec.network.features[0]
+        features = self.spec.network.channels + self.spec.network.classes + 4 * self.spec.network.features[0]
         check_memory(4 * features * math.prod(window), self.spec.name)
         starts = [window_starts(n, w, self.overlap) for n, w in zip(size, window, strict=True)]
         shares = [window_shares(n, w, s) for n, w, s in zip(size, window, starts, strict=True)]
@@ -161,7 +161,8 @@ class Segmenter:
         """Run one window and add its share to every slice along `axis` that it touches."""
         begin = [starts[a][chosen[a]] for a in range(3)]
         where = [slice(b, b + share.shape[1]) for b, share in zip(begin, shares, strict=True)]
-        logits = runtime.forward(self.network, data[(slice(None), *where)][None], self.mirror_axes)[0].cpu()
+        seen = preprocess.with_neighbours(data[:, :, where[1], where[2]], where[0], self.spec.neighbours)
+        logits = runtime.forward(self.network, seen[None], self.mirror_axes)[0].cpu()
         for a in range(3):
             shape = [-1 if a == other else 1 for other in range(3)]
             logits = logits * torch.from_numpy(shares[a][chosen[a]]).reshape(1, *shape)

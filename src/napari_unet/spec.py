@@ -130,7 +130,8 @@ class ModelSpec:
     """All that is needed to rebuild the network and to feed it; it lives inside the weights file.
 
     The network sees axes (z, y, x) that run towards `orientation` (three letters as in "SAR"), `spacing` in mm along
-    them (0 keeps an image's own). In 2-D every z is one slice: patch[0] is 1 and spacing[0] is 0.
+    them (0 keeps an image's own). In 2-D every z is one slice: patch[0] is 1 and spacing[0] is 0. With `neighbours` = k it
+    sees k slices on either side as channels, too (2.5-D): the first channel's slices z-k..z+k, then the second's, ...
     """
 
     __pydantic_config__ = STRICT
@@ -147,6 +148,7 @@ class ModelSpec:
     keep_largest: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()
     overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.5
     pictures: bool = False
+    neighbours: Annotated[int, Field(ge=0, le=5)] = 0
 
     def __post_init__(self) -> None:
         values = {label.value for label in self.labels}
@@ -155,7 +157,8 @@ class ModelSpec:
             "patch": len(self.patch) == 3 and (self.network.dims == 3 or self.patch[0] == 1),
             "orientation": {"RL".find(c) >= 0 and "R" or "AP".find(c) >= 0 and "A" or "S" for c in self.orientation}
             == {"R", "A", "S"},
-            "channels": len(self.channels) == self.network.channels,
+            "neighbours": self.neighbours == 0 or (self.network.dims == 2 and not self.pictures),
+            "channels": len(self.channels) * (2 * self.neighbours + 1) == self.network.channels,
             "labels": len(self.labels) + 1 == self.network.classes == len(values) + 1,
             "mirror_axes": len(set(self.mirror_axes)) == len(self.mirror_axes),
             "keep_largest": len(set(self.keep_largest)) == len(self.keep_largest) and set(self.keep_largest) <= values,
@@ -174,6 +177,21 @@ class ModelSpec:
         """The network's total stride along (z, y, x)."""
         z, y, x = (1, *self.network.total_stride)[-3:]
         return z, y, x
+
+    @property
+    def kind(self) -> str:
+        """2-D, 2.5-D or 3-D."""
+        return "2.5-D" if self.neighbours else f"{self.network.dims}-D"
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The model that another one was fine-tuned from: its name, and the SHA-256 of its tensors (`finetune.fingerprint`)."""
+
+    __pydantic_config__ = STRICT
+
+    name: Name
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True)
@@ -195,6 +213,7 @@ class Card:
     created: str = ""
     split_sha256: str = ""
     versions: dict[str, str] = field(default_factory=dict)
+    parent: Parent | None = None
 
 
 @dataclass(frozen=True)
@@ -209,6 +228,9 @@ class PlanChoices:
     features: Annotated[tuple[Size, ...] | None, Field(description="feature channels per level, finest first")] = None
     mirror_axes: Annotated[tuple[int, ...] | None, Field(description="axes 0 z, 1 y, 2 x that may be mirrored")] = None
     mirror_tta: Annotated[bool | None, Field(description="average masks over mirrored copies")] = None
+    neighbours: Annotated[
+        int | None, Field(ge=0, le=5, description="slices on either side that a 2-D network sees as channels")
+    ] = None
 
 
 @dataclass(frozen=True)

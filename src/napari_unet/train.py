@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_unet import files, nifti, weights
@@ -62,6 +63,7 @@ class Progress:
 def train(
     cases: tuple[Case, ...], spec: ModelSpec, config: TrainConfig, *, out: str | Path, card: Card | None = None,
     reasons: tuple[str, ...] = (), started: float | None = None, resume: bool = False,
+    start: Mapping[str, NDArray[Any]] | None = None,
 ) -> Iterator[Progress]:  # fmt: skip
     """Train a model on labelled cases into the folder `out`.
 
@@ -73,6 +75,7 @@ def train(
     started : `time.time()` from which `config.minutes` count; now, where None.
     resume : go on with the run in `out`, bit for bit as if it had not stopped, on the same machine; where False, an
         earlier run in `out` is replaced once the cases have been read.
+    start : the weights to begin with (see `finetune`); where None, the seed draws them. Resuming does not need them.
 
     Raises UNetError for faulty cases, a loss that is not finite, a folder in use or one without a run to resume.
     """
@@ -97,15 +100,19 @@ def train(
                 raise UNetError(folder, f"its case {name} has changed", "Resume with the data the run began with, or begin anew")
         learner = Learner(spec, config, device, Sampler(examples, spec, config))
         if record is None:
+            if start is not None:
+                learner.start_from(start)
             yield Progress("preparing", len(examples), len(examples), message="measuring the speed of a step")
             kept_out = [by_name[name] for name in split.kept_out]
             schedule, budget = _schedule(learner, kept_out, started)
             record = replace(new_record(spec, config, split, schedule, card or Card(), by_name, reasons), sha256=sha256)
-            begin(folder, record)
+            begin(folder, record, None if start is None else learner.save)
         else:
             budget = None  # a resumed run follows what is written
             if (folder / RESUME).exists():
                 learner.restore(folder / RESUME)
+            elif record.card.parent is not None:
+                raise UNetError(folder, f"no {RESUME} in it: the weights that it began with are lost", "Begin anew without --resume")
         yield from _run(learner, record, by_name, folder, budget)
 
 

@@ -85,7 +85,7 @@ def facts(spec: ModelSpec, card: Card) -> dict[str, str]:
     """The card's lines, heading -> sentence; what is not known is left out."""
     sizes = [f"{size:g}" if size else "own" for size in spec.spacing]
     spacing = "at the image's own voxel size" if set(spec.spacing) == {0} else f"at {' × '.join(sizes)} mm"
-    reads = f"{', '.join(channel.name for channel in spec.channels)}; {spec.network.dims}-D"
+    reads = f"{', '.join(channel.name for channel in spec.channels)}; {spec.kind}"
     lines = {
         "Reads": reads if spec.pictures else f"{reads}, {spacing}",
         "Scored": _scored(card),
