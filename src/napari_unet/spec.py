@@ -22,6 +22,8 @@ class NetworkSpec:
     """The shape of a U-Net (Ronneberger et al. 2015; 3-D: Cicek et al. 2016), level by level from the finest.
 
     `strides[i]` leads from level i-1 into level i and is all ones for the first; axes are (z, y, x), or (y, x) in 2-D.
+    `skips` = False leaves the skip connections out, and the decoder convolves what comes from below alone: an
+    experiment's switch (training/skip_connections.py).
     """
 
     __pydantic_config__ = STRICT
@@ -40,6 +42,7 @@ class NetworkSpec:
     activation: Literal["leaky_relu", "relu"] = "leaky_relu"
     bias: bool = True
     deep_supervision: bool = True
+    skips: bool = True
 
     def __post_init__(self) -> None:
         levels = len(self.features)
@@ -88,7 +91,8 @@ class NetworkSpec:
             rows.append(("bottleneck" if last else f"encoder {level + 1}", shape, features))
         for level in reversed(range(len(self.features) - 1)):
             shape = tuple(n * s for n, s in zip(shape, self.strides[level + 1], strict=True))
-            rows.append((f"decoder {level + 1}, joined by the skip from encoder {level + 1}", shape, self.features[level]))
+            joined = f"joined by the skip from encoder {level + 1}" if self.skips else "from below alone"
+            rows.append((f"decoder {level + 1}, {joined}", shape, self.features[level]))
         return [*rows, ("logits", shape, self.classes)]
 
 
@@ -208,6 +212,7 @@ class PlanChoices:
     features: Annotated[tuple[Size, ...] | None, Field(description="feature channels per level, finest first")] = None
     mirror_axes: Annotated[tuple[int, ...] | None, Field(description="axes 0 z, 1 y, 2 x that may be mirrored")] = None
     mirror_tta: Annotated[bool | None, Field(description="average masks over mirrored copies")] = None
+    skips: Annotated[bool, Field(description="skip connections; without them is for experiments")] = True
 
 
 @dataclass(frozen=True)
