@@ -24,7 +24,7 @@ TIERS = (
         *("preprocess", "record", "runtime", "sampling", "schedule", "splits", "weights"),
     },
     {"evaluate", "plan", "segment", "train"},
-    {"formats", "report"},
+    {"comparison", "experiment", "formats", "report", "speed"},
     {"__main__", "cli", "viewer"},
 )
 TIER = {room: number for number, rooms in enumerate(TIERS) for room in rooms}
