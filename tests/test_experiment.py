@@ -14,7 +14,19 @@ from hypothesis import strategies as st
 from napari_unet import PlanChoices, Segmenter, TrainConfig, UNetError, find_cases, nifti, read_spec
 from napari_unet.cases import Case, Dataset, read_image
 from napari_unet.evaluate import Score, dice
-from napari_unet.experiment import MASKS, OUTCOME, by_case, draw, fill, fold_out, in_words, last_out, mean_and_error, read_outcome, run
+from napari_unet.experiment import (
+    MASKS,
+    OUTCOME,
+    by_case,
+    draw,
+    fill,
+    fold_out,
+    in_words,
+    last_out,
+    mean_and_error,
+    read_outcome,
+    run,
+)  # fmt: skip
 
 SMALL = PlanChoices(features=(4, 8), patch=(12, 16, 16))
 
@@ -84,7 +96,8 @@ def test_a_run_scores_what_it_never_saw_and_is_not_done_twice(tmp_path: Path) ->
 
 
 def test_scores_of_cases_and_what_they_are_worth() -> None:
-    scores = [Score("a", 1, 0.5, 1, 1), Score("a", 2, 0.7, 1, 1), Score("b", 1, None, 0, 0), Score("c", 1, 0.9, 1, 1), Score("c", 2, None, 0, 0)]
+    values = (("a", 1, 0.5), ("a", 2, 0.7), ("b", 1, None), ("c", 1, 0.9), ("c", 2, None))
+    scores = [Score(case, label, value, 1.0, 1.0) for case, label, value in values]
     found = by_case(scores)
     assert found == pytest.approx({"a": 0.6, "b": float("nan"), "c": 0.9}, nan_ok=True)
     mean, error = mean_and_error(found.values())

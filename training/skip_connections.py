@@ -2,10 +2,10 @@
 
     python training/skip_connections.py --membrane FOLDER --hippocampus FOLDER --minutes 10 --page docs/unet.md
 
-Either data set may be left out. Scored are cases that neither run saw: of the membranes (ISBI 2012: images/NN.png,
-labels/NN.png) the last six slices, which are neighbours; of the hippocampi (Decathlon, Task04) the first of five folds.
---page gets the table between its marks, and the picture in images/skip_connections.png beside it; without --page both go
-into --out. The picture shows the case whose difference is the median one. A finished run is not done again.
+Either data set may be left out. Scored are cases that neither run saw: of the membranes (ISBI 2012) the last six slices,
+which are neighbours; of the hippocampi (Decathlon, Task04) the first of five folds. --page gets the table between its
+marks, and the picture in images/skip_connections.png beside it; without --page the picture goes into --out. It shows the
+case whose difference is the median one. A finished run is not done again.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/skip_connections"))
     parser.add_argument("--page", type=Path)
     options = parser.parse_args()
-    budget = {"steps": options.steps} if options.steps else {"minutes": options.minutes}
+    config = TrainConfig(minutes=None if options.steps else options.minutes, steps=options.steps, seed=options.seed)
     folders = {"membrane": options.membrane, "hippocampus": options.hippocampus}
     chosen = {name: find_cases(folder) for name, folder in folders.items() if folder}
     if not chosen:
@@ -78,8 +78,7 @@ def main() -> None:
         training, unseen = last_out(dataset, SLICES) if name == "membrane" else fold_out(dataset, options.seed)
         runs = {arm: options.out / f"{name}-{arm}-{options.steps or options.minutes:g}-{options.seed}" for arm in ARMS}
         for arm, out in runs.items():
-            config, choices = TrainConfig(seed=options.seed, **budget), PlanChoices(skips=ARMS[arm])
-            for progress in run(dataset, training, unseen, out=out, config=config, choices=choices):
+            for progress in run(dataset, training, unseen, out=out, config=config, choices=PlanChoices(skips=ARMS[arm])):
                 if progress.message:
                     print(f"{out.name}: {progress.message}", file=sys.stderr, flush=True)
         found[name] = compare(unseen, runs)
