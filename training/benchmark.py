@@ -45,7 +45,7 @@ def ours(dataset, training, unseen, options: argparse.Namespace) -> dict:
             print(progress.message, file=sys.stderr, flush=True)
     outcome, scores = read_outcome(out)
     record = read_record(out, {case.name: case for case in training})
-    cost = profile(record.spec, record.config, draw(training, min(8, len(training)), options.seed))
+    cost = profile(record.spec, record.config, draw(training, min(8, len(training)), options.seed), options.seconds)
     return {**asdict(outcome), "dice": summary(scores), **asdict(cost),
             "data_share": cost.data_share, "rate": cost.rate, "peak_share": cost.peak_share}  # fmt: skip
 
@@ -83,6 +83,7 @@ def main() -> None:
     command.add_argument("--minutes", type=float, default=8.0, help="for each")
     command.add_argument("--out", type=Path, default=Path("runs/benchmark"))
     command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seconds", type=float, default=1.0, help="for each thing that is measured of our step")
     command.add_argument("--rivals", nargs="*", default=["monai", "nnunet"], choices=["monai", "nnunet"])
     options = parser.parse_args()
     print(json.dumps(options.run(options)))

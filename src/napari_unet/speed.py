@@ -20,8 +20,8 @@ from napari_unet.schedule import Stage, stages
 from napari_unet.spec import ModelSpec, NetworkSpec, TrainConfig
 
 SECONDS = 1.0  # for each thing that is measured
-MATRIX = 2048
-CONVOLVED = (2, 64, 32, 32, 32)
+MATRIX = {"cpu": 1024, "cuda": 8192}  # large enough to keep the device busy
+FEATURES, EDGE = 64, 32  # of the convolution that is measured
 
 
 @dataclass(frozen=True)
@@ -81,16 +81,16 @@ def operations(spec: NetworkSpec, patch: tuple[int, ...], batch: int) -> int:
 
 def limits(device: torch.device, seconds: float = SECONDS) -> dict[str, float]:
     """The most operations per second of this device now, float32: a product of matrices ("sgemm"), and the forward pass
-    of a convolution whose shape suits it ("convolution").
+    of a 3-D convolution whose shape suits it ("convolution").
     """
-    matrix = torch.randn(MATRIX, MATRIX, device=device)
-    into = torch.empty_like(matrix)
-    convolution = torch.nn.Conv3d(CONVOLVED[1], CONVOLVED[1], 3, padding=1, device=device).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    images = torch.randn(CONVOLVED, device=device).contiguous(memory_format=torch.channels_last_3d)
-    work = {"sgemm": 2 * MATRIX**3, "convolution": 2 * images.numel() * CONVOLVED[1] * 27}
+    size = MATRIX.get(device.type, MATRIX["cpu"])
+    matrix = torch.randn(size, size, device=device)
+    convolution = torch.nn.Conv3d(FEATURES, FEATURES, 3, padding=1).to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    images = torch.randn(1, FEATURES, EDGE, EDGE, EDGE, device=device).contiguous(memory_format=torch.channels_last_3d)
+    work = {"sgemm": 2 * size**3, "convolution": 2 * images.numel() * FEATURES * 27}
     with torch.inference_mode():
         fastest = {
-            "sgemm": min(_times(lambda: torch.mm(matrix, matrix, out=into), device, seconds)),
+            "sgemm": min(_times(lambda: matrix @ matrix, device, seconds)),
             "convolution": min(_times(lambda: convolution(images), device, seconds)),
         }
     return {name: work[name] / fastest[name] for name in work}
