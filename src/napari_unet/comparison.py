@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from napari_unet.spec import ModelSpec
 from napari_unet.volume import Reorientation, Volume
 
-WRONG = ("#d62728", "#1f77b4", "#7f7f7f")  # only the second is, only the first is, both are
+WRONG = ("#d62728", "#1f77b4", "#f0b429")  # only the second is, only the first is, both are
 PANELS = 5
 SHOWN = 256  # pixels of a large picture, from its middle: all of it would be too small to see a membrane in
 
