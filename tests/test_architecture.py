@@ -25,7 +25,7 @@ TIERS = (
         *("schedule", "splits", "weights"),
     },
     {"evaluate", "plan", "segment", "train"},
-    {"formats", "report"},
+    {"comparison", "cost", "experiment", "formats", "report"},
     {"__main__", "cli", "viewer"},
 )
 TIER = {room: number for number, rooms in enumerate(TIERS) for room in rooms}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ def specs(draw: st.DrawFn, **fixed: Any) -> NetworkSpec:
         "down": draw(st.sampled_from(["conv", "maxpool"])), "up": draw(st.sampled_from(["transposed", "interpolate"])),
         "norm": draw(st.sampled_from(["instance", "group", "batch", "none"])),
         "activation": draw(st.sampled_from(["leaky_relu", "relu"])), "bias": draw(st.booleans()),
-        "deep_supervision": draw(st.booleans()),
+        "deep_supervision": draw(st.booleans()), "skips": draw(st.booleans()),
     }  # fmt: skip
     return NetworkSpec(**chosen | fixed)
 
@@ -60,6 +61,7 @@ def test_the_walk_is_what_really_happens(spec: NetworkSpec, times: int) -> None:
     levels = len(spec.features)
     assert names == ["input", *(f"encoder {n}" for n in range(1, levels)), "bottleneck",
                      *(f"decoder {n}" for n in range(levels - 1, 0, -1)), "logits"]  # fmt: skip
+    assert sum("skip" in name for name, _, _ in walk) == (levels - 1 if spec.skips else 0)
 
 
 def test_the_teaching_example() -> None:
@@ -98,7 +100,7 @@ def nnunet_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
         below, here = spec.features[level + 1], spec.features[level]
         found[f"decoder.transpconvs.{j}.weight"] = (below, here, *spec.strides[level + 1])
         found[f"decoder.transpconvs.{j}.bias"] = (here,)
-        block(f"decoder.stages.{j}", 2 * here, here, spec.kernels[level], spec.decoder_convs[level])
+        block(f"decoder.stages.{j}", 2 * here if spec.skips else here, here, spec.kernels[level], spec.decoder_convs[level])
         found[f"decoder.seg_layers.{j}.weight"] = (spec.classes, here, *(1,) * spec.dims)
         found[f"decoder.seg_layers.{j}.bias"] = (spec.classes,)
     return found
@@ -143,6 +145,28 @@ def test_without_deep_supervision_only_coarse_heads_are_idle() -> None:
     logits.mean().backward()
     idle = {name for name, p in network.named_parameters() if p.grad is None}
     assert idle == {"decoder.seg_layers.0.weight", "decoder.seg_layers.0.bias"}
+
+
+@given(specs())
+@settings(max_examples=15, deadline=None)
+def test_what_a_skip_carries_goes_around_the_bottleneck(spec: NetworkSpec) -> None:
+    """With the bottleneck cut, the finer levels of the encoder reach the logits by way of the skips or not at all."""
+    network, shape = UNet(spec), tuple(2 * stride for stride in spec.total_stride)
+    levels = network.encoder(torch.randn(2, spec.channels, *shape))
+    levels[-1] = levels[-1].detach()
+    network.decoder(levels, all_scales=False)[0].square().mean().backward()
+    reached = {name.split(".")[2] for name, p in network.encoder.named_parameters(prefix="encoder") if p.grad is not None}
+    assert reached == ({str(level) for level in range(len(spec.features) - 1)} if spec.skips else set())
+    assert all(p.grad is not None for p in network.decoder.stages.parameters())
+
+
+@given(specs(skips=True))
+@settings(max_examples=8, deadline=None)
+def test_without_skips_tensors_keep_their_names(spec: NetworkSpec) -> None:
+    joined, alone = parameter_shapes(spec), parameter_shapes(replace(spec, skips=False))
+    changed = {name for name in joined if joined[name] != alone[name]}
+    assert list(joined) == list(alone)
+    assert changed == {f"decoder.stages.{j}.convs.0.conv.weight" for j in range(len(spec.features) - 1)}
 
 
 @given(specs(dims=2, features=(3, 4), kernels=((3, 5), (1, 3)), strides=((1, 1), (2, 3)), encoder_convs=(2, 1),

@@ -170,6 +170,12 @@ def test_as_many_classes_as_a_byte_holds() -> None:
         planned(facts(), labels=dict.fromkeys(range(1, MAX_CLASSES + 2), "x"))
 
 
+def test_skip_connections_are_left_out_on_demand_and_the_plan_says_so() -> None:
+    usual, without = planned(facts()), planned(facts(), {"skips": False})
+    assert without[0] == replace(usual[0], network=replace(usual[0].network, skips=False))
+    assert "No skip connections" in without[2] and "skip" not in usual[2]
+
+
 @given(
     size=st.tuples(*[st.integers(1, 700)] * 3),
     spacing=st.tuples(*[st.floats(0.01, 12)] * 3),

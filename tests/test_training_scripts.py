@@ -11,10 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from datasets import ONE_THREAD, _one_thread, decathlon  # noqa: F401 - a fixture
+from datasets import ONE_THREAD, _one_thread, decathlon, two_folders  # noqa: F401 - a fixture
+from matplotlib.image import imread
 
 from napari_unet import find_cases, nifti, weights
 from napari_unet.cli import main
+from napari_unet.experiment import fold_out
 
 TRAINING = Path(__file__).parents[1] / "training"
 SCRIPTS, RECIPES = sorted(TRAINING.glob("*.py")), sorted(TRAINING.glob("recipes/*.toml"))
@@ -35,6 +37,16 @@ def left(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: object) -> obje
     with pytest.raises(SystemExit) as error:
         runpy.run_path(str(next(path for path in SCRIPTS if path.name == name)), run_name="__main__")
     return error.value.code
+
+
+def told(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> list[str]:
+    """The lines that a script prints, the last one JSON; in this process."""
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    capsys.readouterr()
+    runpy.run_path(str(TRAINING / name), run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
+    json.loads(lines[-1], parse_constant=pytest.fail)
+    return lines
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
@@ -64,6 +76,12 @@ def test_a_script_says_how_it_is_called(
         ("predict.py", ["--model", "nothing", "--images", ".", "--out", "masks"]),
         ("evaluate.py", ["--masks", "nothing", "--labels", "."]),
         ("prepare_phantoms.py", ["file"]),
+        ("benchmark.py", ["train", "nothing"]),
+        ("learning_curve.py", ["nothing"]),
+        ("monai_recipe.py", ["nothing", "--out", "run"]),
+        ("nnunet_iteration.py", ["nothing"]),
+        ("skip_connections.py", ["--membrane", "nothing"]),
+        ("skip_connections.py", []),
     ],
 )
 def test_a_fault_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, arguments: list[str]) -> None:
@@ -101,3 +119,75 @@ def test_trained_predicted_and_evaluated(tmp_path: Path) -> None:
     assert main(["train", str(data), "--out", str(tmp_path / "command"), "--steps", "2", "--seed", "3"]) == 0
     one, two = (weights.load(tmp_path / place / MODEL)[1] for place in ("run", "command"))
     assert all(one[key].tobytes() == two[key].tobytes() for key in one | two)
+
+
+def test_skip_connections_measured_drawn_and_written_into_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    membrane, hippocampus = two_folders(tmp_path / "membrane", 8, ".png", classes=1), decathlon(tmp_path / "hippocampus", 6)
+    page = tmp_path / "docs" / "page.md"
+    page.parent.mkdir()
+    page.write_text("before\n<!-- skip_connections: table -->\n<!-- skip_connections: end -->\nafter\n")
+    arguments = ("--membrane", membrane, "--hippocampus", hippocampus, "--steps", 1, "--out", tmp_path / "runs", "--page", page)
+    lines = told("skip_connections.py", monkeypatch, capsys, *arguments)
+    found = json.loads(lines[-1])
+    assert list(found) == ["membrane", "hippocampus"] and [found[name]["unseen"] for name in found] == [6, 2]
+    for name, row in found.items():
+        specs = [weights.read_spec(tmp_path / f"runs/{name}-{arm}-1-0" / MODEL) for arm in ("with", "without")]
+        assert [spec.network.skips for spec in specs] == [True, False] and row["with"]["parameters"] > row["without"]["parameters"]
+        assert row["gain"][0] == pytest.approx(row["with"]["dice"] - row["without"]["dice"]) and 0 <= row["with"]["wrong"] <= 1
+        assert row["with"]["steps"] == row["without"]["steps"] == 1
+    unseen = {path.name.split(".")[0] for path in (tmp_path / "runs/membrane-with-1-0/unseen").iterdir()}
+    assert unseen == {f"c{n}" for n in range(2, 8)}, "the last six"
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("after\n") and all(line in text for line in lines[:-2])
+    picture = imread(page.parent / "images/skip_connections.png")
+    assert picture.shape[1] > picture.shape[0] and picture[..., :3].std() > 0.1
+
+    assert told("skip_connections.py", monkeypatch, capsys, *arguments) == lines, "nothing is trained anew"
+
+
+def test_a_learning_curve_of_nested_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = decathlon(tmp_path / "data", 5), tmp_path / "curve"
+    lines = told("learning_curve.py", monkeypatch, capsys, data, "--cases", "1,3", "--minutes", "0.001", "--out", out)
+    found = json.loads(lines[-1])
+    assert [(row["cases"], row["unseen"]) for row in found] == [(1, 1), (3, 1)] and all(0 <= row["dice"] <= 1 for row in found)
+    assert (out / "curve.csv").read_text().splitlines()[0] == ",".join(found[0]) and (out / "curve.png").exists()
+    records = [json.loads((out / f"{n}-cases-0.001-minutes-0/run.json").read_bytes()) for n in (1, 3)]
+    one, three = (set(record["split"]["training"]) | set(record["split"]["kept_out"]) for record in records)
+    unseen = {case.name for case in fold_out(find_cases(data))[1]}
+    assert len(one) == 1 and len(three) == 3 and one < three and not three & unseen
+
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    assert told("learning_curve.py", monkeypatch, capsys, data, "--cases", "1,3", "--minutes", "0.001", "--out", out) == lines
+    assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
+    assert "4 cases" in str(left("learning_curve.py", monkeypatch, data, "--cases", "5", "--out", out))
+
+
+def test_monais_recipe_trains_on_the_same_cases_and_writes_masks_on_the_images_grids(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = decathlon(tmp_path / "data", 4)
+    found = json.loads(told("monai_recipe.py", monkeypatch, capsys, data, "--out", tmp_path, "--minutes", "0.001")[-1])
+    assert (found["trained"], found["steps"], found["samples"]) == (3, 1, 8) and found["dice"]["mean"]["n"] == 1
+    (case,) = fold_out(find_cases(data))[1]
+    mask, image = nifti.read_labels(tmp_path / f"masks/{case.name}.nii.gz"), nifti.read(case.images[0])
+    assert mask.shape == image.shape and (mask.affine == image.affine).all()
+
+
+def test_a_benchmark_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("--minutes", "0.001", "--seconds", "0.01", "--out", tmp_path / "runs", "--rivals")
+    lines = told("benchmark.py", monkeypatch, capsys, "train", decathlon(tmp_path / "data", 4), *arguments)
+    found = json.loads(lines[-1])
+    ours = found["ours"]
+    assert (found["trained"], found["unseen"]) == (3, 1) and "MONAI" not in found and lines[1].startswith("ours")
+    assert 0 < ours["peak_share"] < 1 and ours["data_share"] > 0 and ours["steps"] >= 1 and "GFLOP/s" in lines[2]
+
+
+@pytest.mark.slow
+def test_a_benchmark_against_others(tmp_path: Path) -> None:
+    arguments = ("--minutes", "0.001", "--seconds", "0.01", "--out", tmp_path / "runs")
+    lines = run("benchmark.py", "train", decathlon(tmp_path / "data", 4), *arguments).splitlines()
+    found = json.loads(lines[-1])
+    assert found["ours"]["dice"].keys() == found["MONAI"]["dice"].keys() and any(line.startswith("MONAI") for line in lines)
+    assert "nnU-Net" in found or any("skipped, because nnunetv2 is not installed" in line for line in lines)

@@ -111,23 +111,24 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The way up: each level doubles the shape, joins the encoder's features of that level and convolves."""
+    """The way up: each level doubles the shape, joins the encoder's features of that level (`skips`) and convolves."""
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
+        self.skips = spec.skips
         self.transpconvs, self.stages, self.seg_layers = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         for level in reversed(range(len(spec.features) - 1)):
             below, features = spec.features[level + 1], spec.features[level]
             self.transpconvs.append(_up(spec, below, features, spec.strides[level + 1]))
             kernel, count = spec.kernels[level], spec.decoder_convs[level]
-            self.stages.append(Stage(spec, 2 * features, features, kernel, count))
+            self.stages.append(Stage(spec, 2 * features if spec.skips else features, features, kernel, count))
             self.seg_layers.append(_CONV[spec.dims](features, spec.classes, 1))
 
     def forward(self, levels: list[Tensor], all_scales: bool) -> list[Tensor]:
         """Encoder features -> logits, finest first; only the finest unless `all_scales`."""
         x, logits = levels[-1], []
         for j, (up, stage) in enumerate(zip(self.transpconvs, self.stages, strict=True)):
-            x = stage(torch.cat((up(x), levels[-2 - j]), 1))
+            x = stage(torch.cat((up(x), levels[-2 - j]), 1) if self.skips else up(x))
             if all_scales or j == len(self.stages) - 1:
                 logits.append(self.seg_layers[j](x))
         return logits[::-1]

@@ -62,7 +62,7 @@ def plan(
     network = NetworkSpec(
         dims=dims, channels=len(channels) * (2 * neighbours + 1), classes=len(labels) + 1, features=features,
         kernels=kernels, strides=strides, encoder_convs=(1,) + (2,) * (len(strides) - 1),
-        decoder_convs=(1,) * (len(strides) - 1),
+        decoder_convs=(1,) * (len(strides) - 1), skips=choices.skips,
     )  # fmt: skip
     mirror, reason = _mirror_axes(facts, order, pictures, dims)
     mirror = mirror if choices.mirror_axes is None else choices.mirror_axes
@@ -77,6 +77,7 @@ def plan(
     words += words_of_rule(dataset.rule, [f.shape for f in facts], [f.labelled for f in facts])
     words += [_words_spacing(spec), _words_network(spec, size), _words_channels(channels), reason]
     words += ["Masks average what is seen in an image and in its mirror image."] * spec.mirror_tta
+    words += ["No skip connections, as asked for."] * (not network.skips)
     config, reason = _budget(config, whole)
     return spec, config, [*words, reason]
 

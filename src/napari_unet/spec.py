@@ -23,6 +23,8 @@ class NetworkSpec:
     """The shape of a U-Net (Ronneberger et al. 2015; 3-D: Cicek et al. 2016), level by level from the finest.
 
     `strides[i]` leads from level i-1 into level i and is all ones for the first; axes are (z, y, x), or (y, x) in 2-D.
+    `skips` = False leaves the skip connections out, and the decoder convolves what comes from below alone: an
+    experiment's switch (training/skip_connections.py).
     """
 
     __pydantic_config__ = STRICT
@@ -41,6 +43,7 @@ class NetworkSpec:
     activation: Literal["leaky_relu", "relu"] = "leaky_relu"
     bias: bool = True
     deep_supervision: bool = True
+    skips: bool = True
 
     def __post_init__(self) -> None:
         levels = len(self.features)
@@ -89,7 +92,8 @@ class NetworkSpec:
             rows.append(("bottleneck" if last else f"encoder {level + 1}", shape, features))
         for level in reversed(range(len(self.features) - 1)):
             shape = tuple(n * s for n, s in zip(shape, self.strides[level + 1], strict=True))
-            rows.append((f"decoder {level + 1}, joined by the skip from encoder {level + 1}", shape, self.features[level]))
+            joined = f"joined by the skip from encoder {level + 1}" if self.skips else "from below alone"
+            rows.append((f"decoder {level + 1}, {joined}", shape, self.features[level]))
         return [*rows, ("logits", shape, self.classes)]
 
 
@@ -231,6 +235,7 @@ class PlanChoices:
     neighbours: Annotated[
         int | None, Field(ge=0, le=5, description="slices on either side that a 2-D network sees as channels")
     ] = None
+    skips: Annotated[bool, Field(description="skip connections; without them is for experiments")] = True
 
 
 @dataclass(frozen=True)
