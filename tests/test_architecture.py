@@ -21,10 +21,10 @@ TIERS = (
     {"__init__", "errors", "files", "header", "pictures", "schema", "spec", "volume", "windows"},
     {
         *("augment", "budget", "cases", "checks", "learning", "loss", "network", "nifti", "options", "phantoms"),
-        *("preprocess", "record", "runtime", "sampling", "schedule", "splits", "weights"),
+        *("preprocess", "record", "runtime", "sampling", "schedule", "splits", "survey", "weights"),
     },
     {"evaluate", "plan", "segment", "train"},
-    {"formats", "report"},
+    {"charts", "figures", "formats", "report"},
     {"__main__", "cli", "viewer"},
 )
 TIER = {room: number for number, rooms in enumerate(TIERS) for room in rooms}
