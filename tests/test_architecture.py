@@ -24,7 +24,7 @@ TIERS = (
         *("preprocess", "record", "runtime", "sampling", "schedule", "splits", "survey", "weights"),
     },
     {"evaluate", "plan", "segment", "train"},
-    {"charts", "figures", "formats", "report"},
+    {"charts", "figures", "formats", "page", "report", "results"},
     {"__main__", "cli", "viewer"},
 )
 TIER = {room: number for number, rooms in enumerate(TIERS) for room in rooms}

@@ -245,7 +245,7 @@ def _facts(case: Case, image: Volume, label: Volume) -> CaseFacts:
 def _at_border(mask: NDArray[Any]) -> tuple[int, ...]:
     """Values on the outermost voxels, along axes of more than one slice."""
     faces = [mask.take((0, -1), axis) for axis in range(3) if mask.shape[axis] > 1]
-    return tuple(sorted({int(value) for face in faces for value in np.unique(face)} - {0}))
+    return tuple(sorted({int(value) for face in faces for value in np.unique(face) if value > 0}))
 
 
 def _centroid(mask: NDArray[np.bool_]) -> tuple[float, float, float]:
