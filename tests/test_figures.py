@@ -90,6 +90,19 @@ def test_small_structures_are_shown_closer_and_the_frame_holds_them() -> None:
     assert Slice.of(image, image.with_data(truth), image.with_data(truth), SPEC).frame == (0, 60, 60, 0)
 
 
+@pytest.mark.parametrize("place", [(0, 0), (150, 40), (299, 399)])
+def test_of_a_large_slice_full_of_structures_the_worst_part_is_shown(place: tuple[int, int]) -> None:
+    image = volume((300, 400, 1), "RAS", (2, 1, 1))
+    truth = np.ones(image.shape, np.uint8)
+    mask = truth.copy()
+    mask[max(0, place[0] - 5) : place[0] + 5, max(0, place[1] - 5) : place[1] + 5] = 0
+    shown = Slice.of(image, image.with_data(mask), image.with_data(truth), SPEC)
+    left, right, bottom, top = shown.frame
+    rows, columns = np.nonzero(shown.mask != shown.truth)
+    assert left <= 2 * columns.min() and 2 * columns.max() < right and top <= rows.min() and rows.max() < bottom
+    assert right - left == bottom - top < 400
+
+
 def test_filled_is_the_model_and_outlined_the_truth() -> None:
     """A grey image: colour inside where only the model is, at the rim where only the truth is."""
     shape = (40, 40, 4)

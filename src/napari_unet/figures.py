@@ -13,7 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
 
 from napari_unet.charts import Points, ticks
 from napari_unet.evaluate import Score
@@ -25,6 +27,8 @@ VIEWS = {"S": "IPL", "I": "IPL", "A": "AIL", "P": "AIL", "R": "RIP", "L": "RIP"}
 NAMES = {"I": "axial", "A": "coronal", "R": "sagittal"}
 OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
 ZOOM = 0.6  # a slice is shown whole where its structures take up more of its width or height
+LARGE = 240  # voxels; of a larger one that would be shown whole a part is
+EDGED = [withStroke(linewidth=1.6, foreground="black")]  # legible on any picture
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +74,18 @@ class Slice:
         (top, left), (bottom, right) = inside.min(0) * self.pixel, (inside.max(0) + 1) * self.pixel
         room = max(0.3 * max(bottom - top, right - left), 12 * max(self.pixel))
         near = _square(left - room, right + room, top - room, bottom + room)
-        return near if near[1] - near[0] < ZOOM * (whole[1] - whole[0]) else whole
+        if near[1] - near[0] < ZOOM * (whole[1] - whole[0]):
+            return near
+        return self._worst_part() if max(rows, columns) > LARGE and (self.mask != self.truth).any() else whole
+
+    def _worst_part(self) -> tuple[float, float, float, float]:
+        """Where most is wrong, of a slice whose structures are everywhere."""
+        half = LARGE // 4
+        wrong = uniform_filter((self.mask != self.truth).astype(np.float32), 2 * half, mode="constant")
+        middle = np.array(np.unravel_index(int(wrong.argmax()), wrong.shape))
+        middle = np.clip(middle, half, np.maximum(np.array(wrong.shape) - half, half))  # inside the slice
+        (y, x), (height, width) = middle * self.pixel, half * np.array(self.pixel)
+        return _square(x - width, x + width, y - height, y + height)
 
 
 def _square(left: float, right: float, top: float, bottom: float) -> tuple[float, float, float, float]:
@@ -95,13 +110,13 @@ def draw_slice(axis: Axes, shown: Slice, spec: ModelSpec, *, masks: bool = True,
     frame = shown.frame
     if masks:
         values = [label.value for label in spec.labels]
-        colours = ListedColormap([(0, 0, 0, 0), *[_rgba(label.colour, 0.45) for label in spec.labels]])
+        colours = ListedColormap([(0, 0, 0, 0), *[_rgba(label.colour, 0.4) for label in spec.labels]])
         axis.imshow(_index(shown.mask, values), cmap=colours, vmin=0, vmax=len(values), interpolation="nearest", extent=extent)
         x, y = (np.arange(columns + 2) - 0.5) * width, (np.arange(rows + 2) - 0.5) * height
         outlines = [(shown.truth == label.value, label.colour) for label in spec.labels]
         for inside, colour in sorted(outlines, key=lambda pair: -int(pair[0].sum())):  # the smallest on top: it may lie in another
             if inside.any():
-                axis.contour(x, y, np.pad(inside, 1), [0.5], colors=[colour], linewidths=1.4)  # padded, so that it closes
+                axis.contour(x, y, np.pad(inside, 1), [0.5], colors=[colour], linewidths=1.3)  # padded, so that it closes
     everything = _square(0, columns * width, 0, rows * height)
     left, right, bottom, top = everything if whole else frame
     if whole and frame != everything:
@@ -116,15 +131,17 @@ def draw_slice(axis: Axes, shown: Slice, spec: ModelSpec, *, masks: bool = True,
 def _directions(axis: Axes, letters: str) -> None:
     places = ((0.5, 0.97, "center", "top"), (0.5, 0.03, "center", "bottom"), (0.03, 0.5, "left", "center"), (0.97, 0.5, "right", "center"))
     for letter, (x, y, ha, va) in zip(letters, places, strict=False):
-        axis.text(x, y, letter, transform=axis.transAxes, ha=ha, va=va, color="#ffd75e", fontsize=9)
+        axis.text(x, y, letter, transform=axis.transAxes, ha=ha, va=va, color="#ffd75e", fontsize=9,
+                  path_effects=EDGED)  # fmt: skip
 
 
 def _scale_bar(axis: Axes, width: float, unit: str) -> None:
     """A round length, about a quarter of the width."""
     length = ticks(0, width, 4)[1]
     share = length / width
-    axis.plot([0.05, 0.05 + share], [0.05, 0.05], transform=axis.transAxes, color="white", linewidth=2, solid_capstyle="butt")
-    axis.text(0.05 + share / 2, 0.07, f"{length:g} {unit}", transform=axis.transAxes, ha="center", va="bottom", color="white", fontsize=7)
+    options: dict[str, Any] = {"transform": axis.transAxes, "color": "white", "path_effects": EDGED}
+    axis.plot([0.05, 0.05 + share], [0.05, 0.05], linewidth=2, solid_capstyle="butt", **options)
+    axis.text(0.05 + share / 2, 0.07, f"{length:g} {unit}", ha="center", va="bottom", fontsize=7, **options)
 
 
 def _index(mask: NDArray[Any], values: list[int]) -> NDArray[np.intp]:

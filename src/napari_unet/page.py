@@ -164,7 +164,7 @@ def _pictures(results: Results, slices: Mapping[str, Slice | UNetError]) -> str:
     figures = [_figure(n, case, dice[case], shown, results.record.spec) for n, (case, shown) in enumerate(slices.items())]
     title = "Every case in pictures" if len(slices) == len(results.means) else f"The {WORST} worst and the {BEST} best in pictures"
     return f"""<section><h2>{title}</h2><p class="note">Left: the slice in which model and truth disagree most. Right: the same slice,
-closer where the structures are small; filled is the model, outlined the truth.</p><ul class="legend">{legend}</ul>
+or the part of it in the frame; filled is the model, outlined the truth.</p><ul class="legend">{legend}</ul>
 <div class="figures">{"".join(figures)}</div></section>"""
 
 
