@@ -20,12 +20,12 @@ PACKAGE = ROOT / "src" / "napari_unet"
 TIERS = (
     {"__init__", "errors", "files", "header", "pictures", "schema", "spec", "volume", "windows"},
     {
-        *("augment", "budget", "cases", "checks", "finetune", "learning", "loss", "network", "nifti"),
-        *("optimiser", "options", "partial", "phantoms", "preprocess", "record", "runtime", "sampling"),
-        *("schedule", "splits", "weights"),
+        *("augment", "budget", "cases", "checks", "finetune", "learning", "loss", "network", "nifti", "optimiser"),
+        *("options", "partial", "phantoms", "preprocess", "record", "runtime", "sampling", "schedule", "splits"),
+        *("survey", "weights"),
     },
     {"evaluate", "plan", "segment", "train"},
-    {"comparison", "cost", "experiment", "formats", "report"},
+    {"charts", "comparison", "cost", "experiment", "figures", "formats", "page", "report", "results"},
     {"__main__", "cli", "viewer"},
 )
 TIER = {room: number for number, rooms in enumerate(TIERS) for room in rooms}

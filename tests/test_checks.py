@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 
 import numpy as np
 import pytest
-from datasets import affine_for, decathlon, nnunet, scan, two_folders, write_pair
+from datasets import affine_for, decathlon, describe, nnunet, scan, two_folders, write_pair
+from hostile import nifti_bytes, packed
 
 from napari_unet import UNetError, check, find_cases, nifti
 from napari_unet.checks import MAX_CLASSES, SAMPLES, Report, refuse
+from napari_unet.spec import MAX_CHANNELS
 
 Fault = Callable[[Path], object]
 
@@ -70,6 +74,26 @@ def gone(part: str) -> Fault:
     return lambda folder: (folder / part / "a1.nii.gz").unlink()
 
 
+def linked(part: str, target: str) -> Fault:
+    """A link in the place of the file."""
+
+    def write(folder: Path) -> None:
+        path = folder / part / "a1.nii.gz"
+        path.unlink()
+        path.symlink_to(target)
+
+    return write
+
+
+def raw(data: np.ndarray) -> Fault:
+    """An image that we would not write."""
+    return lambda folder: (folder / "imagesTr/a1.nii.gz").write_bytes(packed(nifti_bytes(data)))
+
+
+def its_own_label(folder: Path) -> None:
+    shutil.copy(folder / "labelsTr/a1.nii.gz", folder / "imagesTr")
+
+
 ERRORS: dict[str, tuple[Fault, str]] = {
     "image cut": (cut("imagesTr"), "the compressed data is damaged"),
     "label cut": (cut("labelsTr"), "the compressed data is damaged"),
@@ -88,6 +112,12 @@ ERRORS: dict[str, tuple[Fault, str]] = {
     "too large a value": (label(put(70_000)), "a mask with the value 70000"),
     "NaN in the label": (label(put(np.nan)), "a mask with NaN or infinite values"),
     "label with channels": (label(lambda data: np.stack([data, data], -1)), "a mask with 2 channels"),
+    "0 and 255": (label(lambda data: (data > 0) * np.uint8(255)), "the mask value 255 is none of 0 and [1, 2]"),
+    "complex": (raw(np.ones((20, 24, 18), np.complex64)), "the field datatype is 32 (complex numbers)"),
+    "5-D": (raw(np.ones((20, 24, 18, 2, 2), np.uint8)), "its shape is (20, 24, 18, 2, 2)"),
+    "a link to nothing": (linked("imagesTr", "nowhere.nii.gz"), "cannot be read (No such file or directory)"),
+    "a link to itself": (linked("labelsTr", "a1.nii.gz"), "cannot be read (Too many levels of symbolic links)"),
+    "a mask in the place of the image": (its_own_label, "the label is the image itself, voxel by voxel"),
     "an image for a label": (lambda f: shutil.copy(f / "imagesTr/a1.nii.gz", f / "labelsTr"), "a mask with the value -"),
 }
 
@@ -154,10 +184,62 @@ def test_what_is_odd_but_allowed_is_a_warning(folder: Path) -> None:
     assert found(reports, "error") == []
     assert found(reports, "warning") == [
         "a0.nii.gz: an empty mask: every voxel is background",
-        "a2.nii.gz: the same voxels as a1",
+        "a2.nii.gz: the same voxels as a1, under another label",
         "data: the label 2 (dark) occurs in no case",
     ]
     refuse(reports, str(folder))
+
+
+def test_the_same_case_twice_and_the_same_mask_twice(folder: Path) -> None:
+    for part in ("imagesTr", "labelsTr"):
+        shutil.copy(folder / part / "a0.nii.gz", folder / part / "a1.nii.gz")
+    shutil.copy(folder / "labelsTr/a0.nii.gz", folder / "labelsTr/a2.nii.gz")
+    reports = checked(folder)
+    assert found(reports, "warning") == ["a1.nii.gz: the same voxels as a0", "a2.nii.gz: the same mask as a0, whose image is another"]
+    assert found(reports, "error") == []
+
+
+def test_empty_masks_are_not_copies_of_one_another(folder: Path) -> None:
+    label(np.zeros_like)(folder)
+    shutil.copy(folder / "labelsTr/a1.nii.gz", folder / "labelsTr/a0.nii.gz")
+    assert found(checked(folder), "warning") == [f"a{n}.nii.gz: an empty mask: every voxel is background" for n in range(2)]
+
+
+@pytest.mark.parametrize("part", ["imagesTr", "labelsTr"])
+def test_a_file_that_changes_while_it_is_read(folder: Path, part: str) -> None:
+    """Somebody saves it anew between the reading of a case's first and second file."""
+    path = folder / part / "a1.nii.gz"
+
+    def saved_anew(frame: FrameType, event: str, argument: object) -> None:
+        if frame.f_code.co_name == "check_image" and frame.f_locals["image"].source.endswith("a1.nii.gz"):
+            content = path.read_bytes()
+            path.unlink()
+            path.write_bytes(content)
+
+    before = sys.gettrace()
+    sys.settrace(saved_anew)  # type: ignore[arg-type]
+    try:
+        reports = checked(folder)
+    finally:
+        sys.settrace(before)
+    assert found(reports, "error") == ["a1.nii.gz: it changed while it was read"]
+    assert checked(folder)[1].facts is not None
+
+
+def test_a_series_is_not_an_image_of_many_channels(tmp_path: Path) -> None:
+    image, mask = scan()
+    series = image.with_data(np.stack([image.data] * (MAX_CHANNELS + 1), -1))
+    write_pair(tmp_path / "images/a.nii.gz", tmp_path / "labels/a.nii.gz", series, mask)
+    assert found(checked(tmp_path), "error") == ["a.nii.gz: 65 volumes in one file, taken as its channels"]
+
+
+def test_255_for_the_only_class(tmp_path: Path) -> None:
+    two_folders(tmp_path, 2, classes=1)
+    describe(tmp_path, labels={"background": 0, "thing": 1})
+    _, mask = scan(1)
+    nifti.write(tmp_path / "labels/c1.nii.gz", mask.with_data((mask.data == 1) * np.uint8(255)))
+    (finding,) = [finding for report in checked(tmp_path) for finding in report.findings]
+    assert (finding.what, finding.remedy) == ("the mask value 255 is none of 0 and [1]", "Save 255 as 1")
 
 
 def test_what_has_no_partner(tmp_path: Path) -> None:
@@ -232,7 +314,8 @@ def test_the_facts_are_true(tmp_path: Path) -> None:
     assert facts.voxels == {1: 6000, 3: 4}
     assert facts.centroids[1] == pytest.approx((34.5 / 39, 0.5, 0.5))
     assert facts.centroids[3] == pytest.approx((0, 1 - 5.5 / 29, 1 - 2.5 / 19))  # P and L run the other way
-    assert facts.low == (0,) and not facts.picture
+    assert facts.low == (0,) and facts.high == (39,) and not facts.picture
+    assert facts.orientation == "LPS" and facts.voxel_ml == pytest.approx(0.75e-3) and facts.at_border == (1, 3)
     assert facts.foreground.shape[0] == 1 and 0.4 * SAMPLES < facts.foreground.shape[1] <= SAMPLES
     assert set(np.unique(facts.foreground)) == {0.0, *range(30, 40)}
 

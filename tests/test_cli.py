@@ -139,8 +139,40 @@ def test_info_shows_the_card_and_the_walk(call: Callable[..., Outcome], run3d: P
 
 def test_check_tells_what_is_there(call: Callable[..., Outcome], data3d: Path) -> None:
     found = call("check", data3d, "--json")
-    assert found.code == 0 and found.json() == {"cases": 4, "errors": 0, "findings": []}
+    counts = {"cases": 4, "errors": 0, "warnings": 0, "findings": [], "labels": {"1": "bright", "2": "dark"}}
+    assert found.code == 0 and found.json() | counts == found.json()
+    assert {row["name"] for row in found.json()["table"]} == {"a0", "a1", "a2", "a3"}
+    assert found.json()["table"][0]["shape"] == [20, 24, 18] and "20 x 24 x 18" in found.out
     assert "4 cases, 0 errors, 0 warnings" in found.out
+
+
+def test_check_of_many_cases_stays_readable(call: Callable[..., Outcome], tmp_path: Path) -> None:
+    folder = decathlon(tmp_path / "data", 30, shape=(6, 6, 6), affine=affine_for("RAS", (1, 1, 1)))
+    for n in range(20, 30):
+        nifti.write(folder / f"labelsTr/a{n}.nii.gz", nifti.read(folder / "imagesTr/a0.nii.gz").with_data(np.zeros((6, 6, 6), np.uint8)))
+    (folder / "imagesTr/a7.nii.gz").write_bytes(b"")
+    found = call("check", folder, "--csv", tmp_path / "t.csv", "--json")
+    lines = [" ".join(line.split()) for line in found.out.splitlines()[:-1]]
+    rows = [line for line in lines if line.startswith(("ok a", "warning a", "error a"))]
+    assert found.code == 2 and len(rows) == 12 and rows[0] == "error a7" and rows[1].startswith("warning a20 6 x 6 x 6")
+    assert lines[0] == "error imagesTr/a7.nii.gz the file is empty. Fetch or export it again."
+    assert sum("an empty mask" in line for line in lines) == 1 and any("labelsTr/a20.nii.gz and 9 more" in line for line in lines)
+    assert "... and 18 more without findings (--all shows them)" in lines
+    assert len(found.json()["findings"]) == found.json()["errors"] + found.json()["warnings"] and len(found.json()["table"]) == 30
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 31
+    assert call("check", folder, "--csv", tmp_path / "t.csv").refused("t.csv", "it exists already")
+    assert call("check", folder, "--csv", folder / "imagesTr/a1.nii.gz", "--overwrite").refused("it is an image")
+    full = call("check", folder, "--all", "--csv", tmp_path / "t.csv", "--overwrite").out
+    assert full.count("an empty mask") == 10 and "more" not in full
+
+
+def test_check_of_long_names_keeps_its_table(call: Callable[..., Outcome], tmp_path: Path) -> None:
+    name = "ü" * 100 + "脳" * 13  # 240 bytes with the ending
+    for part in ("one", name):
+        write_pair(tmp_path / f"images/{part}.nii.gz", tmp_path / f"labels/{part}.nii.gz", *scan(len(part)))
+    found = call("check", tmp_path, "--json")
+    assert found.code == 0 and {row["name"] for row in found.json()["table"]} == {"one", name}
+    assert max(map(len, found.out.splitlines()[:-1])) < 160
 
 
 # --- wrong data sets

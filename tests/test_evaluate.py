@@ -14,7 +14,7 @@ from hypothesis.extra.numpy import arrays
 
 from napari_unet import nifti
 from napari_unet.errors import UNetError
-from napari_unet.evaluate import Score, dice, evaluate, read_scores, score_case, summary, write_scores
+from napari_unet.evaluate import Score, confidence, dice, evaluate, read_scores, score_case, summary, write_scores
 from napari_unet.volume import Volume
 
 SPACING = (0.5, 2.0, 3.0)  # a voxel is 3 mm^3
@@ -158,6 +158,20 @@ def test_the_summary() -> None:
     means = [0.75, 0.375, 0.1]  # of each case over its classes
     assert table["mean"] == {"dice": pytest.approx(sum(means) / 3), "spread": pytest.approx(stdev(means)), "n": 3}
     assert summary([]) == {"mean": {"dice": None, "spread": None, "n": 0}}
+
+
+def test_the_interval_holds_the_mean_as_often_as_it_says() -> None:
+    """Of a thousand draws of five cases, about 95 % of the intervals hold the true mean."""
+    random = np.random.default_rng(0)
+    held = [low <= 0.8 <= high for low, high in (confidence(random.normal(0.8, 0.05, 5).tolist()) or (9, 9) for _ in range(1000))]
+    assert 0.93 < np.mean(held) < 0.97
+
+
+def test_the_interval_by_hand() -> None:
+    low, high = confidence([0.7, 0.8, 0.9]) or (0, 0)
+    assert (low + high) / 2 == pytest.approx(0.8) and high - low == pytest.approx(2 * 4.302653 * 0.1 / 3**0.5)
+    assert confidence([0.8] * 4) == pytest.approx((0.8, 0.8))
+    assert confidence([0.8]) is None and confidence([]) is None
 
 
 def test_scores_are_read_as_they_were_written(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def install(wheel: Path, target: Path) -> Path:
 @pytest.mark.parametrize("kind", ["wheel", "wheel from sdist"])
 def test_what_a_wheel_holds(built: dict[str, Path], kind: str) -> None:
     names = set(zipfile.ZipFile(built[kind]).namelist())
-    files = {path for pattern in ("*.py", "models/*") for path in PACKAGE.rglob(pattern) if path.is_file()}
+    files = {path for pattern in ("*.py", "*.css", "models/*") for path in PACKAGE.rglob(pattern) if path.is_file()}
     expected = {path.relative_to(PACKAGE.parent).as_posix() for path in files}
     assert expected | {"napari_unet/napari.yaml"} <= names
     assert {name.split("/")[0] for name in names} == {

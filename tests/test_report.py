@@ -15,28 +15,55 @@ from hostile import affine_for
 from PIL import Image
 
 from napari_unet import PlanChoices, UNetError, nifti, schema
-from napari_unet.evaluate import Score, write_scores
+from napari_unet.evaluate import Score, confidence, write_scores
+from napari_unet.page import page
 from napari_unet.record import LOG, MASKS, RECORD, SCORES, Record
 from napari_unet.report import write_report
+from napari_unet.results import Results
+from napari_unet.spec import COLOURS, Label
 from napari_unet.train import train
 
 
 class Page(HTMLParser):
-    """What a browser would show, and what it would fetch."""
+    """What a browser would show, and what it would fetch; every element has to be closed where it was opened."""
+
+    EMPTY = frozenset({"meta", "img", "br"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tags: list[str] = []
+        self.open: list[str] = []
         self.links: list[str] = []
+        self.places: list[str] = []
         self.words = ""
         self.feed(text)
+        self.close()
+        assert not self.open
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+        self.open += [] if tag in self.EMPTY else [tag]
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data", "action")]
+        self.places += [value or "" for name, value in attrs if name == "id"]
+        assert not any(name.startswith("on") for name, _ in attrs)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
 
     def handle_data(self, data: str) -> None:
         self.words += data + "\n"
+
+    @property
+    def pictures(self) -> list[str]:
+        return [link for link in self.links if link.startswith("data:image/jpeg;base64,")]
+
+    @property
+    def sentence(self) -> str:
+        """All words in one line."""
+        return " ".join(self.words.split())
 
 
 def finished(folder: Path, choices: PlanChoices | None = None, **config: object) -> Path:
@@ -56,13 +83,20 @@ def copied(run: Path, tmp_path: Path) -> Path:
 
 
 def reported(run: Path) -> Page:
-    page, picture = write_report(run)
+    text, picture = write_report(run)
     with Image.open(picture) as image:
         assert image.format == "PNG" and min(image.size) > 300
         assert np.asarray(image.convert("L")).std() > 5
-    text = page.read_text("utf-8")
-    assert text.startswith("<!doctype html>")
-    return Page(text)
+    return examined(text.read_text("utf-8"))
+
+
+def examined(text: str) -> Page:
+    """A page that stands alone."""
+    assert text.startswith("<!doctype html>") and "url(" not in text and "@import" not in text and "http" not in text
+    found = Page(text)
+    assert not {"script", "link", "iframe", "object", "embed", "form"} & set(found.tags)
+    assert {link[1:] for link in found.links if link not in found.pictures} <= set(found.places), "all others lead to places of the page"
+    return found
 
 
 def change(run: Path, **fields: object) -> None:
@@ -72,13 +106,13 @@ def change(run: Path, **fields: object) -> None:
 
 
 def test_one_page_and_a_picture(run: Path) -> None:
-    page = reported(run)
-    (image,) = page.links
-    assert image.startswith("data:image/png;base64,") and not {"script", "link", "iframe"} & set(page.tags)
+    shown = reported(run)
     record = schema.decode(Record, (run / RECORD).read_bytes(), "run")
-    assert "scored on 3 cases that training never saw" in page.words and "not independent" not in page.words
-    assert all(reason in page.words for reason in record.reasons)
-    assert all(name in page.words for name in (*record.split.kept_out, "bright", "dark", "mean", "torch", "monai", "Not a medical device"))
+    assert len(shown.pictures) == len(shown.places) == len(record.split.kept_out) == 3
+    assert "over 3 cases kept out of training." in shown.sentence and "not independent" not in shown.words
+    assert "Segments bright and dark in volumes with a mean Dice of" in shown.sentence and "95 % interval" in shown.sentence
+    assert all(reason in shown.words for reason in record.reasons)
+    assert all(name in shown.words for name in (*record.split.kept_out, "bright", "dark", "mean", "torch", "monai", "Not a medical device"))
 
 
 def test_every_case_worst_first(copied: Path) -> None:
@@ -92,12 +126,12 @@ def test_every_case_worst_first(copied: Path) -> None:
     words = reported(copied).words.split("\n")
     places = [words.index(case) for case in ("worst", "middle", "best", "nothing to find")]
     assert places == sorted(places)
-    assert words[places[0] + 1] == "0.100" and "1.25 (0.50)" in words and words[places[3] + 1] == "n/a"
+    assert words[places[0] + 1] == "0.100" and "1.25 (0.5)" in words and words[places[3] + 1] == "n/a"
 
 
 def test_a_single_case_is_not_called_independent(tmp_path: Path) -> None:
     words = reported(finished(decathlon(tmp_path, 1))).words
-    assert "the training case itself, not independent" in words and "never saw" not in words
+    assert "that it was trained on: not independent" in words and "learnt by heart" in words and "never saw" not in words
 
 
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>", "a&b\"'", "$\\frac$ $x^2$", "脳 🧠", "n" * 200, "50 % _ \\ #"])
@@ -111,9 +145,9 @@ def test_names_are_shown_as_they_are(tmp_path: Path, name: str) -> None:
     list(train(cases, spec, replace(config, steps=1), out=folder / "run", reasons=(f"Because {name}.",)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        page = reported(folder / "run")
-    assert "script" not in page.tags and page.words.count(name) >= 3
-    assert case in page.words and f"Because {name}." in page.words
+        shown = reported(folder / "run")
+    assert "script" not in shown.tags and shown.words.count(name) >= 3
+    assert case in shown.words and f"Because {name}." in shown.words
 
 
 @pytest.mark.parametrize("kind", ["pictures", "colours", "channels", "thick slices", "a coronal slice", "a sagittal slice"])
@@ -141,7 +175,8 @@ def test_a_run_that_was_stopped_is_reported_too(tmp_path: Path) -> None:
     while next(going).phase != "training":
         pass
     going.close()
-    assert "None." in reported(folder / "run").words
+    shown = reported(folder / "run")
+    assert "how well is not known" in shown.sentence and "stopped before it was scored" in shown.sentence and not shown.pictures
 
 
 def test_many_steps_are_smoothed(copied: Path) -> None:
@@ -161,13 +196,107 @@ def test_no_number_is_invented(copied: Path) -> None:
     [
         (lambda run: (run / RECORD).write_text("{"), "not valid JSON"),
         (lambda run: (run / RECORD).unlink(), "no run.json in it"),
-        (lambda run: shutil.rmtree(run / MASKS), "cannot be read"),
+        (lambda run: (run / SCORES).write_text("case,dice\n1\n"), "no scores can be read"),
     ],
 )
-def test_a_run_with_a_part_missing(copied: Path, harm: object, words: str) -> None:
+def test_a_run_that_cannot_be_understood(copied: Path, harm: object, words: str) -> None:
     harm(copied)  # type: ignore[operator]
     with pytest.raises(UNetError, match=words):
         write_report(copied)
+
+
+def test_a_case_whose_files_are_gone_is_named_and_hides_no_other(copied: Path) -> None:
+    first, *others = sorted((copied / MASKS).iterdir())
+    first.unlink()
+    shown = reported(copied)
+    assert len(shown.pictures) == len(others) and len(shown.places) == len(others) + 1
+    assert f"Not shown: {first}: cannot be read (No such file or directory)" in shown.sentence
+
+
+# situations: what a run may have been
+
+
+def situation(run: Path, scores: list[Score] | None, **changes: object) -> Page:
+    """The page of other scores and another record."""
+    record = schema.decode(Record, (run / RECORD).read_bytes(), "run")
+    split = {name: changes.pop(name) for name in ("training", "kept_out", "independent") if name in changes}
+    change(run, split=replace(record.split, **split), **changes)
+    (run / SCORES).unlink(missing_ok=True)
+    if scores is not None:
+        write_scores(run / SCORES, scores)
+    results = Results.read(run)
+    return examined(page(results, {case: results.slice_of(case) for case, _ in results.shown}))
+
+
+def some(count: int, labels: tuple[int, ...] = (1, 2), dice: float = 0.8) -> list[Score]:
+    """Scores that grow from case to case, of cases whose files nobody knows."""
+    return [Score(f"case {n}", label, dice + 0.001 * n, 1, 1) for n in range(count) for label in labels]
+
+
+def test_trained_on_all_cases_and_not_scored(copied: Path) -> None:
+    found = situation(copied, None, training=("a", "b", "c"), kept_out=())
+    assert "how well is not known" in found.sentence and "trained on all cases" in found.sentence and "n/a" in found.words
+    assert "Scores per class" not in found.words and not found.pictures
+
+
+def test_scored_by_folds(copied: Path) -> None:
+    names = tuple(f"case {n}" for n in range(5))
+    for n in range(5):
+        (copied / f"fold_{n}").mkdir()
+        shutil.copy(copied / LOG, copied / f"fold_{n}" / LOG)
+    (copied / LOG).write_text("step,loss,rate,dice,seconds\n")
+    found = situation(copied, some(5), training=names, kept_out=names, independent=False)
+    assert "each scored by a model that had not seen it" in found.sentence and "rather too narrow" in found.sentence
+    assert "5 lines: one per fold" in found.sentence and "not independent" not in found.sentence
+
+
+def test_one_case_kept_out_gives_no_interval(copied: Path) -> None:
+    found = situation(copied, some(1))
+    assert "with a mean Dice of 0.800 over 1 case kept out of training." in found.sentence
+    assert "From a single case nothing follows" in found.sentence and "95 % interval 0" not in found.sentence
+
+
+@pytest.mark.parametrize("count, words", [(3, "a first impression"), (40, "other scanners")])
+def test_the_interval_is_told_and_explained(copied: Path, count: int, words: str) -> None:
+    means = [0.8 + 0.001 * n for n in range(count)]
+    low, high = confidence(means) or (0, 0)
+    found = situation(copied, some(count))
+    assert f"mean Dice of {np.mean(means):.3f} (95 % interval {low:.3f}–{high:.3f} ) over {count} cases" in found.sentence
+    assert words in found.sentence and (count < 30 or "a first impression" not in found.sentence)
+
+
+def test_many_cases_show_the_worst_and_the_best(copied: Path) -> None:
+    found = situation(copied, some(30))
+    assert "The 6 worst and the 2 best in pictures" in found.sentence and len(found.places) == 8 and "5 more" in found.sentence
+    places = [found.sentence.rindex(f"case {n} Dice") for n in (0, 5, 28, 29)]
+    assert places == sorted(places)
+    assert "case 6 Dice" not in found.sentence
+
+
+def test_a_class_in_no_case_is_not_available(copied: Path) -> None:
+    found = situation(copied, [*some(4, (1,)), *(Score(f"case {n}", 2, None, 0, 0) for n in range(4))])
+    cells = found.words.split("\n")
+    assert cells[cells.index("dark", cells.index("max")) + 1 :][:6] == ["n/a"] * 5 + ["0"]
+
+
+def test_fifty_classes_stay_readable(copied: Path) -> None:
+    record = schema.decode(Record, (copied / RECORD).read_bytes(), "run")
+    labels = tuple(Label(n, f"structure {n}", COLOURS[n % 10]) for n in range(1, 51))
+    spec = replace(record.spec, labels=labels, network=replace(record.spec.network, classes=51))
+    found = situation(copied, some(12, tuple(range(1, 51))), spec=spec)
+    assert "structure 1, structure 2, structure 3, structure 4, structure 5 and 45 more" in found.sentence
+    assert all(f"structure {n}" in found.words.split("\n") for n in range(1, 51)) and "lowest classes" in found.words
+    assert found.tags.count("th") < 200
+    reported(copied)
+
+
+def test_what_the_page_tells_of_the_run(copied: Path) -> None:
+    record = schema.decode(Record, (copied / RECORD).read_bytes(), "run")
+    card = replace(record.card, command="napari-unet train 'a b' --out <c> --steps 2", data="Blocks & more", data_licence="CC0")
+    found = situation(copied, some(3), card=replace(card, description="What it is"))
+    assert card.command in found.sentence and "pre" in found.tags
+    assert all(words in found.sentence for words in ("Blocks & more", "CC0", "What it is", "bottleneck", f"seed {record.config.seed}"))
+    assert all(name in found.sentence for name in record.split.kept_out)
 
 
 def test_from_another_place(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -14,6 +15,7 @@ from napari_unet import nifti, pictures
 from napari_unet.cases import Case, Dataset, read_image, read_mask
 from napari_unet.errors import UNetError
 from napari_unet.partial import UNLABELLED, slices_labelled
+from napari_unet.spec import MAX_CHANNELS
 from napari_unet.volume import Reorientation, Volume, check_same_grid
 
 SAMPLES = 5_000  # intensities kept per case and channel
@@ -36,7 +38,8 @@ class CaseFacts:
     """What planning needs of a case, its axes turned to run up, front, right ("SAR").
 
     voxels : per label value; centroids : per label, its centre as a share of the image's extent, per axis;
-    foreground : (channels, up to SAMPLES) intensities inside labels; low : each channel's smallest value;
+    foreground : (channels, up to SAMPLES) intensities inside labels; low, high : each channel's smallest and largest
+    value; orientation : of the file's own axes, as in "LPS"; at_border : label values that the image's edge may cut;
     labelled : per axis, the share of slices across it that hold a label.
     """
 
@@ -50,6 +53,10 @@ class CaseFacts:
     low: tuple[float, ...]
     sha256: str
     labelled: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    high: tuple[float, ...] = ()
+    orientation: str = "SAR"
+    voxel_ml: float = 0.0
+    at_border: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,8 @@ class _Known:
     picture: bool | None = None
     unlabelled: bool = False  # was any voxel?
     values: set[int] = field(default_factory=set)
-    sha256: dict[str, str] = field(default_factory=dict)  # of voxels -> name
+    images: dict[str, tuple[str, str]] = field(default_factory=dict)  # SHA-256 of voxels -> name, SHA-256 of its mask
+    masks: dict[str, str] = field(default_factory=dict)  # SHA-256 of a mask -> name
 
 
 def _check_case(case: Case, labels: dict[int, str], known: _Known) -> Report:
@@ -103,6 +111,7 @@ def _check_case(case: Case, labels: dict[int, str], known: _Known) -> Report:
             findings.append(Finding("error", error.where, error.what, error.remedy))
             return None
 
+    before = _stamps(case)
     attempt(_check_names, case)
     image, label = attempt(read_image, case), attempt(read_mask, case)
     if image is not None:
@@ -117,20 +126,59 @@ def _check_case(case: Case, labels: dict[int, str], known: _Known) -> Report:
             findings.append(Finding("warning", label.source, "an empty mask: every voxel is background", "Check that it is meant"))
     if image is not None and label is not None:
         attempt(check_same_grid, label, image)
+        attempt(_check_differ, label, image)
+    attempt(_check_unchanged, case, before)
     if image is None or label is None or any(finding.level == "error" for finding in findings):
         return Report(case, None, tuple(findings))
     facts = _facts(case, image, label)
-    twin = known.sha256.setdefault(facts.sha256, case.name)
-    if twin != case.name:
-        findings.append(Finding("warning", image.source, f"the same voxels as {twin}",
-                                "Remove one: a case must not be trained on and scored"))  # fmt: skip
+    findings += _twins(facts, image, label, known)
     return Report(case, facts, tuple(findings))
+
+
+def _twins(facts: CaseFacts, image: Volume, label: Volume, known: _Known) -> list[Finding]:
+    """What this case has in common with one before: copies, two opinions on one image, a mask that was saved twice."""
+    mask = _sha256(label)
+    twin, its_mask = known.images.setdefault(facts.sha256, (facts.name, mask))
+    if twin != facts.name:
+        other = "" if its_mask == mask else ", under another label"
+        return [Finding("warning", image.source, f"the same voxels as {twin}{other}",
+                        "Remove one: a case must not be trained on and scored")]  # fmt: skip
+    twin = known.masks.setdefault(mask, facts.name) if facts.voxels else facts.name
+    same = Finding("warning", label.source, f"the same mask as {twin}, whose image is another", "Check that it was not saved twice")
+    return [same] if twin != facts.name else []
+
+
+def _sha256(volume: Volume) -> str:
+    """Of the voxels alone, wherever they lie."""
+    return hashlib.sha256(np.ascontiguousarray(volume.data)).hexdigest()
+
+
+def _stamps(case: Case) -> dict[str, tuple[int, ...]]:
+    """What tells that a file is no longer the one it was."""
+    found: dict[str, tuple[int, ...]] = {}
+    for path in (*case.images, *([case.label] if case.label else [])):
+        if os.path.exists(path):
+            stat = os.stat(path)
+            found[str(path)] = stat.st_ino, stat.st_size, stat.st_mtime_ns
+    return found
+
+
+def _check_unchanged(case: Case, before: dict[str, tuple[int, ...]]) -> None:
+    after = _stamps(case)
+    for path, stamp in before.items():
+        if after.get(path) != stamp:
+            raise UNetError(path, "it changed while it was read", "Wait until nobody writes to it, and check again")
+
+
+def _check_differ(label: Volume, image: Volume) -> None:
+    if label.data.any() and np.array_equal(label.data, image.data):
+        raise UNetError(label.source, "the label is the image itself, voxel by voxel", "Give the image that was labelled")
 
 
 def _check_names(case: Case) -> None:
     for path in (*case.images, *([case.label] if case.label else [])):
         try:
-            str(path.resolve()).encode()
+            os.path.realpath(path).encode()
         except UnicodeEncodeError:
             raise UNetError(ascii(str(path)), "its path is not valid Unicode", "Rename it") from None
 
@@ -144,6 +192,9 @@ def _check_alike(image: Volume, case: Case, known: _Known) -> None:
     if known.channels not in (0, image.channels):
         raise UNetError(image.source, f"{image.channels} channels, not {known.channels} as the others",
                         "Give every case the same channels")  # fmt: skip
+    if image.channels > MAX_CHANNELS:
+        raise UNetError(image.source, f"{image.channels} volumes in one file, taken as its channels",
+                        f"Give one volume, or at most {MAX_CHANNELS} channels")  # fmt: skip
     known.picture, known.channels = picture, image.channels
 
 
@@ -161,8 +212,8 @@ def _check_values(label: Volume, labels: dict[int, str], known: _Known) -> None:
         raise UNetError(label.source, f"a mask with {len(values):,} different values", f"Use at most {MAX_CLASSES}, one per class")
     unknown = sorted(values - labels.keys()) if labels else []
     if unknown:
-        raise UNetError(label.source, f"the mask value {unknown[0]} is none of 0 and {sorted(labels)}",
-                        "Name it in dataset.json, or correct the mask")  # fmt: skip
+        remedy = f"Save 255 as {min(labels)}" if values == {255} and len(labels) == 1 else "Name it in dataset.json, or correct the mask"
+        raise UNetError(label.source, f"the mask value {unknown[0]} is none of 0 and {sorted(labels)}", remedy)
 
 
 def check_image(image: Volume) -> None:
@@ -192,9 +243,16 @@ def _facts(case: Case, image: Volume, label: Volume) -> CaseFacts:
         name=case.name, shape=(z, y, x), spacing=(spacing[0], spacing[1], spacing[2]),
         picture=_is_picture(case), voxels=voxels, centroids={v: _centroid(turned == v) for v in voxels},
         foreground=np.stack([channel[inside][::step].astype(np.float32) for channel in channels]),
-        low=tuple(float(channel.min()) for channel in channels),
-        sha256=hashlib.sha256(np.ascontiguousarray(image.data)).hexdigest(), labelled=slices_labelled(label),
+        low=tuple(float(channel.min()) for channel in channels), high=tuple(float(channel.max()) for channel in channels),
+        sha256=_sha256(image), orientation=image.orientation, voxel_ml=image.voxel_ml, at_border=_at_border(turned),
+        labelled=slices_labelled(label),
     )  # fmt: skip
+
+
+def _at_border(mask: NDArray[Any]) -> tuple[int, ...]:
+    """Values on the outermost voxels, along axes of more than one slice."""
+    faces = [mask.take((0, -1), axis) for axis in range(3) if mask.shape[axis] > 1]
+    return tuple(sorted({int(value) for face in faces for value in np.unique(face) if value > 0}))
 
 
 def _centroid(mask: NDArray[np.bool_]) -> tuple[float, float, float]:

@@ -23,6 +23,7 @@ from napari_unet.options import add_settings, rule_of, settings_of
 from napari_unet.spec import Card, LabelRule, PlanChoices, TrainConfig
 
 WRITABLE = (".nii", ".nii.gz", ".png", ".tif", ".tiff")
+ROWS = 12  # of cases that `check` shows without --all
 LINE_SECONDS = 10.0  # between lines where no terminal shows a living one
 
 
@@ -74,8 +75,11 @@ def _parser() -> argparse.ArgumentParser:
 
     data = ("data", "", "folder: Decathlon's or nnU-Net's layout, or images/ and labels/")
     model = ("model", "", "weights file, folder of a training run, or name of a shipped model")
-    sub = command("check", _check, "Read every file of a data set and list every fault.", data)
+    sub = command("check", _check, "Read every file of a data set and list every fault and every case.", data)
     add_settings(sub, LabelRule)
+    sub.add_argument("--all", action="store_true", help=f"show every case and finding, not the worst {ROWS} cases")
+    sub.add_argument("--csv", metavar="FILE", help="write the table of cases as CSV")
+    sub.add_argument("--overwrite", action="store_true", help="replace the CSV file if it exists")
     sub.add_argument("--json", action="store_true", help="print one JSON object as the last line")
 
     sub = command("train", _train, "Train a model on a folder of labelled images.", data)
@@ -134,17 +138,23 @@ class Line:
         self.width = 0
 
 
-def _read_all(dataset: Any) -> list[Any]:
-    """Check every case, and print what was found as a table."""
+def _read_all(dataset: Any, everything: bool = False) -> list[Any]:
+    """Check every case, and print what was found as a table: errors first, what many files have in common in one row."""
     from napari_unet.checks import check
+    from napari_unet.survey import shortened, survey
 
     line, reports = Line(), []
     for n, report in enumerate(check(dataset), 1):
-        line.show(f"checking {n} of {len(dataset.cases)}: {report.case.name}")
+        line.show(f"checking {n} of {len(dataset.cases)}: {shortened(report.case.name)}")
         reports.append(report)
     line.end()
-    rows = [(f.level, Path(f.where).name, f"{f.what}. {f.remedy}.") for r in reports for f in r.findings]
-    _table(rows)
+    reports = survey(dataset, reports)
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for f in sorted((f for report in reports for f in report.findings), key=lambda f: f.level):
+        where = shortened(os.path.relpath(f.where, dataset.folder) if Path(f.where).exists() else Path(f.where).name)
+        groups.setdefault((f.level, f"{f.what}. {f.remedy}.", where if everything else ""), []).append(where)
+    _table([(level, files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more", text)
+            for (level, text, _), files in groups.items()])  # fmt: skip
     return reports
 
 
@@ -161,15 +171,33 @@ def _finish(arguments: argparse.Namespace, result: dict[str, Any]) -> None:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from napari_unet.cases import find_cases
+    from dataclasses import asdict
 
+    from napari_unet import nifti
+    from napari_unet.cases import find_cases
+    from napari_unet.survey import cells, table, write_table
+
+    out = Path(arguments.csv) if arguments.csv else None
+    if out and (nifti.suffix(out) or (out.exists() and not arguments.overwrite)):
+        raise UNetError(out, "it is an image" if nifti.suffix(out) else "it exists already", "Use --overwrite, or another --csv")
     dataset = find_cases(arguments.data, rule_of(arguments))
-    reports = _read_all(dataset)
+    reports = _read_all(dataset, arguments.all)
+    rows = table(dataset, reports)
+    unit = "%" if any(report.facts and report.facts.picture for report in reports) else "ml"
+    shown = rows if arguments.all else rows[:ROWS]
+    print()
+    _table(cells(shown, dataset, unit))
+    if len(shown) < len(rows):
+        odd = sum(bool(row.level) for row in rows[ROWS:])
+        print(f"... and {len(rows) - ROWS} more {f'of which {odd} have findings' if odd else 'without findings'} (--all shows them)")
     findings = [f for report in reports for f in report.findings]
     errors = sum(f.level == "error" for f in findings)
-    print(f"{len(dataset.cases)} cases, {errors} errors, {len(findings) - errors} warnings")
+    print(f"\n{len(dataset.cases)} cases, {errors} errors, {len(findings) - errors} warnings")
+    if out:
+        write_table(out, rows, dataset)
     listed = [{"level": f.level, "where": f.where, "what": f.what, "remedy": f.remedy} for f in findings]
-    _finish(arguments, {"cases": len(dataset.cases), "errors": errors, "findings": listed})
+    _finish(arguments, {"cases": len(dataset.cases), "errors": errors, "warnings": len(findings) - errors, "findings": listed,
+                        "table": [asdict(row) for row in rows], "labels": dataset.labels})  # fmt: skip
     return 2 if errors else 0
 
 

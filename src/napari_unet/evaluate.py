@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from statistics import fmean, stdev
@@ -121,6 +122,21 @@ def summary(scores: list[Score]) -> dict[str, Any]:
         known = [v for v in values if v is not None]
         table[name] = {"dice": _mean(values), "spread": stdev(known) if len(known) > 1 else None, "n": len(known)}
     return table
+
+
+def confidence(values: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % confidence interval of the mean over cases, by Student's t distribution; None for fewer than 2.
+
+    The t distribution knows how little a few cases tell; a percentile bootstrap, which draws from those cases alone, gives
+    an interval a third too narrow for 5 of them. It is about other cases of the same kind, not about other scanners, nor
+    about what another training would give.
+    """
+    if len(values) < 2:
+        return None
+    from scipy.special import stdtrit  # the quantile; scipy.stats takes a second to import
+
+    half = float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / math.sqrt(len(values))
+    return fmean(values) - half, fmean(values) + half
 
 
 def _mean(values: list[float | None]) -> float | None:

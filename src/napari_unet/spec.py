@@ -15,6 +15,7 @@ Steps = tuple[Annotated[int, Field(ge=1, le=16)], ...]
 Name = Annotated[str, Field(max_length=200)]
 Plane = Literal["auto", "axial", "coronal", "sagittal"]
 
+MAX_CHANNELS = 64
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#fabed4", "#469990")
 
 
@@ -30,7 +31,7 @@ class NetworkSpec:
     __pydantic_config__ = STRICT
 
     dims: Literal[2, 3]
-    channels: Annotated[int, Field(ge=1, le=64)]
+    channels: Annotated[int, Field(ge=1, le=MAX_CHANNELS)]
     classes: Annotated[int, Field(ge=2, le=255)]  # class indices are uint8, and 255 is none
     features: tuple[Size, ...]
     kernels: tuple[Steps, ...]

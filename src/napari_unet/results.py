@@ -1,0 +1,90 @@
+"""What a run's folder tells: its record, scores, logs, and the slices worth showing."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Literal
+
+from napari_unet import nifti
+from napari_unet.cases import Case, read_image, read_label
+from napari_unet.charts import Points
+from napari_unet.errors import UNetError
+from napari_unet.evaluate import Score, read_scores
+from napari_unet.figures import Slice
+from napari_unet.record import LOG, MASKS, RECORD, SCORES, Record
+from napari_unet.schema import decode
+
+WORST, BEST = 6, 2  # cases that are shown
+Log = dict[str, Points]  # (step, value) pairs of loss, rate and dice
+
+
+@dataclass(frozen=True)
+class Results:
+    """A run, finished, stopped, or joined from folds. logs : its own, and those of folds; scored : how the scores came about."""
+
+    folder: Path
+    record: Record
+    scores: list[Score]
+    logs: list[Log]
+    scored: Literal["not", "kept out", "by folds", "on itself"]
+
+    @classmethod
+    def read(cls, folder: Path) -> Results:
+        """Raises UNetError where the record or the scores cannot be read."""
+        if not (folder / RECORD).exists():
+            raise UNetError(folder, f"no {RECORD} in it", "Give the folder of a training run")
+        record = decode(Record, (folder / RECORD).read_bytes(), str(folder / RECORD))
+        scores = read_scores(folder / SCORES) if (folder / SCORES).exists() else []
+        parts = sorted(folder.glob(f"fold_*/{LOG}"))
+        logs = [log for log in map(_read_log, (folder / LOG, *parts)) if log["loss"]]
+        return cls(folder, record, scores, logs, _scored(record, scores, bool(parts)))
+
+    @property
+    def ranked(self) -> list[tuple[str, float]]:
+        """Cases and their mean Dice, worst first; at the end those, with NaN, in which nothing was to be found, nor was."""
+        values: dict[str, list[float]] = {}
+        for s in self.scores:
+            values.setdefault(s.case, []).extend([] if s.dice is None else [s.dice])
+        pairs = [(case, fmean(known) if known else math.nan) for case, known in values.items()]
+        return sorted(pairs, key=lambda pair: (math.isnan(pair[1]), pair[1]))
+
+    @property
+    def means(self) -> list[float]:
+        """The cases' mean Dice, where they have one, worst first."""
+        return [dice for _, dice in self.ranked if not math.isnan(dice)]
+
+    @property
+    def shown(self) -> list[tuple[str, float]]:
+        """The worst cases and the best, or all of them where they are few."""
+        ranked = self.ranked[: len(self.means)]
+        return ranked if len(ranked) <= WORST + BEST else [*ranked[:WORST], *ranked[-BEST:]]
+
+    def slice_of(self, case: str) -> Slice | UNetError:
+        """The slice to show of a case, or why there is none: a report is worth having without a file that was moved."""
+        try:
+            if case not in self.record.images or case not in self.record.labels:
+                raise UNetError(case, f"{RECORD} does not say where it is", "Look for it in the data set")
+            images, label = (tuple(map(Path, self.record.images[case])), Path(self.record.labels[case]))
+            files = Case(case, images, label, self.record.rule)
+            image = read_image(files)
+            mask = nifti.read_labels(self.folder / MASKS / f"{case}.nii.gz")
+            return Slice.of(image, mask, read_label(files, image), self.record.spec)
+        except UNetError as error:
+            return error
+
+
+def _scored(record: Record, scores: list[Score], folds: bool) -> Literal["not", "kept out", "by folds", "on itself"]:
+    if not scores:
+        return "not"
+    if not {s.case for s in scores} & set(record.split.training):
+        return "kept out"
+    return "by folds" if folds or record.split.independent else "on itself"
+
+
+def _read_log(path: Path) -> Log:
+    rows = list(csv.DictReader(path.read_text("utf-8").splitlines())) if path.exists() else []
+    return {name: [(int(row["step"]), float(row[name])) for row in rows if row[name]] for name in ("loss", "rate", "dice")}
