@@ -20,10 +20,10 @@ PACKAGE = ROOT / "src" / "napari_unet"
 TIERS = (
     {"__init__", "errors", "files", "header", "pictures", "schema", "spec", "volume", "windows"},
     {
-        *("augment", "budget", "cases", "checks", "learning", "loss", "network", "nifti", "options", "phantoms"),
+        *("augment", "budget", "cases", "checks", "components", "ensemble", "learning", "loss", "network", "nifti", "options", "phantoms"),
         *("preprocess", "record", "runtime", "sampling", "schedule", "splits", "weights"),
     },
-    {"evaluate", "plan", "segment", "train"},
+    {"crossval", "evaluate", "plan", "pooling", "segment", "train"},
     {"formats", "report"},
     {"__main__", "cli", "viewer"},
 )

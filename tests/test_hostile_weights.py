@@ -203,7 +203,8 @@ def content_faults() -> list[Fault]:
                "encoder_convs": (16,) * 8, "decoder_convs": (16,) * 7, "channels": 64}  # fmt: skip
     needs = "the network needs"
     return [
-        bent("newer", "format is 'napari-unet 2'.+Update", lambda f: f.metadata.update(format="napari-unet 2")),
+        bent("newer", "format is 'napari-unet 3'.+Update", lambda f: f.metadata.update(format="napari-unet 3")),
+        bent("an ensemble of one", "1 members in a file of format 'napari-unet 2'", lambda f: f.metadata.update(format="napari-unet 2")),
         bent("a checkpoint", "format is 'x+'.+Give a model", lambda f: f.metadata.update(format="x" * 100_000)),
         bent("somebody else's", "format is 'None'.+Give a model", without_header),
         bent("no card", "its format is", lambda f: f.metadata.pop("card")),

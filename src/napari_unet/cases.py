@@ -24,11 +24,15 @@ MAX_JSON = 16 << 20
 
 @dataclass(frozen=True)
 class Case:
-    """One subject: its name, its image files (one, or one per channel) and, for training, its label file."""
+    """One subject: its name, its image files (one, or one per channel) and, for training, its label file.
+
+    part : (axis, start, stop) of the volume's own voxels, where only these are the case.
+    """
 
     name: str
     images: tuple[Path, ...]
     label: Path | None = None
+    part: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Dataset:
 
 def read_image(case: Case) -> Volume:
     """A case's image; several files become its channels. Raises UNetError where they do not lie on one grid."""
-    volumes = [nifti.read(path) for path in case.images]
+    volumes = [_part(nifti.read(path), case) for path in case.images]
     if len(volumes) == 1:
         return volumes[0]
     for volume in volumes:
@@ -68,9 +72,13 @@ def read_label(case: Case, image: Volume) -> Volume:
     """A case's mask, on its image's grid. Raises UNetError where it is not."""
     if case.label is None:
         raise UNetError(case.name, "it has no label", "Give labelled cases")
-    label = nifti.read_labels(case.label)
+    label = _part(nifti.read_labels(case.label), case)
     check_same_grid(label, image)
     return label
+
+
+def _part(volume: Volume, case: Case) -> Volume:
+    return volume if case.part is None else volume.cropped(*case.part)
 
 
 def list_images(path: str | Path) -> list[Path]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from statistics import fmean, stdev
@@ -101,15 +102,38 @@ def _by_name(source: str | Path) -> dict[str, Path]:
 
 
 def summary(scores: list[Score]) -> dict[str, Any]:
-    """Mean, spread and n of Dice per class, and of the cases' means over classes ("mean")."""
+    """Mean, spread, n and confidence interval (low, high) of Dice per class, and of the cases' means over classes ("mean")."""
     by_label = {str(label): [s.dice for s in scores if s.label == label] for label in sorted({s.label for s in scores})}
     cases = list(dict.fromkeys(s.case for s in scores))
     by_label["mean"] = [_mean([s.dice for s in scores if s.case == case]) for case in cases]
     table = {}
     for name, values in by_label.items():
         known = [v for v in values if v is not None]
-        table[name] = {"dice": _mean(values), "spread": stdev(known) if len(known) > 1 else None, "n": len(known)}
+        low, high = confidence(known) or (None, None)
+        table[name] = {"dice": _mean(values), "spread": stdev(known) if len(known) > 1 else None, "n": len(known),
+                       "low": low if low is None else max(0.0, low), "high": high if high is None else min(1.0, high)}  # fmt: skip
     return table
+
+
+def confidence(values: Sequence[float]) -> tuple[float, float] | None:
+    """The 95 % confidence interval of the mean over cases, by Student's t distribution; None for fewer than 2.
+
+    The t distribution knows how little a few cases tell; a percentile bootstrap, which draws from those cases alone, gives
+    an interval a third too narrow for 5 of them. It is about other cases of the same kind, not about other scanners, nor
+    about what another training would give.
+    """
+    if len(values) < 2:
+        return None
+    from scipy.special import stdtrit  # the quantile; scipy.stats takes a second to import
+
+    half = float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / math.sqrt(len(values))
+    return fmean(values) - half, fmean(values) + half
+
+
+def mean_dice(scores: list[Score], names: Mapping[int, str]) -> dict[str, float]:
+    """The mean Dice of each class that has one, by its name, and "mean", for a card."""
+    known = {str(value): name for value, name in names.items()}
+    return {known.get(key, key): row["dice"] for key, row in summary(scores).items() if row["dice"] is not None}
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from napari_unet import splits
 from napari_unet.cases import Dataset
 from napari_unet.checks import MAX_CLASSES, CaseFacts
 from napari_unet.errors import UNetError
@@ -67,7 +68,7 @@ def plan(
     words += [_words_spacing(spec), _words_network(spec, size), _words_channels(channels), reason]
     words += ["Masks average what is seen in an image and in its mirror image."] * spec.mirror_tta
     config, reason = _budget(config, whole)
-    return spec, config, [*words, reason]
+    return spec, config, [*words, reason, splits.words(len(facts), config)]
 
 
 def _three(values: tuple[float, ...], name: str) -> tuple[float, ...]:

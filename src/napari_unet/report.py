@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from napari_unet import nifti
-from napari_unet.cases import Case, read_image
+from napari_unet.cases import Case, read_image, read_label
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, read_scores, summary
 from napari_unet.files import write_bytes
@@ -83,9 +83,9 @@ def _figure(record: Record, scores: list[Score], log: dict[str, list[tuple[int, 
     if shown:
         axes = bottom[0].subplots(1, len(shown), squeeze=False)[0]
         for axis, (case, dice) in zip(axes, shown, strict=True):
-            images = Case(case, tuple(Path(path) for path in record.images[case]))
-            label = nifti.read_labels(record.labels[case])
-            draw_overlay(axis, read_image(images), nifti.read_labels(run / MASKS / f"{case}.nii.gz"), label, record.spec)
+            known = Case(case, tuple(map(Path, record.images[case])), Path(record.labels[case]), record.parts.get(case))
+            image = read_image(known)
+            draw_overlay(axis, image, nifti.read_labels(run / MASKS / f"{case}.nii.gz"), read_label(known, image), record.spec)
             axis.set_title(f"{case[:40]}: {dice:.3f}", fontsize=9, parse_math=False)
         bottom[0].suptitle("Worst and best cases, with their Dice: filled = model, outlined = truth", fontsize=10)
     return figure
@@ -164,14 +164,13 @@ def _page(record: Record, scores: list[Score], picture: str) -> str:
     """One self-contained HTML page."""
     spec, card, split = record.spec, record.card, record.split
     text = html.escape
-    worth = (
-        f"{len(split.kept_out)} cases that training never saw" if split.independent
-        else "the training case itself, not independent: this says how well it was learnt by heart, not how well others will be segmented"
+    worth = f"scored on {card.worth}" if card.cases_scored else (
+        "not scored: no case was kept out of training; train once more with --folds, into another folder, for an honest score"
     )  # fmt: skip
     facts = "".join(f"<li>{text(reason)}</li>" for reason in record.reasons)
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{text(spec.name)}</title><style>{STYLE}</style>
 <h1>{text(spec.name)}</h1><p class="note">{card.created} &middot; {len(split.training)} training cases &middot;
-{record.schedule.steps:,} steps &middot; scored on {worth}</p>
+{record.schedule.steps:,} steps &middot; {worth}</p>
 <img alt="training curves, scores and overlays" src="data:image/png;base64,{picture}">
 <h2>Scores</h2>{_summary_table(scores, spec)}<h2>Cases, worst first</h2>{_case_table(scores, spec)}
 <h2>How it was planned</h2><ul>{facts}</ul>
