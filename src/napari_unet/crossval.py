@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -78,13 +78,14 @@ def cross_validate(
         for n in range(count):
             if record is not None and _finished(folder, n):
                 continue
-            for progress in _fold(cases, spec, config, folder, n, count, card, reasons, started, resume):
-                yield progress
-                if record is None and (progress.phase, progress.step) == ("preparing", progress.steps):  # all can be read
-                    record = new_record(spec, config, split, Schedule(()), card or Card(), by_name, reasons)
-                    for place in folds_of(folder):
-                        clear(place)
-                    begin(folder, record)
+            with closing(_fold(cases, spec, config, folder, n, count, card, reasons, started, resume)) as fold:
+                for progress in fold:
+                    yield progress
+                    if record is None and (progress.phase, progress.step) == ("preparing", progress.steps):  # all can be read
+                        record = new_record(spec, config, split, Schedule(()), card or Card(), by_name, reasons)
+                        for place in folds_of(folder):
+                            clear(place)
+                        begin(folder, record)
         yield from _finish(folder, count)
 
 
@@ -95,7 +96,7 @@ def _finished(folder: Path, n: int) -> bool:
 def _fold(
     cases: tuple[Case, ...], spec: ModelSpec, config: TrainConfig, folder: Path, n: int, count: int, card: Card | None,
     reasons: tuple[str, ...], started: float, resume: bool,
-) -> Iterator[Progress]:  # fmt: skip
+) -> Generator[Progress]:  # fmt: skip
     """One fold's run, its progress told as a part of the whole."""
     now, place = time.time(), fold_folder(folder, n)
     deadline = started + 60 * (config.minutes or 10.0)
