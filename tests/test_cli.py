@@ -87,7 +87,7 @@ def data3d(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run3d(data3d: Path) -> Path:
-    assert main(["train", str(data3d), "--out", str(data3d.parent / "run"), "--steps", "3", *SMALL]) == 0
+    assert main(["train", str(data3d), "--out", str(data3d.parent / "run"), "--steps", "3", "--fold", "0", *SMALL]) == 0
     return data3d.parent / "run"
 
 
@@ -119,7 +119,7 @@ print(loaded, time.process_time(), sep="\\n")
 
 def test_help_names_every_setting_with_its_default(call: Callable[..., Outcome]) -> None:
     text = " ".join(call("train", "--help").out.split())
-    assert all(flag in text for flag in ("--minutes", "--steps", "--seed", "--fold", "--mirror-axes", "--no-grow", "--recipe"))
+    assert all(flag in text for flag in ("--minutes", "--steps", "--seed", "--folds", "--fold", "--mirror-axes", "--no-grow", "--recipe"))
     assert "(default: 0.5)" in text and "(default: None)" not in text
 
 
@@ -242,19 +242,78 @@ def test_a_reader_that_has_seen_enough(run3d: Path) -> None:
 
 
 def test_train_leaves_a_run(call: Callable[..., Outcome], data3d: Path, tmp_path: Path) -> None:
-    found = call("train", data3d, "--out", tmp_path / "run", "--steps", 2, *SMALL, "--json")
+    found = call("train", data3d, "--out", tmp_path / "run", "--steps", 2, "--fold", 0, *SMALL, "--json")
     assert found.code == 0 and {path.name for path in (tmp_path / "run").iterdir()} == RUN_FILES
     told = found.json()
     assert told["steps"] == 2 and told["cases_scored"] == 1 and told["independent"] is True and told["minutes"] > 0
     assert set(told["dice"]) == {"bright", "dark", "mean"} and Path(told["model"]).exists() and Path(told["report"]).exists()
-    assert "Dice on 1 cases kept out of training" in found.out and "2 steps, as asked for" in found.out
+    assert "Dice on 1 case kept out of training" in found.out and "2 steps, as asked for" in found.out
+    assert "Part 0 of 4 parts is kept out of training" in found.out
 
 
-def test_a_single_case_is_called_what_it_is(call: Callable[..., Outcome], tmp_path: Path) -> None:
-    found = call("train", decathlon(tmp_path / "data", 1), "--out", tmp_path / "run", "--steps", 1, *SMALL)
-    assert found.code == 0 and "the training case itself (not independent)" in found.out
-    assert "not independent" in (tmp_path / "run/report.html").read_text("utf-8")
-    assert "not independent" in call("info", tmp_path / "run").out
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_small_set_trains_on_all_and_says_that_nothing_is_scored(call: Callable[..., Outcome], tmp_path: Path, count: int) -> None:
+    data, out = decathlon(tmp_path / "data", count), tmp_path / "run"
+    found = call("train", data, "--out", out, "--steps", 1, *SMALL, "--json")
+    assert found.code == 0 and {path.name for path in out.iterdir()} == RUN_FILES - {"scores.csv", "masks"}
+    told = found.json()
+    assert (told["cases_scored"], told["independent"], told["dice"]) == (0, False, {})
+    folds = f"--folds {max(2, count)}"
+    assert "none is kept out, so nothing is scored" in found.out and f"For an honest score: {folds}." in found.out
+    assert f"an honest score: napari-unet train {data} --out {out}-folds {folds}" in found.out.splitlines()
+    assert "not scored" in (out / "report.html").read_text("utf-8")
+    assert "none (on no case: none was kept out of training)" in call("info", out).out
+
+
+def test_cross_validated(call: Callable[..., Outcome], data3d: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    found = call("train", data3d, "--out", out, "--steps", 2, "--folds", 2, *SMALL, "--json")
+    assert found.code == 0 and {path.name for path in out.iterdir()} == RUN_FILES - {"resume.safetensors"} | {"fold_0", "fold_1"}
+    told = found.json()
+    assert (told["cases_scored"], told["independent"], told["scored_by"], told["steps"]) == (4, True, "folds", 4)
+    assert "Dice on 4 cases, each by the one model of several that never saw it" in found.out
+    assert "2, whose logits are averaged" in call("info", out).out
+    again = ("train", data3d, "--out", out, "--steps", 1, *SMALL)
+    assert call(*again).refused("it holds a run already")
+    assert call(*again, "--resume", "--json").json()["dice"] == told["dice"]
+    (out / "run.json").unlink()
+    (out / "model.safetensors").unlink()
+    assert call(*again).refused("it holds a run already"), "its folds are worth as much"
+
+
+def test_one_volume_by_halves(call: Callable[..., Outcome], tmp_path: Path) -> None:
+    data = decathlon(tmp_path / "data", 1)
+    found = call("train", data, "--out", tmp_path / "run", "--steps", 1, "--folds", 2, *SMALL)
+    assert found.code == 0 and "Dice on 2 halves of one volume, each by a model that saw only the other half" in found.out
+    assert call("train", data, "--out", tmp_path / "a", "--steps", 1, "--folds", 3, *SMALL).refused("--folds 2", "halves")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are another thing there")
+def test_ctrl_c_between_folds_and_resume_goes_on(call: Callable[..., Outcome], data3d: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    told = interrupt(data3d, out, signal.SIGINT, 300, "--folds", 2)
+    assert told.code == 130 and "stopping after this step" in told.err and "Traceback" not in told.err, told
+    assert told.out.splitlines()[-1] == f"stopped; its folds so far are in {out}; go on with --resume"
+    assert weights.load(out / "fold_0/model.safetensors") and not (out / "model.safetensors").exists()
+    found = call("train", data3d, "--out", out, *SMALL, "--resume", "--json")
+    assert found.code == 0 and found.json()["steps"] == 600 and found.json()["cases_scored"] == 4
+
+
+def test_join(call: Callable[..., Outcome], data3d: Path, tmp_path: Path) -> None:
+    """What the jobs of an array leave."""
+    folds = [tmp_path / f"fold_{n}" for n in range(2)]
+    for n, out in enumerate(folds):
+        assert call("train", data3d, "--out", out, "--steps", 1, "--folds", 2, "--fold", n, *SMALL).code == 0
+    model = tmp_path / "new/joined.safetensors"
+    found = call("join", *folds, "--out", model, "--json")
+    assert found.code == 0 and found.json()["cases_scored"] == 4 and "Dice on 4 cases, each by" in found.out
+    assert weights.read_card(model).command.startswith("napari-unet join ") and (tmp_path / "new/joined_scores.csv").exists()
+    assert call("join", *folds, "--out", model).refused("joined.safetensors: it exists already", "--overwrite")
+    assert call("join", *folds, "--out", model, "--overwrite").code == 0
+    assert call("join", *folds, "--out", tmp_path / "m.pt").refused("the ending '.pt'")
+    assert call("join", folds[0], "--out", tmp_path / "m.safetensors").refused("it is alone")
+    assert call("predict", tmp_path, data3d / "imagesTr/a0.nii.gz", "--out", tmp_path / "apart.nii.gz").code == 0
+    assert call("predict", model, data3d / "imagesTr/a0.nii.gz", "--out", tmp_path / "joined.nii.gz").code == 0
 
 
 def test_a_run_is_not_overwritten_unasked(call: Callable[..., Outcome], data3d: Path, run3d: Path, tmp_path: Path) -> None:
@@ -368,9 +427,9 @@ def test_flags_out_of_bounds(call: Callable[..., Outcome], data3d: Path, tmp_pat
 # --- interruption
 
 
-def interrupt(data3d: Path, out: Path, number: int, steps: int) -> Outcome:
+def interrupt(data3d: Path, out: Path, number: int, steps: int, *flags: object) -> Outcome:
     """Train in a process of its own, and send it a signal once it is at work."""
-    child = process("train", data3d, "--out", out, "--steps", steps, *SMALL)
+    child = process("train", data3d, "--out", out, "--steps", steps, *SMALL, *flags)
     for _ in range(3000):
         if (out / "run.json").exists() or child.poll() is not None:
             break
@@ -453,6 +512,24 @@ def test_predict_to_a_file(call: Callable[..., Outcome], data3d: Path, run3d: Pa
     assert call("predict", run3d, image, "--out", tmp_path / "folder").code == 0
     mask = nifti.read_labels(tmp_path / "new/m.nii")
     assert np.array_equal(mask.data, nifti.read_labels(tmp_path / "folder/a0.nii.gz").data)
+
+
+def test_uncertainty_beside_the_masks(call: Callable[..., Outcome], data3d: Path, run3d: Path, tmp_path: Path) -> None:
+    affine = affine_for("LSP", (1, 1.2, 1.5), tilt=11)
+    (tmp_path / "in").mkdir()
+    nifti.write(tmp_path / "in/a.nii.gz", scan(5, (17, 21, 13), affine)[0], labels=False)
+    ask = ("predict", run3d, tmp_path / "in", "--out")
+    assert call(*ask, tmp_path / "plain").code == 0 and call(*ask, tmp_path / "masks", "--uncertainty").code == 0
+    assert {path.name for path in (tmp_path / "masks").iterdir()} == {"a.nii.gz", "a_uncertainty.nii.gz"}
+    assert (tmp_path / "masks/a.nii.gz").read_bytes() == (tmp_path / "plain/a.nii.gz").read_bytes()
+    image, doubt = nibabel.load(tmp_path / "in/a.nii.gz"), nibabel.load(tmp_path / "masks/a_uncertainty.nii.gz")
+    assert doubt.get_data_dtype() == np.float32 and np.array_equal(doubt.affine, image.affine) and doubt.shape == image.shape
+    values = np.asarray(doubt.dataobj)
+    assert 0 <= values.min() < values.max() <= 1
+    (tmp_path / "masks/a.nii.gz").unlink()
+    assert call(*ask, tmp_path / "masks", "--uncertainty").refused("a_uncertainty.nii.gz: it exists already")
+    shutil.copy(tmp_path / "in/a.nii.gz", tmp_path / "in/a_uncertainty.nii.gz")
+    assert call(*ask, tmp_path / "new", "--uncertainty").refused("a_uncertainty.nii.gz: it would be a mask and an uncertainty")
 
 
 def test_one_bad_file_among_good_ones(call: Callable[..., Outcome], data3d: Path, run3d: Path, tmp_path: Path) -> None:

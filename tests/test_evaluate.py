@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from statistics import stdev
+from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
@@ -11,10 +11,22 @@ import pytest
 from hostile import affine_for
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
+from hypothesis.strategies import floats, lists
+from scipy.stats import sem, t
 
 from napari_unet import nifti
 from napari_unet.errors import UNetError
-from napari_unet.evaluate import Score, confidence, dice, evaluate, read_scores, score_case, summary, write_scores
+from napari_unet.evaluate import (
+    Score,
+    confidence,
+    dice,
+    evaluate,
+    mean_dice,
+    read_scores,
+    score_case,
+    summary,
+    write_scores,
+)
 from napari_unet.volume import Volume
 
 SPACING = (0.5, 2.0, 3.0)  # a voxel is 3 mm^3
@@ -153,11 +165,39 @@ SCORES = [
 def test_the_summary() -> None:
     table = summary(SCORES)
     assert list(table) == ["1", "2", "mean"]
-    assert table["1"] == {"dice": pytest.approx(0.45), "spread": pytest.approx(stdev([0.75, 0.5, 0.1])), "n": 3}
-    assert table["2"] == {"dice": 0.25, "spread": None, "n": 1}, "what is in neither mask is no score"
+    low, high = confidence([0.75, 0.5, 0.1])
+    assert table["1"] == {"dice": pytest.approx(0.45), "spread": pytest.approx(stdev([0.75, 0.5, 0.1])), "n": 3,
+                          "low": max(0, low), "high": min(1, high)}  # fmt: skip
+    none = {"low": None, "high": None}
+    assert table["2"] == {"dice": 0.25, "spread": None, "n": 1, **none}, "what is in neither mask is no score"
     means = [0.75, 0.375, 0.1]  # of each case over its classes
-    assert table["mean"] == {"dice": pytest.approx(sum(means) / 3), "spread": pytest.approx(stdev(means)), "n": 3}
-    assert summary([]) == {"mean": {"dice": None, "spread": None, "n": 0}}
+    low, high = confidence(means)
+    assert table["mean"] == {"dice": pytest.approx(sum(means) / 3), "spread": pytest.approx(stdev(means)), "n": 3,
+                             "low": max(0, low), "high": min(1, high)}  # fmt: skip
+    assert summary([]) == {"mean": {"dice": None, "spread": None, "n": 0, **none}}
+
+
+@given(lists(floats(0, 1), max_size=30))
+def test_an_interval_is_that_of_student(values: list[float]) -> None:
+    found = confidence(values)
+    assert (found is None) == (len(values) < 2)
+    if found and stdev(values) > 1e-9:
+        expected = t.interval(0.95, len(values) - 1, fmean(values), sem(values))
+        assert found == pytest.approx(expected)
+
+
+def test_an_interval_holds_the_mean_19_times_in_20() -> None:
+    random = np.random.default_rng(0)
+    for count in (2, 5, 20):
+        intervals = [confidence(list(random.normal(0.8, 0.05, count))) for _ in range(2000)]
+        share = np.mean([low < 0.8 < high for low, high in intervals])
+        assert 0.93 < share < 0.97, (count, share)
+
+
+def test_a_cards_dice_goes_by_names() -> None:
+    assert mean_dice(SCORES, {1: "one", 2: "two"}) == {
+        "one": pytest.approx(0.45), "two": 0.25, "mean": pytest.approx((0.75 + 0.375 + 0.1) / 3)}  # fmt: skip
+    assert mean_dice([Score("a", 1, None, 0, 0)], {1: "one"}) == {}
 
 
 def test_the_interval_holds_the_mean_as_often_as_it_says() -> None:

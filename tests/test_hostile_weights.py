@@ -199,11 +199,18 @@ def content_faults() -> list[Fault]:
     def without_header(forge: Forge) -> None:
         forge.metadata.clear()
 
+    def both(change: Callable[[Forge], Any]) -> Callable[[Forge], Any]:
+        return lambda forge: (change(forge), forge.metadata.update(format="napari-unet 2"))
+
     monster = {"levels": 8, "features": (4096,) * 8, "kernels": ((15,) * 3,) * 8, "strides": ((1,) * 3,) * 8,
                "encoder_convs": (16,) * 8, "decoder_convs": (16,) * 7, "channels": 64}  # fmt: skip
     needs = "the network needs"
     return [
-        bent("newer", "format is 'napari-unet 2'.+Update", lambda f: f.metadata.update(format="napari-unet 2")),
+        bent("newer", "format is 'napari-unet 3'.+Update", lambda f: f.metadata.update(format="napari-unet 3")),
+        *(bent(f"{n} members", f"members is {n}", both(spec_with("members", n))) for n in (0, 33, 10**9)),
+        bent("members of an older format", "2 members in a file of format 'napari-unet 1'", spec_with("members", 2)),
+        bent("members that are not there", "0.encoder.+ has shape None", both(spec_with("members", 2))),
+        bent("an ensemble of one", "1 members in a file of format 'napari-unet 2'", lambda f: f.metadata.update(format="napari-unet 2")),
         bent("a checkpoint", "format is 'x+'.+Give a model", lambda f: f.metadata.update(format="x" * 100_000)),
         bent("somebody else's", "format is 'None'.+Give a model", without_header),
         bent("no card", "its format is", lambda f: f.metadata.pop("card")),

@@ -39,7 +39,7 @@ from napari_unet.loss import UNLABELLED as NO_CLASS
 from napari_unet.partial import PLANES, UNLABELLED, mark, settle
 from napari_unet.plan import plan
 from napari_unet.preprocess import prepare_labels
-from napari_unet.record import LOG, MASKS, MODEL, RESUME, SCORES, load_record
+from napari_unet.record import LOG, MASKS, MODEL, RESUME, SCORES, read_record
 from napari_unet.report import write_report
 from napari_unet.sampling import Example, Sampler
 from napari_unet.schedule import Stage, in_steps
@@ -409,7 +409,7 @@ def test_dense_and_sparse_pictures_together(tmp_path: Path) -> None:
             for n, (value, each) in enumerate(zip((9, 255, 77), masks, strict=True))]  # fmt: skip
     assert weights_of(runs[0]) == weights_of(runs[1]) == weights_of(runs[2])
     assert weights_of(trained(tmp_path / "class", "pictures", LabelRule(), *masks[0])) != weights_of(runs[0])
-    assert {label.value for label in load_record(runs[0]).spec.labels} == {1, 2}
+    assert {label.value for label in read_record(runs[0]).spec.labels} == {1, 2}
 
 
 class Watched(Sampler):
@@ -498,8 +498,8 @@ def test_a_changed_rule_is_changed_data(tmp_path: Path) -> None:
     """What a run recorded is what it goes on with, whatever the cases say now."""
     run = trained(tmp_path, "3-D", LabelRule(ignore=9), sparse(9))
     before = weights_of(run)
-    assert load_record(run).rule == LabelRule(ignore=9)
-    record = load_record(run)
+    assert read_record(run).rule == LabelRule(ignore=9)
+    record = read_record(run)
     list(train(find_cases(tmp_path / "data").cases, record.spec, record.config, out=run, resume=True))
     assert weights_of(run) == before
     relabel(tmp_path / "data", lambda data: data % 2)
@@ -528,7 +528,7 @@ def test_nnunets_layout_through_the_command_line(call: Call, tmp_path: Path) -> 
     done = call("train", folder, "--out", out, "--steps", 4, *SMALL, "--json")
     assert done.code == 0 and "Voxels of the value 3 are unlabelled" in done.out
     assert set(done.json()["dice"]) <= {"bright", "dark", "mean"}
-    record = load_record(out)
+    record = read_record(out)
     assert record.rule == LabelRule(ignore=3) and [label.value for label in record.spec.labels] == [1, 2]
 
     (mask,) = (out / MASKS).iterdir()
@@ -546,7 +546,7 @@ def test_labelled_slices_through_the_command_line(call: Call, tmp_path: Path) ->
     (tmp_path / "recipe.toml").write_text('labelled_slices = "auto"\nsteps = 4\n')
     done = call("train", folder, "--out", out, "--recipe", tmp_path / "recipe.toml", *SMALL, "--json")
     assert done.code == 0 and "Only axial slices that hold a label count as labelled" in done.out
-    assert load_record(out).rule == LabelRule(labelled_slices="axial")
+    assert read_record(out).rule == LabelRule(labelled_slices="axial")
     again = call("train", folder, "--out", out, "--resume", "--json")  # without being told once more
     assert again.code == 0 and again.json()["dice"] == done.json()["dice"]
     (mask,) = (out / MASKS).iterdir()

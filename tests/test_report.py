@@ -15,7 +15,8 @@ from hostile import affine_for
 from PIL import Image
 
 from napari_unet import PlanChoices, UNetError, nifti, schema
-from napari_unet.evaluate import Score, confidence, write_scores
+from napari_unet.crossval import learn
+from napari_unet.evaluate import Score, confidence, read_scores, write_scores
 from napari_unet.page import page
 from napari_unet.record import LOG, MASKS, RECORD, SCORES, Record
 from napari_unet.report import write_report
@@ -74,7 +75,7 @@ def finished(folder: Path, choices: PlanChoices | None = None, **config: object)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return finished(decathlon(tmp_path_factory.mktemp("data"), 6), folds=2)
+    return finished(decathlon(tmp_path_factory.mktemp("data"), 6), folds=2, fold=0)
 
 
 @pytest.fixture
@@ -129,9 +130,21 @@ def test_every_case_worst_first(copied: Path) -> None:
     assert words[places[0] + 1] == "0.100" and "1.25 (0.5)" in words and words[places[3] + 1] == "n/a"
 
 
-def test_a_single_case_is_not_called_independent(tmp_path: Path) -> None:
-    words = reported(finished(decathlon(tmp_path, 1))).words
-    assert "that it was trained on: not independent" in words and "learnt by heart" in words and "never saw" not in words
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_run_that_keeps_nothing_out_claims_no_score(tmp_path: Path, count: int) -> None:
+    words = reported(finished(decathlon(tmp_path, count))).words
+    assert "scored on" not in words and "--folds" in words and "none was kept out" in words
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_cross_validated_run(tmp_path: Path, count: int) -> None:
+    folder = decathlon(tmp_path, count)
+    list(learn(*planned(folder, steps=2, folds=2), out=folder / "run"))
+    words = reported(folder / "run").words
+    assert ("3 cases, each by the one model of several that never saw it" in words) == (count == 3)
+    assert ("2 halves of one volume" in words) == (count == 1)
+    names = {score.case for score in read_scores(folder / "run" / SCORES)}
+    assert len(names) == max(count, 2) and all(name in words for name in names)
 
 
 @pytest.mark.parametrize("name", ["<script>alert(1)</script>", "a&b\"'", "$\\frac$ $x^2$", "脳 🧠", "n" * 200, "50 % _ \\ #"])
@@ -142,7 +155,7 @@ def test_names_are_shown_as_they_are(tmp_path: Path, name: str) -> None:
         write_pair(folder / f"images/{stem}.nii.gz", folder / f"labels/{stem}.nii.gz", *scan(n))
     cases, spec, config = planned(folder)
     spec = replace(spec, labels=tuple(replace(label, name=name) for label in spec.labels))
-    list(train(cases, spec, replace(config, steps=1), out=folder / "run", reasons=(f"Because {name}.",)))
+    list(train(cases, spec, replace(config, steps=1, fold=0), out=folder / "run", reasons=(f"Because {name}.",)))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         shown = reported(folder / "run")
@@ -164,7 +177,7 @@ def test_every_kind_of_image_can_be_shown(tmp_path: Path, kind: str) -> None:
         shape = {"thick slices": (20, 24, 6), "a coronal slice": (20, 1, 22), "a sagittal slice": (1, 24, 22)}[kind]
         spacing = tuple(9.0 if n < 10 else 1.0 for n in shape)
         folder = two_folders(tmp_path, 2, shape=shape, affine=affine_for("LAS", spacing))
-    run = finished(folder, choices)
+    run = finished(folder, choices, fold=0)
     (case,) = (path.name.removesuffix(".nii.gz") for path in (run / MASKS).iterdir())
     assert case in reported(run).words
 
@@ -303,7 +316,7 @@ def test_from_another_place(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path
     """The data folder was given as a relative path, and somebody has changed the folder since."""
     folder = decathlon(tmp_path / "data", 3)
     monkeypatch.chdir(tmp_path)
-    list(train(*planned(Path("data"), steps=1), out=Path("run")))
+    list(train(*planned(Path("data"), steps=1, fold=0), out=Path("run")))
     monkeypatch.chdir(folder)
     reported(tmp_path / "run")
     assert nifti.read_labels(next((tmp_path / "run" / MASKS).iterdir())).shape == (20, 24, 18)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from PIL import Image
 from napari_unet import nifti, runtime, weights
 from napari_unet.errors import UNetError
 from napari_unet.preprocess import prepare
-from napari_unet.segment import Segmenter, _pad
+from napari_unet.segment import Segmenter, _pad, uncertainty_of
 from napari_unet.spec import Card, Channel
 from napari_unet.volume import Volume, check_same_grid
 
@@ -166,6 +167,77 @@ def test_mirroring_is_as_the_model_says_unless_asked() -> None:
         torch.testing.assert_close(logits_of(tested, image), runtime.forward(tested.network, data, axes)[0], atol=1e-5, rtol=1e-5)
     turned = segmenter(spec).segment(Volume(image.data[::-1, :, ::-1], image.affine)).data
     np.testing.assert_array_equal(turned[::-1, :, ::-1], segmenter(spec).segment(image).data)
+
+
+# ensembles, and how sure they are
+
+
+def ensemble(count: int, model: str = "3-D resampled", **options: Any) -> Segmenter:
+    """Random members, each with a mind of its own."""
+    spec = replace(MODELS[model], members=count)
+    return Segmenter(spec, *(random_network(spec.network, seed) for seed in range(count)), **options)
+
+
+@pytest.mark.parametrize("model", ["3-D resampled", "2-D", "mirrored"])
+def test_an_ensembles_logits_are_the_mean_of_its_members(model: str) -> None:
+    image = volume()
+    each = torch.stack([logits_of(segmenter(MODELS[model], seed), image) for seed in range(3)])
+    torch.testing.assert_close(logits_of(ensemble(3, model), image), each.mean(0), atol=2e-5, rtol=1e-5)
+    assert each.std(0).max() > 0.1
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("model", ["3-D resampled", "2-D", "3-D coarse"])
+def test_labels_are_the_same_with_and_without_uncertainty(model: str, count: int) -> None:
+    image = volume(orientation="LSP", tilt=9)
+    tested = ensemble(count, model, uncertainty=True)
+    mask, doubt = tested.assess(image)
+    plain, none = ensemble(count, model).assess(image)
+    assert none is None and np.array_equal(mask.data, plain.data)
+    check_same_grid(doubt, image)
+    assert doubt.data.dtype == np.float32 and doubt.data.min() >= 0 and doubt.data.max() <= 1 and doubt.data.std() > 0.01
+    seen = np.full(image.shape, np.nan, np.float32)
+    for piece in tested.stream(image, (1, 3)):
+        assert np.isnan(seen[piece.region]).all()
+        seen[piece.region] = piece.uncertainty
+    np.testing.assert_allclose(seen, doubt.data, atol=0.34 if count > 1 else 1e-4)  # a tie may fall to either side
+    assert (seen == doubt.data).mean() > 0.999 or count == 1
+    assert all(piece.uncertainty is None for piece in ensemble(count, model).stream(image))
+
+
+@pytest.mark.parametrize("model", ["3-D resampled", "2-D"])
+def test_uncertainty_is_the_share_of_members_of_another_opinion(model: str) -> None:
+    image = volume()
+    mask, doubt = ensemble(4, model, uncertainty=True).assess(image)
+    each = [segmenter(MODELS[model], seed).segment(image).data for seed in range(4)]
+    expected = np.mean([own != mask.data for own in each], axis=0)
+    assert (doubt.data == expected).mean() > 0.999 and set(np.unique(doubt.data)) <= {0, 0.25, 0.5, 0.75, 1}
+    agreed = (np.stack(each) == each[0]).all(0)
+    assert 0 < agreed.mean() < 1 and doubt.data[agreed & (mask.data == each[0])].max() == 0
+
+
+def test_members_that_agree_are_sure() -> None:
+    spec = replace(MODELS["3-D"], members=3)
+    _, doubt = Segmenter(spec, *[random_network(spec.network)] * 3, uncertainty=True).assess(volume())
+    assert not doubt.data.any()
+
+
+def test_a_single_models_uncertainty_is_its_entropy() -> None:
+    image, spec = volume((9, 20, 13), "RAS"), model_spec(threshold_spec(3))
+    tested = thresholder(spec, uncertainty=True)
+    share = 1 / (1 + np.exp(-prepare(image, spec).data[0].numpy().astype(float)))  # its logits are 0 and x
+    entropy = -(share * np.log(share) + (1 - share) * np.log(1 - share)) / np.log(2)
+    turned = prepare(image, spec).turn.apply(tested.assess(image)[1].data)
+    np.testing.assert_allclose(turned, entropy, atol=1e-5)
+    certain = torch.tensor([[1e4, 0.0], [0.0, 0.0]])[:, :, None]
+    assert uncertainty_of(certain, certain[:0].reshape(0, 2, 2, 1)).flatten().tolist() == [0, 1]
+
+
+def test_networks_and_members_are_as_many() -> None:
+    network = random_network(THREE_D)
+    for networks, members in (((network,), 2), ((network, network), 1), ((), 1)):
+        with pytest.raises(UNetError, match=f"tiny: {len(networks)} networks for {members} members"):
+            Segmenter(replace(MODELS["3-D"], members=members), *networks)
 
 
 # the mask lies where the anatomy is

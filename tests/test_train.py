@@ -32,8 +32,6 @@ from napari_unet.evaluate import read_scores
 from napari_unet.record import LOG, MASKS, MODEL, RECORD, RESUME, SCORES, Record
 from napari_unet.sampling import Sampler
 from napari_unet.schedule import Stage
-from napari_unet.spec import TrainConfig
-from napari_unet.splits import split_cases
 from napari_unet.train import Progress, train
 
 STEPS = 9
@@ -47,12 +45,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plan(folder: Path) -> Plan:
-    return planned(folder, steps=STEPS, checks=2)
+    return planned(folder, steps=STEPS, checks=2, fold=0)
 
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    return planned(two_folders(tmp_path_factory.mktemp("pictures"), 3, ".png"), steps=STEPS, checks=2)
+    return planned(two_folders(tmp_path_factory.mktemp("pictures"), 3, ".png"), steps=STEPS, checks=2, fold=0)
 
 
 def run(plan: Plan, out: Path, until: Callable[[Progress], bool] = lambda p: False, **options: Any) -> list[Progress]:
@@ -140,34 +138,60 @@ def test_cases_kept_out_teach_it_nothing(plan: Plan, unbroken: Path, folder: Pat
     assert read_scores(unbroken / SCORES) != read_scores(tmp_path / "run" / SCORES)
 
 
-@pytest.mark.parametrize(("count", "trained"), [(1, 1), (2, 1), (3, 2)])
-def test_few_cases(plan: Plan, tmp_path: Path, count: int, trained: int) -> None:
+@pytest.mark.parametrize("count", [2, 3])
+def test_few_cases(plan: Plan, tmp_path: Path, count: int) -> None:
     cases, spec, config = plan
     run((cases[:count], spec, replace(config, steps=2)), tmp_path)
     card, split = weights.read_card(tmp_path / MODEL), record_of(tmp_path).split
-    assert (card.cases_trained, card.cases_scored, card.independent) == (trained, 1, count > 1)
+    assert (card.cases_trained, card.cases_scored, card.independent, card.scored_by) == (count - 1, 1, True, "kept out")
     assert split.independent == card.independent
 
 
-@pytest.mark.parametrize("count", [2, 3, 5, 11, 60])
-@pytest.mark.parametrize("seed", [0, 7])
-def test_every_case_is_kept_out_once_over_all_folds(count: int, seed: int) -> None:
-    names = [f"case {n}" for n in range(count)]
-    splits = [split_cases(names, TrainConfig(fold=fold, seed=seed)) for fold in range(min(5, count))]
-    assert sorted(name for split in splits for name in split.kept_out) == sorted(names)
-    for split in splits:
-        assert split.independent and sorted(split.training + split.kept_out) == sorted(names)
-        assert split.folds == splits[0].folds and max(map(len, split.folds)) - min(map(len, split.folds)) <= 1
-    assert split_cases(names, TrainConfig(seed=seed)) == splits[0]
+# --- nothing kept out: what a small set does unless told otherwise
 
 
-def test_some_of_the_cases() -> None:
-    names = [f"case {n}" for n in range(50)]
-    split = split_cases(names, TrainConfig(cases=10))
-    assert len(split.training + split.kept_out) == 10 and set(split.training + split.kept_out) < set(names)
-    assert split != split_cases(names, TrainConfig(cases=10, seed=1))
-    with pytest.raises(UNetError, match="--fold: 3 of 3 folds. Use 0 to 2"):
-        split_cases(names[:3], TrainConfig(fold=3))
+@pytest.fixture(scope="module")
+def on_all(plan: Plan) -> Plan:
+    cases, spec, config = plan
+    return cases, spec, replace(config, fold=None)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_small_set_trains_on_all_and_scores_nothing(on_all: Plan, tmp_path: Path, count: int) -> None:
+    cases, spec, config = on_all
+    seen = run((cases[:count], spec, config), tmp_path)
+    assert [p.phase for p in seen if p.phase not in ("preparing", "training")] == ["done"] and seen[-1].dice is None
+    assert {path.name for path in tmp_path.iterdir()} == {MODEL, RESUME, RECORD, LOG}
+    card, split = weights.read_card(tmp_path / MODEL), record_of(tmp_path).split
+    assert (card.cases_trained, card.cases_scored, card.independent, card.scored_by, card.dice) == (count, 0, False, "", {})
+    assert split.training == tuple(sorted(case.name for case in cases[:count])) and split.kept_out == ()
+
+
+def test_without_a_case_kept_out_interrupted_twice(on_all: Plan, tmp_path: Path) -> None:
+    run(on_all, tmp_path / "unbroken")
+    out, steps = tmp_path / "stopped", []
+    for step in (2, 5):
+        run(on_all, out, lambda p, step=step: (p.phase, p.step) == ("training", step), resume=step > 2)
+        steps.append(weights.read_card(out / MODEL).steps)
+    assert steps == [2, 5], "with nothing to choose by, the newest weights are there"
+    run(on_all, out, resume=True)
+    for name in (MODEL, RESUME):
+        assert (out / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes()
+
+
+def test_minutes_are_kept_without_a_case_kept_out(on_all: Plan, tmp_path: Path) -> None:
+    cases, spec, config = on_all
+    began = time.time()
+    seen = run((cases, spec, replace(config, steps=None, minutes=0.05)), tmp_path, started=began)
+    assert 0.8 < time.time() - began < 6 and seen[-1].phase == "done"
+    rates = [p.rate for p in seen if p.phase == "training"]
+    assert rates[-1] < 0.1 * max(rates)
+
+
+def test_one_run_is_one_model(on_all: Plan, tmp_path: Path) -> None:
+    cases, spec, config = on_all
+    with pytest.raises(UNetError, match="2 models are asked for, this is one"):
+        run((cases, spec, replace(config, folds=2)), tmp_path)
 
 
 # --- interruption

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,28 @@ def test_a_second_round_trip_changes_nothing(saved: Path, tmp_path: Path) -> Non
 def weights_and_card(path: Path) -> tuple[ModelSpec, Card, dict[str, np.ndarray]]:
     spec, tensors = weights.load(path)
     return spec, weights.read_card(path), tensors
+
+
+def test_an_ensemble_is_one_file(tmp_path: Path) -> None:
+    spec, members = replace(SPEC, members=3), [tensors_of(seed=seed) for seed in range(3)]
+    path = tmp_path / "model.safetensors"
+    weights.save(path, spec, CARD, weights.merge(members))
+    found, tensors = weights.load(path)
+    assert found == spec == weights.read_spec(path) and weights.load_tensors(path)[1]["format"] == "napari-unet 2"
+    for one, two in zip(weights.divide(tensors, 3), members, strict=True):
+        assert one.keys() == two.keys()
+        for name, tensor in two.items():
+            np.testing.assert_array_equal(one[name], tensor.astype(np.float16).astype(np.float32))
+    assert weights.divide(weights.merge(members[:1]), 1) == members[:1] and weights.merge(members[:1]) == members[0]
+
+
+def test_what_no_file_can_hold_is_said_before_it_is_trained() -> None:
+    weights.check_room(SPEC, "--folds")
+    network = network_spec(levels=8, features=(4,) * 8, encoder_convs=(16,) * 8, decoder_convs=(16,) * 7)
+    large = model_spec(network_spec(features=(4096, 4096)))
+    for spec in (replace(model_spec(network, patch=(256, 256, 256)), members=8), replace(large, members=2)):
+        with pytest.raises(UNetError, match=r"^--folds: \d members need [\d,]+ tensors and [\d,]+ bytes\. At most 4,000 and"):
+            weights.check_room(spec, "--folds")
 
 
 def test_saving_is_deterministic(saved: Path, tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from napari_unet import TrainConfig, UNetError, check, find_cases, read_card
 from napari_unet.checks import refuse
+from napari_unet.crossval import learn
 from napari_unet.phantoms import write_dataset
 from napari_unet.plan import plan
 from napari_unet.report import write_report
-from napari_unet.train import train
 
 
 def main() -> None:
@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--out", default="runs/phantoms")
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--steps", type=int, help="instead of minutes")
+    parser.add_argument("--folds", type=int, help="one model per fold, each scored on the cases it never saw")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     out = Path(options.out)
@@ -34,12 +35,12 @@ def main() -> None:
     reports = list(check(dataset))
     refuse(reports, str(dataset.folder))
     facts = [report.facts for report in reports if report.facts is not None]
-    spec, config, reasons = plan(dataset, facts, config=TrainConfig(seed=options.seed, **budget))
+    spec, config, reasons = plan(dataset, facts, config=TrainConfig(seed=options.seed, folds=options.folds, **budget))
     print("\n".join(reasons))
 
-    for progress in train(dataset.cases, spec, config, out=out, reasons=tuple(reasons), started=started):
+    for progress in learn(dataset.cases, spec, config, out=out, reasons=tuple(reasons), started=started):
         if progress.message or progress.step % 50 == 0:
-            print(progress.phase, progress.step, progress.steps, progress.loss, progress.dice, progress.message, flush=True)
+            print(progress.fold, progress.phase, progress.step, progress.steps, progress.loss, progress.dice, progress.message, flush=True)
 
     page, _ = write_report(out)
     card = read_card(out / "model.safetensors")

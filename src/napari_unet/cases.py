@@ -27,12 +27,16 @@ IGNORE = "ignore"  # nnU-Net's name for the value of voxels that nobody labelled
 
 @dataclass(frozen=True)
 class Case:
-    """One subject: its name, its image files (one, or one per channel) and, for training, its label file and how to read it."""
+    """One subject: its name, its image files (one, or one per channel) and, for training, its label file and how to read it.
+
+    part : (axis, start, stop) of the volume's own voxels, where only these are the case.
+    """
 
     name: str
     images: tuple[Path, ...]
     label: Path | None = None
     rule: LabelRule = ALL_LABELLED
+    part: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ class Dataset:
 
 def read_image(case: Case) -> Volume:
     """A case's image; several files become its channels. Raises UNetError where they do not lie on one grid."""
-    volumes = [nifti.read(path) for path in case.images]
+    volumes = [_part(nifti.read(path), case) for path in case.images]
     if len(volumes) == 1:
         return volumes[0]
     for volume in volumes:
@@ -84,7 +88,7 @@ def read_mask(case: Case) -> Volume:
     """
     if case.label is None:
         raise UNetError(case.name, "it has no label", "Give labelled cases")
-    return mark(nifti.read_labels(case.label, case.rule.ignore), case.rule)
+    return mark(_part(nifti.read_labels(case.label, case.rule.ignore), case), case.rule)
 
 
 def read_label(case: Case, image: Volume) -> Volume:
@@ -92,6 +96,10 @@ def read_label(case: Case, image: Volume) -> Volume:
     label = read_mask(case)
     check_same_grid(label, image)
     return label
+
+
+def _part(volume: Volume, case: Case) -> Volume:
+    return volume if case.part is None else volume.cropped(*case.part)
 
 
 def list_images(path: str | Path) -> list[Path]:

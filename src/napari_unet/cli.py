@@ -99,6 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--overwrite", action="store_true", help="replace masks that exist")
     sub.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     sub.add_argument("--volume", type=int, help="which volume of 4-D images to segment, from 0")
+    sub.add_argument("--uncertainty", action="store_true",
+                     help="write NAME_uncertainty.nii.gz, too: 0 sure to 1 not, by the members' disagreement or the entropy of one")
     sub.add_argument("--mirror", action=argparse.BooleanOptionalAction, help="average over mirrored copies (default: the model's)")
     sub.add_argument("--json", action="store_true", help="print one JSON object as the last line")
 
@@ -108,6 +110,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--overwrite", action="store_true", help="replace the CSV file if it exists")
     sub.add_argument("--surface", action="store_true", help="surface Dice and Hausdorff distance, too")
     add_settings(sub, LabelRule)
+    sub.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+
+    sub = command("join", _join, "Make one model, an ensemble, of models trained separately.",
+                  ("models", "+", "folders of runs (such as folds of a job array), or weights files"))  # fmt: skip
+    sub.add_argument("--out", required=True, help="the weights file to write")
+    sub.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     sub.add_argument("--json", action="store_true", help="print one JSON object as the last line")
 
     sub = command("info", _info, "Show a model's card and the walk through its U-Net.", model)
@@ -207,18 +215,18 @@ def _train(arguments: argparse.Namespace) -> int:
     from napari_unet.finetune import Base, gentle
     from napari_unet.partial import settle
     from napari_unet.plan import plan
-    from napari_unet.record import load_record
+    from napari_unet.record import folds_of, read_record
 
     started = psutil.Process().create_time()
     out = Path(arguments.out)
-    exists = any((out / name).exists() for name in ("run.json", "model.safetensors"))
+    exists = any((place / name).exists() for place in (out, *folds_of(out)) for name in ("run.json", "model.safetensors"))
     if exists and not (arguments.resume or arguments.overwrite):
         raise UNetError(out, "it holds a run already", "Use --resume, --overwrite or another folder")
     # a run goes on as it was planned, without the model that it began with
     base = Base.load(arguments.base) if arguments.base is not None and not arguments.resume else None
     config, choices = settings_of(arguments, gentle() if base else None)
     choices = PlanChoices() if arguments.resume else choices
-    dataset = find_cases(arguments.data, load_record(out).rule if arguments.resume else rule_of(arguments))
+    dataset = find_cases(arguments.data, read_record(out).rule if arguments.resume else rule_of(arguments))
     reports = _read_all(dataset)
     checks.refuse(reports, arguments.data)
     facts = [report.facts for report in reports if report.facts is not None]
@@ -226,15 +234,16 @@ def _train(arguments: argparse.Namespace) -> int:
     spec, config, reasons = plan(dataset, facts, choices, config, base.spec if base else None)
     print(f"going on with the run in {out}, as it was planned" if arguments.resume else "\n".join(reasons))
 
-    from napari_unet.train import train
+    from napari_unet.crossval import learn
 
     card = Card(description=dataset.about, data=dataset.origin, data_licence=dataset.licence, licence=dataset.licence,
                 command=arguments.command)  # fmt: skip
-    run = train(dataset.cases, spec, config, out=out, card=base.derive(card) if base else card, reasons=tuple(reasons), started=started,
+    run = learn(dataset.cases, spec, config, out=out, card=base.derive(card) if base else card, reasons=tuple(reasons), started=started,
                 resume=arguments.resume, start=base.start(spec) if base else None)  # fmt: skip
     begun, stopped = _follow(run)
     if stopped:
-        kept = f"stopped; the best weights so far are in {out / 'model.safetensors'}; go on with --resume"
+        best = f"the best weights so far are in {out / 'model.safetensors'}"
+        kept = f"stopped; {best if (out / 'model.safetensors').exists() else f'its folds so far are in {out}'}; go on with --resume"
         print(kept if begun or arguments.resume else "stopped before the first step; nothing has changed")
         return 130
     return _after_training(arguments, out, started)
@@ -247,11 +256,12 @@ def _follow(run: Iterable[Any]) -> tuple[bool, bool]:
         with _gently() as asked:
             for p in run:
                 begun = begun or p.phase == "training"
+                fold = f"{p.fold}: " if p.fold else ""
                 if p.phase == "training":
                     dice = "" if p.dice is None else f"  Dice {p.dice:.3f}"
-                    line.show(f"step {p.step} of {p.steps}  loss {p.loss:.3f}{dice}  {_duration(p.seconds_left)} left")
+                    line.show(f"{fold}step {p.step} of {p.steps}  loss {p.loss:.3f}{dice}  {_duration(p.seconds_left)} left")
                 elif p.message:
-                    line.show(p.message)
+                    line.show(fold + p.message)
                 stopped = bool(asked) and p.phase != "done"
                 if stopped:
                     break
@@ -290,30 +300,36 @@ def _duration(seconds: float) -> str:
 def _after_training(arguments: argparse.Namespace, out: Path, started: float) -> int:
     minutes = (time.time() - started) / 60  # the weights are on disk; the report comes on top
     from napari_unet.report import write_report
+    from napari_unet.splits import FOLDS
     from napari_unet.weights import read_card
 
     card = read_card(out / "model.safetensors")
     page, picture = write_report(out)
-    seen = f"{card.cases_scored} cases kept out of training" if card.independent else "the training case itself (not independent)"
-    _table([(name, f"{value:.4f}") for name, value in card.dice.items()], (f"Dice on {seen}", ""))
+    if card.cases_scored:
+        _table([(name, f"{value:.4f}") for name, value in card.dice.items()], (f"Dice on {card.worth}", ""))
+    else:
+        again = ["napari-unet", "train", arguments.data, "--out", f"{out}-folds", "--folds", str(min(FOLDS, max(2, card.cases_trained)))]
+        print(f"nothing was scored: no case was kept out of training\nan honest score: {shlex.join(again)}")
+    print(f"{card.note}\n" if card.note else "", end="")
     print(f"weights  {out / 'model.safetensors'}  ({card.steps} steps, {minutes:.1f} minutes)")
     print(f"report   {page}\npicture  {picture}")
     _finish(arguments, {"model": str(out / "model.safetensors"), "report": str(page), "dice": card.dice, "steps": card.steps,
-                        "cases_scored": card.cases_scored, "independent": card.independent, "minutes": round(minutes, 3)})  # fmt: skip
+                        "cases_scored": card.cases_scored, "independent": card.independent, "scored_by": card.scored_by,
+                        "minutes": round(minutes, 3)})  # fmt: skip
     return 0
 
 
 def _predict(arguments: argparse.Namespace) -> int:
     from napari_unet.cases import find_images
-    from napari_unet.weights import find
+    from napari_unet.ensemble import files_of
 
-    model = find(arguments.model)
+    files_of(arguments.model)  # refused before the long imports
     cases = find_images(arguments.inputs)
-    targets = _targets(cases, Path(arguments.out), arguments.overwrite)
+    targets = _targets(cases, Path(arguments.out), arguments.overwrite, arguments.uncertainty)
 
     from napari_unet.segment import Segmenter
 
-    segmenter = Segmenter.load(model, device=arguments.device, mirror=arguments.mirror)
+    segmenter = Segmenter.load(arguments.model, device=arguments.device, mirror=arguments.mirror, uncertainty=arguments.uncertainty)
     failed, done, line = [], [], Line()
     for n, (case, target) in enumerate(zip(cases, targets, strict=True), 1):
         try:
@@ -331,7 +347,13 @@ def _predict(arguments: argparse.Namespace) -> int:
     return 0 if not failed else 1 if done else 2
 
 
-def _targets(cases: list[Any], out: Path, overwrite: bool) -> list[Path]:
+def _uncertainty_beside(mask: Path) -> Path:
+    from napari_unet import nifti
+
+    return mask.with_name(f"{nifti.stem(mask)}_uncertainty.nii.gz")
+
+
+def _targets(cases: list[Any], out: Path, overwrite: bool, uncertainty: bool) -> list[Path]:
     """Where each mask goes; refused before any work where it would replace something, and always over an input."""
     from napari_unet import files, nifti, pictures
 
@@ -343,7 +365,10 @@ def _targets(cases: list[Any], out: Path, overwrite: bool) -> list[Path]:
     endings = [".png" if nifti.suffix(case.images[0]) in pictures.SUFFIXES else ".nii.gz" for case in cases]
     targets = [out] if single else [out / f"{case.name}{ending}" for case, ending in zip(cases, endings, strict=True)]
     inputs = {path.resolve() for case in cases for path in case.images}
-    for target in targets:
+    beside = [_uncertainty_beside(target) for target in targets] if uncertainty else []
+    if twins := set(targets) & set(beside):
+        raise UNetError(min(twins), "it would be a mask and an uncertainty", "Rename the image, or segment it on its own")
+    for target in (*targets, *beside):
         if target.resolve() in inputs:
             raise UNetError(target, "the mask would replace its own image", "Choose another --out")
         if target.exists() and not overwrite:
@@ -362,11 +387,16 @@ def _segment(segmenter: Any, case: Any, target: Path, chosen: int | None, text: 
     volume = read_image(case)
     volume = volume if chosen is None else volume.channel(chosen)
     labels = np.zeros(volume.shape, label_dtype(segmenter.spec))
+    doubt = np.zeros(volume.shape, np.float32) if segmenter.uncertainty else None
     for piece in segmenter.stream(volume):
         labels[piece.region] = piece.labels
+        if doubt is not None:
+            doubt[piece.region] = piece.uncertainty
         line.show(f"{text}, slice {piece.done} of {piece.total}")
     for note in volume.notes:
         print(f"note: {volume.source}: {note}", file=sys.stderr)
+    if doubt is not None:
+        nifti.write(_uncertainty_beside(target), volume.with_data(doubt), labels=False)
     nifti.write(target, volume.with_data(segmenter.clean(labels)))
 
 
@@ -396,20 +426,42 @@ def _number(value: float | None, digits: int) -> str:
     return "n/a" if value is None else f"{value:.{digits}f}"
 
 
+def _join(arguments: argparse.Namespace) -> int:
+    out = Path(arguments.out)
+    if out.suffix != ".safetensors":
+        raise UNetError(out, f"the ending {out.suffix!r}", "Give a file that ends in .safetensors")
+
+    from napari_unet.pooling import join, scores_beside
+
+    for path in (out, scores_beside(out)):
+        if path.exists() and not arguments.overwrite:
+            raise UNetError(path, "it exists already", "Use --overwrite, or another --out")
+    card, reasons = join(arguments.models, out, arguments.command)
+    print("\n".join(reasons) + "\n" if reasons else "", end="")
+    if card.cases_scored:
+        _table([(name, f"{value:.4f}") for name, value in card.dice.items()], (f"Dice on {card.worth}", ""))
+    else:
+        print("no score: the models are not all folds of one split, each with its scores")
+    print(f"weights  {out}")
+    _finish(arguments, {"model": str(out), "dice": card.dice, "cases_scored": card.cases_scored, "scored_by": card.scored_by})
+    return 0
+
+
 def _info(arguments: argparse.Namespace) -> int:
     from napari_unet.weights import find, read_card, read_spec
 
     path = find(arguments.model)
     spec, card = read_spec(path), read_card(path)
     scores = ", ".join(f"{name} {value:.3f}" for name, value in card.dice.items()) or "none"
-    worth = f"on {card.cases_scored} cases kept out of training" if card.independent else "not independent"
     shape = spec.patch[3 - spec.network.dims :]
     rows = [
         ("model", f"{spec.name} ({path.stat().st_size / 1e6:.1f} MB)"), ("about", card.description),
         ("finds", ", ".join(f"{label.value} {label.name}" for label in spec.labels)),
         ("in", f"{', '.join(c.name for c in spec.channels)}; axes {spec.orientation}, spacing {spec.spacing} mm"
                + f"; each slice with {spec.neighbours} on either side" * bool(spec.neighbours)),
-        ("Dice", f"{scores} ({worth})"), ("trained", f"{card.cases_trained} cases, {card.steps} steps, {card.created}"),
+        ("Dice", f"{scores} (on {card.worth})"), ("note", card.note),
+        ("members", f"{spec.members}, whose logits are averaged" if spec.members > 1 else ""),
+        ("trained", f"{card.cases_trained} cases, {card.steps} steps, {card.created}"),
         ("data", f"{card.data} ({card.data_licence or 'licence not stated'})"), ("licence", card.licence or "not stated"),
         ("from", f"{card.parent.name} (fine-tuned; its tensors' SHA-256: {card.parent.sha256[:12]}...)" if card.parent else ""),
         ("made by", card.command), ("with", ", ".join(f"{k} {v}" for k, v in card.versions.items())),

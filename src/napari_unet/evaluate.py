@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from statistics import fmean, stdev
@@ -113,14 +113,16 @@ def _by_name(source: str | Path) -> dict[str, Path]:
 
 
 def summary(scores: list[Score]) -> dict[str, Any]:
-    """Mean, spread and n of Dice per class, and of the cases' means over classes ("mean")."""
+    """Mean, spread, n and confidence interval (low, high) of Dice per class, and of the cases' means over classes ("mean")."""
     by_label = {str(label): [s.dice for s in scores if s.label == label] for label in sorted({s.label for s in scores})}
     cases = list(dict.fromkeys(s.case for s in scores))
     by_label["mean"] = [_mean([s.dice for s in scores if s.case == case]) for case in cases]
     table = {}
     for name, values in by_label.items():
         known = [v for v in values if v is not None]
-        table[name] = {"dice": _mean(values), "spread": stdev(known) if len(known) > 1 else None, "n": len(known)}
+        low, high = confidence(known) or (None, None)
+        table[name] = {"dice": _mean(values), "spread": stdev(known) if len(known) > 1 else None, "n": len(known),
+                       "low": low if low is None else max(0.0, low), "high": high if high is None else min(1.0, high)}  # fmt: skip
     return table
 
 
@@ -137,6 +139,12 @@ def confidence(values: Sequence[float]) -> tuple[float, float] | None:
 
     half = float(stdtrit(len(values) - 1, 0.975)) * stdev(values) / math.sqrt(len(values))
     return fmean(values) - half, fmean(values) + half
+
+
+def mean_dice(scores: list[Score], names: Mapping[int, str]) -> dict[str, float]:
+    """The mean Dice of each class that has one, by its name, and "mean", for a card."""
+    known = {str(value): name for value, name in names.items()}
+    return {known.get(key, key): row["dice"] for key, row in summary(scores).items() if row["dice"] is not None}
 
 
 def _mean(values: list[float | None]) -> float | None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from napari_unet import finetune
+from napari_unet import finetune, splits
 from napari_unet.cases import Dataset
 from napari_unet.checks import MAX_CLASSES, CaseFacts
 from napari_unet.errors import UNetError
@@ -79,7 +79,7 @@ def plan(
     words += ["Masks average what is seen in an image and in its mirror image."] * spec.mirror_tta
     words += ["No skip connections, as asked for."] * (not network.skips)
     config, reason = _budget(config, whole)
-    return spec, config, [*words, reason]
+    return spec, config, [*words, reason, splits.words(len(facts), config)]
 
 
 def _cheap_mirror(axes: tuple[int, ...], whole: bool, pictures: bool) -> bool:

@@ -16,7 +16,7 @@ from napari_unet.cases import Case
 from napari_unet.errors import UNetError
 from napari_unet.schedule import Schedule
 from napari_unet.schema import STRICT, decode, encode
-from napari_unet.spec import ALL_LABELLED, Card, LabelRule, ModelSpec, TrainConfig
+from napari_unet.spec import ALL_LABELLED, Card, LabelRule, ModelSpec, ScoredBy, TrainConfig
 from napari_unet.splits import Split
 from napari_unet.volume import Volume
 
@@ -43,6 +43,7 @@ class Record:
     reasons: tuple[str, ...] = ()
     sha256: dict[str, str] = field(default_factory=dict)  # of the cases that are trained on
     rule: LabelRule = ALL_LABELLED  # by which all masks are read
+    parts: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # of the cases that are a part of a volume
 
 
 def fingerprint(image: Volume, label: Volume) -> str:
@@ -59,12 +60,28 @@ def begin(folder: Path, record: Record, save_start: Callable[[Path], None] | Non
     `save_start` writes the state of step 0 where the seed does not give it, so that resuming needs no other file.
     """
     text = encode(record).encode()
-    for name in (RECORD, RESUME, MODEL, LOG, SCORES, *REPORT):
-        (folder / name).unlink(missing_ok=True)
+    clear(folder)
     files.write_bytes(folder / LOG, LOG_HEAD.encode())
     if save_start is not None:
         save_start(folder / RESUME)
     files.write_bytes(folder / RECORD, text)
+
+
+def clear(folder: Path) -> None:
+    """Remove a run's files, its record first; masks, and what is not a run's, stay."""
+    for name in (RECORD, RESUME, MODEL, LOG, SCORES, *REPORT):
+        (folder / name).unlink(missing_ok=True)
+
+
+def fold_folder(folder: Path, n: int) -> Path:
+    """Where the run of one fold lies in the run of all."""
+    return folder / f"fold_{n}"
+
+
+def folds_of(folder: Path) -> list[Path]:
+    """The folders of the folds that lie in a folder, in order."""
+    numbered = [(int(path.name[5:]), path) for path in folder.glob("fold_*") if path.name[5:].isdecimal()]
+    return [path for _, path in sorted(numbered)]
 
 
 def new_record(
@@ -72,17 +89,20 @@ def new_record(
     reasons: tuple[str, ...],
 ) -> Record:  # fmt: skip
     used = sorted({*split.training, *split.kept_out})
+    parts = {name: part for name in used if (part := by_name[name].part)}
+    scored_by: ScoredBy = "halves" if parts else "folds" if split.training == split.kept_out else "kept out"
     card = replace(
         card, cases_trained=len(split.training), cases_scored=len(split.kept_out), independent=split.independent,
+        scored_by=scored_by if split.kept_out else "",
         split_sha256=split.sha256, steps=schedule.steps, created=datetime.now(UTC).date().isoformat(),
         versions={"napari-unet-monai": __version__} | {name: version(name) for name in ("torch", "monai")},
     )  # fmt: skip
     images = {name: tuple(str(path.resolve()) for path in by_name[name].images) for name in used}
     labels = {name: str(path.resolve()) for name in used if (path := by_name[name].label)}
-    return Record(spec, config, split, schedule, card, images, labels, reasons, rule=by_name[used[0]].rule)
+    return Record(spec, config, split, schedule, card, images, labels, reasons, rule=by_name[used[0]].rule, parts=parts)
 
 
-def load_record(folder: Path) -> Record:
+def read_record(folder: Path) -> Record:
     """The record of a run. Raises UNetError where there is none."""
     path = folder / RECORD
     if not path.exists():
@@ -90,9 +110,8 @@ def load_record(folder: Path) -> Record:
     return decode(Record, path.read_bytes(), str(path))
 
 
-def read_record(folder: Path, by_name: dict[str, Case]) -> Record:
-    record = load_record(folder)
+def check_present(record: Record, by_name: dict[str, Case], folder: Path) -> None:
+    """UNetError where a case of the run is not in the data."""
     missing = [name for name in (*record.split.training, *record.split.kept_out) if name not in by_name]
     if missing:
         raise UNetError(folder, f"its case {missing[0]} is not in the data", "Resume with the data the run began with")
-    return record

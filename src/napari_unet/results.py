@@ -69,7 +69,7 @@ class Results:
             if case not in self.record.images or case not in self.record.labels:
                 raise UNetError(case, f"{RECORD} does not say where it is", "Look for it in the data set")
             images, label = (tuple(map(Path, self.record.images[case])), Path(self.record.labels[case]))
-            files = Case(case, images, label, self.record.rule)
+            files = Case(case, images, label, self.record.rule, self.record.parts.get(case))
             image = read_image(files)
             mask = nifti.read_labels(self.folder / MASKS / f"{case}.nii.gz")
             return Slice.of(image, mask, read_label(files, image), self.record.spec)

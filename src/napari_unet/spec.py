@@ -16,6 +16,10 @@ Name = Annotated[str, Field(max_length=200)]
 Plane = Literal["auto", "axial", "coronal", "sagittal"]
 
 MAX_CHANNELS = 64
+MAX_MEMBERS = 32  # networks in one file: each is run on every window
+
+ScoredBy = Literal["", "kept out", "folds", "halves"]
+
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#fabed4", "#469990")
 
 
@@ -136,7 +140,8 @@ class ModelSpec:
 
     The network sees axes (z, y, x) that run towards `orientation` (three letters as in "SAR"), `spacing` in mm along
     them (0 keeps an image's own). In 2-D every z is one slice: patch[0] is 1 and spacing[0] is 0. With `neighbours` = k it
-    sees k slices on either side as channels, too (2.5-D): the first channel's slices z-k..z+k, then the second's, ...
+    sees k slices on either side as channels, too (2.5-D): the first channel's slices z-k..z+k, then the second's, ... An
+    ensemble has several `members`: networks of this one shape, whose logits are averaged.
     """
 
     __pydantic_config__ = STRICT
@@ -154,6 +159,7 @@ class ModelSpec:
     overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.5
     pictures: bool = False
     neighbours: Annotated[int, Field(ge=0, le=5)] = 0
+    members: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] = 1
 
     def __post_init__(self) -> None:
         values = {label.value for label in self.labels}
@@ -211,14 +217,31 @@ class Card:
     licence: str = ""
     cases_trained: int = 0
     cases_scored: int = 0
-    independent: bool = False  # were the scored cases kept out of training?
+    independent: bool = False  # was what is scored kept out of training?
+    scored_by: ScoredBy = ""  # folds, halves: each by a model that never saw it
     dice: dict[str, float] = field(default_factory=dict)  # label name, or "mean" -> mean over cases
-    steps: int = 0
+    steps: int = 0  # of an ensemble: of all its members
+    note: str = ""  # what else one has to know of the scores
     command: str = ""
     created: str = ""
     split_sha256: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     parent: Parent | None = None
+
+    @property
+    def worth(self) -> str:
+        """What was scored, in words that follow "Dice on" or "Dice over"."""
+        cases = f"{self.cases_scored} {'case' if self.cases_scored == 1 else 'cases'}"
+        if not self.cases_scored:
+            return "no case: none was kept out of training"
+        if self.scored_by == "halves":
+            parts = "1 half of one volume, by a model" if self.cases_scored == 1 else "2 halves of one volume, each by a model"
+            return f"{parts} that saw only the other half: other scans may be harder"
+        if self.scored_by == "folds":
+            return f"{cases}, each by the one model of several that never saw it"
+        if self.independent:
+            return f"{cases} kept out of training"
+        return f"{cases} that it was trained on (not independent), so do not rely on it"
 
 
 @dataclass(frozen=True)
@@ -269,8 +292,13 @@ class TrainConfig:
     steps: Annotated[int | None, Field(ge=1, le=10_000_000, description="optimiser steps, instead of minutes")] = None
     cases: Annotated[int | None, Field(ge=1, description="use only this many cases, drawn by the seed")] = None
     seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="seed of the split, the sampling and the weights")] = 0
-    folds: Annotated[int, Field(ge=2, le=100, description="equal parts the cases are split into; one is kept out")] = 5
-    fold: Annotated[int, Field(ge=0, le=99, description="which part is kept out of training to score the model")] = 0
+    folds: Annotated[
+        int | None, Field(ge=2, le=100, description="cross-validate: so many models, each scored on a part it never saw; "
+                          "as many as cases: leave one out; 2 for a single case: its halves")
+    ] = None  # fmt: skip
+    fold: Annotated[
+        int | None, Field(ge=0, le=99, description="only one of these models: the part, of --folds or 5, that is kept out")
+    ] = None
     device: Annotated[str, Field(description="auto, cpu, cuda or mps")] = "auto"
     batch: Annotated[int, Field(ge=1, le=512, description="patches per step at the full patch size")] = 2
     rate: Annotated[float, Field(gt=0, le=1, description="highest learning rate")] = 2e-3

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from napari_unet.cases import Case, read_image
 from napari_unet.errors import UNetError
 from napari_unet.schema import STRICT, encode
 from napari_unet.spec import TrainConfig
 
+SCORED_FROM = 25  # cases: fewer all train, unless a score is asked for
+FOLDS = 5
+MOST_KEPT_OUT = 40  # enough for a score; the others had better train
+GAP, LEAST_GAP, LEAST_HALF = 1 / 8, 4, 8  # between halves: a share of the axis, voxels; and of a half, voxels
+
 
 @dataclass(frozen=True)
 class Split:
-    """Which cases train and which are kept out to score the model; every fold, so that others can be trained alike."""
+    """Which cases train and which are kept out to score the model; every fold, so that others can be trained alike.
+
+    Of several models, each with a fold kept out, all cases train and all are scored.
+    """
 
     __pydantic_config__ = STRICT
 
@@ -29,17 +38,88 @@ class Split:
         return hashlib.sha256(encode(self).encode()).hexdigest()
 
 
-def split_cases(names: list[str], config: TrainConfig) -> Split:
-    """Shuffle by the seed, take `config.cases` of them, cut into folds, keep one fold out.
+def several(config: TrainConfig) -> bool:
+    """Whether a model per fold is asked for, and not one."""
+    return config.folds is not None and config.fold is None
 
-    With fewer cases than folds each is a fold of its own. A single case is trained on and scored: not independent.
+
+def split_cases(names: list[str], config: TrainConfig) -> Split:
+    """Shuffle by the seed, take `config.cases` of them, cut into folds, and keep out what the settings say.
+
+    `fold` keeps that one of `folds` (5) out; with fewer cases than folds each is a fold of its own. `folds` alone is a
+    model per fold. With neither, one part in five, at most 40 cases, is kept out of 25 cases or more, and none of fewer:
+    in a small set every case counts, and a schedule that ends at zero needs no validation.
     """
-    order = np.random.default_rng((config.seed, 2)).permutation(len(names))
-    chosen = [names[i] for i in order][: config.cases]
-    count = min(config.folds, len(chosen))
-    if config.fold >= count:
-        raise UNetError("--fold", f"{config.fold} of {count} folds", f"Use 0 to {count - 1}")
+    chosen = _drawn(names, config)
+    if config.folds is None and config.fold is None:
+        if len(chosen) < SCORED_FROM:
+            return Split((), tuple(sorted(chosen)), (), False)
+        count = max(FOLDS, -(-len(chosen) // MOST_KEPT_OUT))
+    else:
+        count = min(config.folds or FOLDS, len(chosen))
+        if count < 2:
+            raise UNetError("--folds", "a single case cannot be kept out and trained on", "Use --folds 2, which cuts it into halves")
+    fold = config.fold or 0
+    if fold >= count:
+        raise UNetError("--fold", f"{fold} of {count} folds", f"Use 0 to {count - 1}")
     folds = tuple(tuple(sorted(chosen[n::count])) for n in range(count))
-    kept_out = folds[config.fold]
-    training = tuple(sorted(set(chosen) - set(kept_out))) or kept_out
-    return Split(folds, training, kept_out, training != kept_out)
+    everything = tuple(sorted(chosen))
+    if several(config):
+        return Split(folds, everything, everything, True)
+    return Split(folds, tuple(name for name in everything if name not in folds[fold]), folds[fold], True)
+
+
+def _drawn(names: list[str], config: TrainConfig) -> list[str]:
+    order = np.random.default_rng((config.seed, 2)).permutation(len(names))
+    return [names[i] for i in order][: config.cases]
+
+
+def arrange(cases: tuple[Case, ...], config: TrainConfig) -> tuple[dict[str, Case], Split]:
+    """The cases by name, and their split; a single case that is to be split is two cases, its halves.
+
+    Raises UNetError for a fold that is not there, and for a single case that is too thin to be halved.
+    """
+    by_name = {case.name: case for case in cases}
+    chosen = _drawn(sorted(by_name), config)
+    if len(chosen) == 1 and (config.folds is not None or config.fold is not None):
+        if (config.folds or FOLDS) != 2:
+            raise UNetError("--folds", f"{config.folds or FOLDS} parts of a single case", "Use --folds 2, which cuts it into halves")
+        by_name = {half.name: half for half in halves(by_name[chosen[0]])}
+        config = replace(config, cases=None)
+    return by_name, split_cases(sorted(by_name), config)
+
+
+def halves(case: Case) -> tuple[Case, Case]:
+    """Two cases of one volume: cut across its longest axis (in mm) with enough voxels, an eighth of it between them in neither.
+
+    Neighbouring voxels are nearly copies: structures go on across a cut, and noise and blur reach over it. Without a gap
+    the scored half would begin with what the model has all but seen, and its score would be flattered. An eighth is far
+    beyond any blur, and leaves seven parts in eight to learn from. Raises UNetError for a volume that is too thin.
+    """
+    image = read_image(case)
+    for axis in sorted(range(3), key=lambda a: -image.shape[a] * image.spacing[a]):
+        size = image.shape[axis]
+        half = (size - max(LEAST_GAP, round(GAP * size))) // 2
+        if half >= LEAST_HALF:
+            places = ((axis, 0, half), (axis, size - half, size))
+            first, second = (replace(case, name=f"{case.name}_half{n}", part=part) for n, part in enumerate(places, 1))
+            return first, second
+    raise UNetError(image.source, f"its shape is {image.shape}: too thin to be cut into halves",
+                    f"Give a volume of at least {2 * LEAST_HALF + LEAST_GAP} voxels along some axis, or more cases")  # fmt: skip
+
+
+def words(count: int, config: TrainConfig) -> str:
+    """What becomes of so many cases, in a sentence."""
+    count = min(count, config.cases or count)
+    advice = f"--folds {min(FOLDS, max(2, count))}"
+    if config.folds is None and config.fold is None:
+        if count < SCORED_FROM:
+            every = f"All {count} cases train" if count > 1 else "The one case trains"
+            return f"{every} and none is kept out, so nothing is scored: in a small set every case counts. For an honest score: {advice}."
+        kept_out = -(-count // max(FOLDS, -(-count // MOST_KEPT_OUT)))
+        return f"{kept_out} of {count} cases are kept out of training, to score the model."
+    parts = "halves" if count == 1 else f"{min(config.folds or FOLDS, count)} parts"
+    if several(config):
+        return (f"One model for each of {parts}, scored on the part that it never saw: every case is scored once, and the "
+                "models together are the product.")  # fmt: skip
+    return f"Part {config.fold} of {parts} is kept out of training, to score the model."

@@ -17,7 +17,7 @@ from napari_unet import files, nifti, weights
 from napari_unet.budget import Budget
 from napari_unet.cases import Case, read_image, read_label
 from napari_unet.errors import UNetError
-from napari_unet.evaluate import Score, score_case, summary, write_scores
+from napari_unet.evaluate import Score, mean_dice, score_case, summary, write_scores
 from napari_unet.learning import Learner
 from napari_unet.record import (
     LOG,
@@ -29,6 +29,7 @@ from napari_unet.record import (
     SCORES,
     Record,
     begin,
+    check_present,
     fingerprint,
     new_record,
     read_record,
@@ -39,7 +40,7 @@ from napari_unet.schedule import Schedule, in_seconds, in_steps, stages
 from napari_unet.schema import encode
 from napari_unet.segment import Segmenter
 from napari_unet.spec import Card, ModelSpec, TrainConfig
-from napari_unet.splits import split_cases
+from napari_unet.splits import arrange, several
 
 CHECK_CASES = 8  # validated during the run; all of them at its end
 SAVE_SECONDS = 30.0
@@ -48,7 +49,10 @@ LOG_STEPS = 10
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is. `dice` is the newest validation's, `seconds_left` an estimate, `message` a sentence to show."""
+    """How far a run is. `dice` is the newest validation's, `seconds_left` an estimate, `message` a sentence to show.
+
+    fold : which of several models it is about, as in "fold 1 of 5"; "" where there is one.
+    """
 
     phase: Literal["preparing", "training", "validating", "done"]
     step: int
@@ -58,6 +62,7 @@ class Progress:
     dice: float | None = None
     seconds_left: float | None = None
     message: str = ""
+    fold: str = ""
 
 
 def train(
@@ -65,12 +70,13 @@ def train(
     reasons: tuple[str, ...] = (), started: float | None = None, resume: bool = False,
     start: Mapping[str, NDArray[Any]] | None = None,
 ) -> Iterator[Progress]:  # fmt: skip
-    """Train a model on labelled cases into the folder `out`.
+    """Train one model on labelled cases into the folder `out`; for one per fold see `crossval`.
 
     Parameters
     ----------
     cases, spec, config : what to learn from, what, and how (see `plan`).
-    out : gets model.safetensors, scores.csv, log.csv, run.json, the masks of the kept-out cases, and what resuming needs.
+    out : gets model.safetensors, log.csv, run.json, what resuming needs and, where cases are kept out, their masks and,
+        last of all, scores.csv.
     card, reasons : what is known of the data beforehand, and the plan's words, to be kept with the run.
     started : `time.time()` from which `config.minutes` count; now, where None.
     resume : go on with the run in `out`, bit for bit as if it had not stopped, on the same machine; where False, an
@@ -82,12 +88,16 @@ def train(
     started = time.time() if started is None else started
     folder = files.make_folder(out)
     with files.lock(folder):
-        by_name = {case.name: case for case in cases}
-        record = read_record(folder, by_name) if resume else None
+        record = read_record(folder) if resume else None
         if record is not None:
             spec, config = record.spec, replace(record.config, device=config.device)
-            by_name = {name: replace(case, rule=record.rule) for name, case in by_name.items()}
-        split = record.split if record is not None else split_cases(sorted(by_name), config)
+            cases = tuple(replace(case, rule=record.rule) for case in cases)
+        if several(config):
+            raise UNetError(folder, f"{config.folds} models are asked for, this is one", "Give the fold that it keeps out (--fold)")
+        by_name, split = arrange(cases, config)
+        if record is not None:
+            check_present(record, by_name, folder)
+            split = record.split
         device = choose_device(config.device)
         examples, sha256 = [], {}
         for n, name in enumerate(split.training):
@@ -125,9 +135,10 @@ def _schedule(learner: Learner, kept_out: list[Case], started: float) -> tuple[S
     deadline = time.monotonic() + started + 60 * minutes - time.time()
     costs = learner.measure(parts, seconds=min(10.0, 2.0 * minutes))
     began = time.time()
-    network = build(learner.spec.network, learner.tensors(), learner.device)
-    image = read_image(kept_out[0])
-    Segmenter(learner.spec, network).segment(image)
+    if kept_out:
+        network = build(learner.spec.network, learner.tensors(), learner.device)
+        image = read_image(kept_out[0])
+        Segmenter(learner.spec, network).segment(image)
     scorings = [min(CHECK_CASES, len(kept_out))] * config.checks + [len(kept_out)]
     budget = Budget(deadline, scorings, time.time() - began)
     return in_seconds(parts, budget.left, costs), budget
@@ -136,12 +147,15 @@ def _schedule(learner: Learner, kept_out: list[Case], started: float) -> tuple[S
 def _run(
     learner: Learner, record: Record, by_name: dict[str, Case], folder: Path, budget: Budget | None
 ) -> Iterator[Progress]:
-    """The loop: learn, now and then save and validate; at the end, score the product on every kept-out case."""
+    """The loop: learn, now and then save and validate; at the end, score the product on every kept-out case.
+
+    Where none is kept out there is nothing to validate on, and the weights are those of the last step.
+    """
     schedule, config = record.schedule, record.config
     first = step = learner.done
     best = _best(folder) if step else -1.0
     checks = [(n + 1) / (config.checks + 1) for n in range(config.checks)]
-    checks = [mark for mark in checks if mark > schedule.progress(step)]
+    checks = [mark for mark in checks if mark > schedule.progress(step)] if record.split.kept_out else []
     loss, dice, began, saved = math.nan, None if best < 0 else best, time.monotonic(), time.monotonic()
     log: list[str] = []
     try:
@@ -176,7 +190,8 @@ def _run(
         yield from _finish(learner, record, by_name, folder)
     finally:
         _save_state(learner, folder, log)
-        if learner.done and learner.finite() and not (folder / MODEL).exists():
+        unchosen = best < 0 and learner.done < schedule.steps  # by no validation: the newest are the best
+        if learner.done and learner.finite() and (unchosen or not (folder / MODEL).exists()):
             weights.save(folder / MODEL, record.spec, _scored(record.card, {}, learner.done), learner.average())
 
 
@@ -222,20 +237,18 @@ def _finish(learner: Learner, record: Record, by_name: dict[str, Case], folder: 
     """Score the file that users will load on every kept-out case, write its masks, and put the scores on its card."""
     segmenter = Segmenter.load(folder / MODEL, device=str(learner.device))
     scores: list[Score] = []
-    masks = files.make_folder(folder / MASKS)
     steps = record.schedule.steps
     for n, name in enumerate(record.split.kept_out):
         message = f"scoring {name} ({n + 1} of {len(record.split.kept_out)})"
         yield Progress("validating", steps, steps, message=message)
         image = read_image(by_name[name])
         mask = segmenter.segment(image)
-        nifti.write(masks / f"{name}.nii.gz", mask)
+        nifti.write(files.make_folder(folder / MASKS) / f"{name}.nii.gz", mask)
         scores += score_case(name, mask, read_label(by_name[name], image), [label.value for label in record.spec.labels])
-    write_scores(folder / SCORES, scores)
-    table = summary(scores)
-    names = {str(label.value): label.name for label in record.spec.labels}
-    dice = {names.get(key, key): row["dice"] for key, row in table.items() if row["dice"] is not None}
+    dice = mean_dice(scores, {label.value: label.name for label in record.spec.labels})
     weights.save(folder / MODEL, record.spec, _scored(record.card, dice, steps), learner.average())
+    if scores:
+        write_scores(folder / SCORES, scores)
     yield Progress("done", steps, steps, dice=dice.get("mean"), seconds_left=0, message=f"weights in {folder / MODEL}")
 
 

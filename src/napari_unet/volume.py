@@ -132,6 +132,16 @@ class Volume:
             raise UNetError(self.source, f"voxels of shape {data.shape} on a grid of {self.shape}", "Keep the image's grid")
         return replace(self, data=data, notes=())
 
+    def cropped(self, axis: int, start: int, stop: int) -> Volume:
+        """The voxels start..stop-1 along one of (i, j, k), where they are. Raises UNetError where there are none."""
+        if not 0 <= start < stop <= self.shape[axis]:
+            raise UNetError(self.source, f"voxels {start} to {stop} of {self.shape[axis]} along axis {axis}", "Choose some that it has")
+        affine = self.affine.copy()
+        affine[:3, 3] += start * affine[:3, axis]
+        on_disk = tuple(stop - start if a == axis else n for a, n in enumerate(self.shape_on_disk))
+        region = (slice(None),) * axis + (slice(start, stop),)
+        return replace(self, data=self.data[region], affine=affine, shape_on_disk=on_disk)
+
     def channel(self, index: int) -> Volume:
         """One channel (or time point) as a volume of its own."""
         if not 0 <= index < self.channels:

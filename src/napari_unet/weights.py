@@ -10,9 +10,9 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,13 +22,14 @@ from napari_unet.files import write_atomically
 from napari_unet.schema import decode, encode, strict_json
 from napari_unet.spec import Card, ModelSpec
 
-FORMAT = "napari-unet 1"
+FORMAT, ENSEMBLE = "napari-unet 1", "napari-unet 2"  # what reads only the first refuses the second, and says so
 MAX_FILE, MAX_HEADER, MAX_TENSORS = 2 << 30, 1 << 20, 4000
 _NAME = re.compile(r"[A-Za-z0-9._]{1,128}")
 _DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 _REMEDY = "Fetch the file again, or train the model anew"
 Tensors = Mapping[str, NDArray[Any]]
+T = TypeVar("T")
 
 
 def shipped() -> dict[str, Path]:
@@ -53,7 +54,7 @@ def find(model: str | Path) -> Path:
 
 def read_spec(path: str | Path) -> ModelSpec:
     """The model's specification from the file's header alone, without torch."""
-    return decode(ModelSpec, _metadata(path)["spec"], str(path))
+    return _spec(_metadata(path), path)
 
 
 def read_card(path: str | Path) -> Card:
@@ -62,9 +63,10 @@ def read_card(path: str | Path) -> Card:
 
 
 def save(path: str | Path, spec: ModelSpec, card: Card, tensors: Tensors) -> None:
-    """Write a model atomically, as half precision wherever that keeps a tensor finite."""
+    """Write a model atomically, as half precision wherever that keeps a tensor finite. An ensemble's tensors: see `merge`."""
     halves = {name: _half(np.asarray(value, np.float32)) for name, value in tensors.items()}
-    save_tensors(path, halves, {"format": FORMAT, "spec": encode(spec), "card": encode(card)})
+    kind = FORMAT if spec.members == 1 else ENSEMBLE
+    save_tensors(path, halves, {"format": kind, "spec": encode(spec), "card": encode(card)})
 
 
 def _half(value: NDArray[np.float32]) -> NDArray[Any]:
@@ -78,17 +80,49 @@ def load(path: str | Path) -> tuple[ModelSpec, dict[str, NDArray[np.float32]]]:
 
     Raises UNetError naming what is wrong; never reads tensors that do not fill the network exactly.
     """
-    from napari_unet.network import parameter_shapes
-
     header = _header(path)
-    spec = decode(ModelSpec, _required(header.metadata, path)["spec"], str(path))
-    expected = parameter_shapes(spec.network)
+    spec = _spec(header.metadata, path)
+    expected = shapes_of(spec)
     found = {name: shape for name, (_, shape, *_) in header.entries.items()}
     if found != expected:
         name = next(n for n in (*expected, *found) if expected.get(n) != found.get(n))
         raise UNetError(path, f"the tensor {name} has shape {found.get(name)}, the network needs {expected.get(name)}",
                         _REMEDY)  # fmt: skip
     return spec, {name: tensor.astype(np.float32) for name, tensor in _read(path, header).items()}
+
+
+def shapes_of(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of a model's file: those of its network, for each member of an ensemble."""
+    from napari_unet.network import parameter_shapes
+
+    return merge([parameter_shapes(spec.network)] * spec.members)
+
+
+def merge(members: Sequence[Mapping[str, T]]) -> dict[str, T]:
+    """The tensors of several networks under one another's names: `n.<name>` is member n's; of a single one as they are."""
+    if len(members) == 1:
+        return dict(members[0])
+    return {f"{n}.{name}": value for n, member in enumerate(members) for name, value in member.items()}
+
+
+def divide(tensors: Mapping[str, T], members: int) -> list[dict[str, T]]:
+    """The inverse of `merge`: each member's tensors by its network's names."""
+    if members == 1:
+        return [dict(tensors)]
+    parts: list[dict[str, T]] = [{} for _ in range(members)]
+    for name, value in tensors.items():
+        number, _, own = name.partition(".")
+        parts[int(number)][own] = value
+    return parts
+
+
+def check_room(spec: ModelSpec, where: str | Path) -> None:
+    """UNetError where a file cannot hold such a model; better asked before its training."""
+    shapes = shapes_of(spec)
+    size = 2 * sum(math.prod(shape) for shape in shapes.values()) + MAX_HEADER
+    if len(shapes) > MAX_TENSORS or size > MAX_FILE:
+        raise UNetError(where, f"{spec.members} members need {len(shapes):,} tensors and {size:,} bytes",
+                        f"At most {MAX_TENSORS:,} and {MAX_FILE:,} fit into a file: use fewer members, levels or features")  # fmt: skip
 
 
 def save_tensors(path: str | Path, tensors: Tensors, metadata: dict[str, str]) -> None:
@@ -155,11 +189,18 @@ def _metadata(path: str | Path) -> dict[str, str]:
     return _required(_header(path).metadata, path)
 
 
+def _spec(metadata: dict[str, str], path: str | Path) -> ModelSpec:
+    spec = decode(ModelSpec, _required(metadata, path)["spec"], str(path))
+    if (spec.members > 1) != (metadata["format"] == ENSEMBLE):
+        raise UNetError(path, f"{spec.members} members in a file of format {metadata['format']!r}", _REMEDY)
+    return spec
+
+
 def _required(metadata: dict[str, str], path: str | Path) -> dict[str, str]:
     found = metadata.get("format")
-    if found != FORMAT or not {"spec", "card", "sha256"} <= metadata.keys():
+    if found not in (FORMAT, ENSEMBLE) or not {"spec", "card", "sha256"} <= metadata.keys():
         newer = isinstance(found, str) and found.startswith("napari-unet ")
-        raise UNetError(path, f"its format is {str(found)[:80]!r}, this version reads {FORMAT!r}",
+        raise UNetError(path, f"its format is {str(found)[:80]!r}, this version reads {FORMAT!r} and {ENSEMBLE!r}",
                         "Update napari-unet-monai" if newer else "Give a model that napari-unet trained")  # fmt: skip
     return metadata
 

@@ -96,11 +96,11 @@ def facts(spec: ModelSpec, card: Card) -> dict[str, str]:
 
 
 def _scored(card: Card) -> str:
-    if not card.cases_scored or "mean" not in card.dice:
+    if not card.cases_scored and card.cases_trained:
+        return "no: all its cases were trained on"
+    if "mean" not in card.dice:
         return "not yet: no Dice is known"
-    cases = "case" if card.cases_scored == 1 else "cases"
-    kept = "kept out of training" if card.independent else "that it was trained on, so do not rely on it"
-    return f"mean Dice {card.dice['mean']:.2f} over {card.cases_scored} {cases} {kept}"
+    return f"mean Dice {card.dice['mean']:.2f} over {card.worth}"
 
 
 def text(content: str) -> QLabel:

@@ -1,0 +1,148 @@
+"""Cross-validation: a model per fold, each scored on the cases it never saw; together they are the product."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from napari_unet import ensemble, files, weights
+from napari_unet.cases import Case
+from napari_unet.errors import UNetError
+from napari_unet.evaluate import write_scores
+from napari_unet.pooling import Fold, choose_components, copy_masks, pooled, read_fold, scored
+from napari_unet.record import (
+    MODEL,
+    RECORD,
+    SCORES,
+    begin,
+    check_present,
+    clear,
+    fold_folder,
+    folds_of,
+    new_record,
+    read_record,
+)
+from napari_unet.schedule import Schedule
+from napari_unet.schema import encode
+from napari_unet.spec import Card, ModelSpec, TrainConfig
+from napari_unet.splits import arrange, several
+from napari_unet.train import Progress, train
+
+LEAST_MINUTES = 1e-3  # of a fold; what is over time is one step
+
+
+def learn(
+    cases: tuple[Case, ...], spec: ModelSpec, config: TrainConfig, *, out: str | Path, resume: bool = False, **options: Any
+) -> Iterator[Progress]:
+    """Train what the settings ask for, or what the run in `out` was begun with: one model, or one per fold.
+
+    Parameters and errors are those of `train`.
+    """
+    work = cross_validate if several(read_record(Path(out)).config if resume else config) else train
+    return work(cases, spec, config, out=out, resume=resume, **options)
+
+
+def cross_validate(
+    cases: tuple[Case, ...], spec: ModelSpec, config: TrainConfig, *, out: str | Path, card: Card | None = None,
+    reasons: tuple[str, ...] = (), started: float | None = None, resume: bool = False,
+    start: Mapping[str, NDArray[Any]] | None = None,
+) -> Iterator[Progress]:  # fmt: skip
+    """Train a model per fold into RUN/fold_0, RUN/fold_1, ..., each an ordinary run, and join them to RUN/model.safetensors.
+
+    Every case is scored once, by the model that never saw it: RUN/masks and, last of all, RUN/scores.csv. `config.minutes`
+    are for all of it: each fold gets an equal share of what is left, so that the last one makes good for the others. With
+    `config.steps` each fold gets that many. Closing it keeps finished folds and the state of the one at work; `resume`
+    goes on from there, and a fold that was stopped ends bit for bit as if it had not been.
+
+    Parameters and errors are those of `train`; also UNetError for more folds than an ensemble has members.
+    """
+    started = time.time() if started is None else started
+    folder = files.make_folder(out)
+    with files.lock(folder):
+        record = read_record(folder) if resume else None
+        if record is not None:
+            spec, config = record.spec, replace(record.config, device=config.device)
+            cases = tuple(replace(case, rule=record.rule) for case in cases)
+        by_name, split = arrange(cases, config)
+        if record is not None:
+            check_present(record, by_name, folder)
+            split = record.split
+        count = len(split.folds)
+        ensemble.check_count(count, "--folds")
+        weights.check_room(replace(spec, members=count), "--folds")
+        done = sum(_finished(folder, n) for n in range(count)) if record is not None else 0
+        if record is not None:  # minutes between a stop and now do not count
+            started = time.time() - 60 * (config.minutes or 0) * done / count
+        for n in range(count):
+            if record is not None and _finished(folder, n):
+                continue
+            with closing(_fold(cases, spec, config, folder, n, count, card, reasons, started, resume, start)) as fold:
+                for progress in fold:
+                    yield progress
+                    if record is None and (progress.phase, progress.step) == ("preparing", progress.steps):  # all can be read
+                        record = new_record(spec, config, split, Schedule(()), card or Card(), by_name, reasons)
+                        for place in folds_of(folder):
+                            clear(place)
+                        begin(folder, record)
+        yield from _finish(folder, count)
+
+
+def _finished(folder: Path, n: int) -> bool:
+    return (fold_folder(folder, n) / SCORES).exists()  # written last
+
+
+def _fold(
+    cases: tuple[Case, ...], spec: ModelSpec, config: TrainConfig, folder: Path, n: int, count: int, card: Card | None,
+    reasons: tuple[str, ...], started: float, resume: bool, start: Mapping[str, NDArray[Any]] | None,
+) -> Generator[Progress]:  # fmt: skip
+    """One fold's run, its progress told as a part of the whole."""
+    now, place = time.time(), fold_folder(folder, n)
+    deadline = started + 60 * (config.minutes or 10.0)
+    minutes = max(LEAST_MINUTES, (deadline - now) / 60 / (count - n)) if config.steps is None else None
+    run = train(cases, spec, replace(config, fold=n, minutes=minutes), out=place, card=card, reasons=reasons, started=now,
+                resume=resume and (place / RECORD).exists(), start=start)  # fmt: skip
+    checked = False
+    with closing(run):  # type: ignore[type-var]  # it is a generator: closing it saves
+        for progress in run:
+            if progress.phase == "training" and not checked:
+                checked = _check_unchanged(folder, n)
+            left = progress.seconds_left
+            if left is not None:
+                left = deadline - time.time() if minutes else left + (count - n - 1) * (time.time() - now + left)
+            phase = "validating" if progress.phase == "done" else progress.phase
+            yield replace(progress, phase=phase, seconds_left=left and max(0.0, left), fold=f"fold {n + 1} of {count}")
+
+
+def _check_unchanged(folder: Path, n: int) -> bool:
+    """True; UNetError where a case that trains in fold n is another than it was in the folds before, and no trace of it."""
+    known: dict[str, str] = {}
+    for m in range(n + 1):
+        for name, digest in read_record(fold_folder(folder, m)).sha256.items():
+            if known.setdefault(name, digest) != digest:
+                clear(fold_folder(folder, n))
+                raise UNetError(folder, f"its case {name} has changed", "Resume with the data the run began with, or begin anew")
+    return True
+
+
+def _finish(folder: Path, count: int) -> Iterator[Progress]:
+    """Join the folds, pool their scores, and write what an ordinary run leaves."""
+    record = read_record(folder)
+    folds: list[Fold] = [fold for n in range(count) if (fold := read_fold(fold_folder(folder, n)))]
+    schedule = Schedule(tuple(stage for fold in folds for stage in fold.record.schedule.stages))
+    steps = schedule.steps
+    yield Progress("validating", steps, steps, message="joining the folds")
+    spec, members = ensemble.load_together([fold.folder / MODEL for fold in folds])
+    spec, chosen = choose_components(spec, folds)
+    card = scored(record.card, spec, folds, chosen)
+    copy_masks(folds, folder)
+    weights.save(folder / MODEL, spec, card, weights.merge(members))
+    record = replace(record, schedule=schedule, card=card, reasons=tuple(dict.fromkeys((*record.reasons, *chosen))))
+    files.write_bytes(folder / RECORD, encode(record).encode())
+    write_scores(folder / SCORES, pooled(folds))
+    yield Progress("done", steps, steps, dice=card.dice.get("mean"), seconds_left=0, message=f"weights in {folder / MODEL}")
