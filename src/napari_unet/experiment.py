@@ -43,7 +43,8 @@ class Outcome:
 def fold_out(dataset: Dataset, seed: int = 0) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
     """Training and unseen cases: the first of the five folds that the seed draws is kept out of everything."""
     names = sorted(case.name for case in dataset.cases)
-    return _apart(dataset, set(split_cases(names, TrainConfig(seed=seed, folds=5)).folds[0]))
+    folds = split_cases(names, TrainConfig(seed=seed, folds=5)).folds if len(names) > 1 else ((),)
+    return _apart(dataset, set(folds[0]))
 
 
 def last_out(dataset: Dataset, count: int) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
