@@ -24,7 +24,7 @@ from napari_unet.splits import split_cases
 from napari_unet.train import Progress, train
 
 OUTCOME, SCORES, MASKS = "outcome.json", "unseen.csv", "unseen"
-EVERY_CASE: dict[str, Any] = {"checks": 0}  # settings with which `train` keeps as few of its cases to itself as it can
+EVERY_CASE: dict[str, Any] = {"checks": 0, "folds": 1, "fold": None}  # settings with which `train` keeps none of its cases out
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def run(
     yield from train(training, spec, config, out=folder, reasons=tuple(reasons), started=started)
     minutes = (time.time() - started) / 60
     yield from _score(folder, unseen)
-    record = read_record(folder, {case.name: case for case in training})
+    record = read_record(folder)
     stages = record.schedule.stages
     outcome = Outcome(len(record.split.training), len(unseen), record.schedule.steps, sum(s.steps * s.batch for s in stages), minutes)
     files.write_bytes(folder / OUTCOME, encode(outcome).encode())

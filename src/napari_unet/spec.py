@@ -293,8 +293,8 @@ class TrainConfig:
     cases: Annotated[int | None, Field(ge=1, description="use only this many cases, drawn by the seed")] = None
     seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="seed of the split, the sampling and the weights")] = 0
     folds: Annotated[
-        int | None, Field(ge=2, le=100, description="cross-validate: so many models, each scored on a part it never saw; "
-                          "as many as cases: leave one out; 2 for a single case: its halves")
+        int | None, Field(ge=1, le=100, description="cross-validate: so many models, each scored on a part it never saw; "
+                          "as many as cases: leave one out; 2 for a single case: its halves; 1: all train, none is scored")
     ] = None  # fmt: skip
     fold: Annotated[
         int | None, Field(ge=0, le=99, description="only one of these models: the part, of --folds or 5, that is kept out")

@@ -40,20 +40,20 @@ class Split:
 
 def several(config: TrainConfig) -> bool:
     """Whether a model per fold is asked for, and not one."""
-    return config.folds is not None and config.fold is None
+    return (config.folds or 1) > 1 and config.fold is None
 
 
 def split_cases(names: list[str], config: TrainConfig) -> Split:
     """Shuffle by the seed, take `config.cases` of them, cut into folds, and keep out what the settings say.
 
     `fold` keeps that one of `folds` (5) out; with fewer cases than folds each is a fold of its own. `folds` alone is a
-    model per fold. With neither, one part in five, at most 40 cases, is kept out of 25 cases or more, and none of fewer:
+    model per fold, and one fold is all cases, none kept out. With neither, one part in five, at most 40 cases, is kept out of 25 cases or more, and none of fewer:
     in a small set every case counts, and a schedule that ends at zero needs no validation.
     """
     chosen = _drawn(names, config)
+    if _all_train(len(chosen), config):
+        return Split((), tuple(sorted(chosen)), (), False)
     if config.folds is None and config.fold is None:
-        if len(chosen) < SCORED_FROM:
-            return Split((), tuple(sorted(chosen)), (), False)
         count = max(FOLDS, -(-len(chosen) // MOST_KEPT_OUT))
     else:
         count = min(config.folds or FOLDS, len(chosen))
@@ -69,6 +69,13 @@ def split_cases(names: list[str], config: TrainConfig) -> Split:
     return Split(folds, tuple(name for name in everything if name not in folds[fold]), folds[fold], True)
 
 
+def _all_train(count: int, config: TrainConfig) -> bool:
+    """Whether none of so many cases is kept out. Raises UNetError for a part of one part."""
+    if config.folds == 1 and config.fold is not None:
+        raise UNetError("--fold", f"{config.fold} of 1 part, which is all cases", "Use at least --folds 2, or leave --fold out")
+    return config.folds == 1 or (config.folds is None and config.fold is None and count < SCORED_FROM)
+
+
 def _drawn(names: list[str], config: TrainConfig) -> list[str]:
     order = np.random.default_rng((config.seed, 2)).permutation(len(names))
     return [names[i] for i in order][: config.cases]
@@ -81,7 +88,7 @@ def arrange(cases: tuple[Case, ...], config: TrainConfig) -> tuple[dict[str, Cas
     """
     by_name = {case.name: case for case in cases}
     chosen = _drawn(sorted(by_name), config)
-    if len(chosen) == 1 and (config.folds is not None or config.fold is not None):
+    if len(chosen) == 1 and not _all_train(1, config):
         if (config.folds or FOLDS) != 2:
             raise UNetError("--folds", f"{config.folds or FOLDS} parts of a single case", "Use --folds 2, which cuts it into halves")
         by_name = {half.name: half for half in halves(by_name[chosen[0]])}
@@ -112,10 +119,11 @@ def words(count: int, config: TrainConfig) -> str:
     """What becomes of so many cases, in a sentence."""
     count = min(count, config.cases or count)
     advice = f"--folds {min(FOLDS, max(2, count))}"
+    if _all_train(count, config):
+        every = f"All {count} cases train" if count > 1 else "The one case trains"
+        why = "as asked for" if config.folds == 1 else "in a small set every case counts"
+        return f"{every} and none is kept out, so nothing is scored: {why}. For an honest score: {advice}."
     if config.folds is None and config.fold is None:
-        if count < SCORED_FROM:
-            every = f"All {count} cases train" if count > 1 else "The one case trains"
-            return f"{every} and none is kept out, so nothing is scored: in a small set every case counts. For an honest score: {advice}."
         kept_out = -(-count // max(FOLDS, -(-count // MOST_KEPT_OUT)))
         return f"{kept_out} of {count} cases are kept out of training, to score the model."
     parts = "halves" if count == 1 else f"{min(config.folds or FOLDS, count)} parts"
