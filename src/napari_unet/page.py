@@ -54,9 +54,10 @@ def _verdict(results: Results) -> str:
     if not means:
         return f"{finds}; how well is not known."
     how = {"kept out": " kept out of training", "by folds": ", each scored by a model that had not seen it",
+           "halves": ", each scored by a model that saw only the other half",
            "on itself": " that it was trained on: not independent", "not": ""}[results.scored]  # fmt: skip
     within = f' (95 % interval <span class="whole">{_interval(means)}</span>)' if len(means) > 1 else ""
-    cases = f"{len(means)} {'case' if len(means) == 1 else 'cases'}"
+    cases = f"{len(means)} {'case' if len(means) == 1 else 'cases'}" if results.scored != "halves" else "the halves of one volume"
     return f"{finds} with a mean Dice of <strong>{fmean(means):.3f}</strong>{within} over {cases}{how}."
 
 
@@ -66,7 +67,8 @@ def _worth(results: Results) -> str:
         return "The run was stopped before it was scored: go on with <code>--resume</code>."
     if results.scored == "not":
         return ("It was trained on all cases and none was kept out, so none is left to score it on. Segment cases that it "
-                "has not seen, and compare the masks with <code>napari-unet evaluate</code>.")  # fmt: skip
+                "has not seen, and compare the masks with <code>napari-unet evaluate</code>, or train a model per part of the "
+                "cases, each scored on the part that it never saw: <code>--folds</code>.")  # fmt: skip
     if results.scored == "on itself":
         return ("The score says how well the training case was learnt by heart, not how well others will be segmented. "
                 "Label a second case to learn that.")  # fmt: skip
@@ -74,6 +76,8 @@ def _worth(results: Results) -> str:
     if results.scored == "by folds":
         seen = ("Each of these models was trained without the cases that it scored. They share most of their cases with one "
                 "another, so the interval is rather too narrow.")  # fmt: skip
+    if results.scored == "halves":
+        return "Each half was scored by a model that saw only the other one: other scans may be harder."
     if len(results.means) < 2:
         return f"{seen} From a single case nothing follows for the next one."
     few = " With so few cases it is a first impression." if len(results.means) < 5 else ""
@@ -199,7 +203,7 @@ def _learning(results: Results) -> str:
 def _making(results: Results) -> str:
     """The plan, the split, where the data is from, the network, and how to do it again."""
     record, card, spec, config = results.record, results.record.card, results.record.spec, results.record.config
-    kept = "In turn kept out" if results.scored == "by folds" else "Kept out"
+    kept = "In turn kept out" if results.scored in ("by folds", "halves") else "Kept out"
     facts = {
         "About": _text(card.description), "Data": _text(card.data) or "not stated",
         "Its licence": _text(card.data_licence) or "not stated", "Trained on": f"{len(record.split.training)} cases",

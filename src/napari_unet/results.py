@@ -19,6 +19,7 @@ from napari_unet.record import LOG, MASKS, RECORD, SCORES, Record
 from napari_unet.schema import decode
 
 WORST, BEST = 6, 2  # cases that are shown
+Scored = Literal["not", "kept out", "by folds", "halves", "on itself"]
 Log = dict[str, Points]  # (step, value) pairs of loss, rate and dice
 
 
@@ -30,7 +31,7 @@ class Results:
     record: Record
     scores: list[Score]
     logs: list[Log]
-    scored: Literal["not", "kept out", "by folds", "on itself"]
+    scored: Scored
 
     @classmethod
     def read(cls, folder: Path) -> Results:
@@ -77,11 +78,13 @@ class Results:
             return error
 
 
-def _scored(record: Record, scores: list[Score], folds: bool) -> Literal["not", "kept out", "by folds", "on itself"]:
+def _scored(record: Record, scores: list[Score], folds: bool) -> Scored:
     if not scores:
         return "not"
     if not {s.case for s in scores} & set(record.split.training):
         return "kept out"
+    if record.card.scored_by == "halves":
+        return "halves"
     return "by folds" if folds or record.split.independent else "on itself"
 
 

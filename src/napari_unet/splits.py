@@ -47,8 +47,8 @@ def split_cases(names: list[str], config: TrainConfig) -> Split:
     """Shuffle by the seed, take `config.cases` of them, cut into folds, and keep out what the settings say.
 
     `fold` keeps that one of `folds` (5) out; with fewer cases than folds each is a fold of its own. `folds` alone is a
-    model per fold, and one fold is all cases, none kept out. With neither, one part in five, at most 40 cases, is kept out of 25 cases or more, and none of fewer:
-    in a small set every case counts, and a schedule that ends at zero needs no validation.
+    model per fold; one fold is all cases, none kept out. With neither, one part in five, at most 40 cases, is kept out of
+    25 cases or more, and none of fewer: in a small set every case counts, and a schedule that ends at zero needs no validation.
     """
     chosen = _drawn(names, config)
     if _all_train(len(chosen), config):
