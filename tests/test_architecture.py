@@ -22,8 +22,9 @@ TIERS = (
     {
         *("augment", "budget", "cases", "checks", "learning", "loss", "network", "nifti", "options", "phantoms"),
         *("preprocess", "record", "runtime", "sampling", "schedule", "splits", "weights"),
+        *("distributed", "events", "speed"),
     },
-    {"evaluate", "plan", "segment", "train"},
+    {"assist", "evaluate", "plan", "segment", "train"},
     {"formats", "report"},
     {"__main__", "cli", "viewer"},
 )

@@ -23,6 +23,8 @@ from napari_unet.spec import ModelSpec
 MARGIN = 1.25  # how much larger than the patch the source is, so that turning it brings in no empty corners
 ANISOTROPIC = 2.0  # a slice axis coarser than this many times the others is not turned out of its plane
 
+Samples = Tensor | Sequence[Tensor]
+
 
 def source_size(patch: tuple[int, ...], strength: float) -> tuple[int, ...]:
     """The size to crop for a patch: larger by the margin, by an even number of voxels; the patch itself for strength 0."""
@@ -65,7 +67,7 @@ class RandAffine(Randomizable):
 
 
 def turn_some(
-    images: Sequence[Tensor], shares: Sequence[Tensor], matrices: NDArray[np.float64], patch: tuple[int, ...]
+    images: Samples, shares: Samples, matrices: NDArray[np.float64], patch: tuple[int, ...]
 ) -> tuple[Tensor, Tensor]:
     """Patches from the middle of the sources, resampled only where a sample's matrix is not the identity."""
     pairs = [(_middle(image, patch), _middle(share, patch)) for image, share in zip(images, shares, strict=True)]
@@ -159,8 +161,8 @@ class Intensities(NamedTuple):
     @classmethod
     def join(cls, parts: Sequence[Intensities]) -> Intensities:
         """Those of several samples."""
-        factors = (np.concatenate([part[n] for part in parts]) for n in range(4))
-        return cls(*factors, [seed for part in parts for seed in part.seeds])
+        contrast, brightness, gamma, amount = (np.concatenate(values) for values in list(zip(*parts, strict=True))[:4])
+        return cls(contrast, brightness, gamma, amount, [seed for part in parts for seed in part.seeds])
 
 
 class RandIntensity(Randomizable):
@@ -197,7 +199,7 @@ def change_some(images: Tensor, drawn: Intensities) -> Tensor:
     """Changed copies; gamma is bent, and noise made, only for the samples that have any: both are dear."""
     factors = torch.as_tensor(np.stack(drawn[:4]), dtype=torch.float32)[(...,) + (None,) * 3]
     contrast, brightness, gamma, amount = to_device(factors, images.device)
-    changed = images * contrast + brightness
+    changed: Tensor = images * contrast + brightness
     for n, seed in enumerate(drawn.seeds):
         one = slice(n, n + 1)
         if (drawn.gamma[n] != 1).any() or drawn.amount[n].any():
@@ -234,7 +236,7 @@ class Augmentation(Randomizable):
         return self
 
     def __call__(
-        self, images: Sequence[Tensor], shares: Sequence[Tensor], patch: tuple[int, ...], seeds: Sequence[int] | None = None
+        self, images: Samples, shares: Samples, patch: tuple[int, ...], seeds: Sequence[int] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Sources (C, ...) and (K, ...) of each sample -> patches (B, C, *patch) and (B, K, *patch)."""
         matrices, axes, drawn = [], [], []

@@ -19,8 +19,8 @@ from napari_unet.spec import Card, ModelSpec, TrainConfig
 from napari_unet.splits import Split
 from napari_unet.volume import Volume
 
-MODEL, RECORD, RESUME, LOG, SCORES, MASKS = (
-    "model.safetensors", "run.json", "resume.safetensors", "log.csv", "scores.csv", "masks",
+MODEL, RECORD, RESUME, LOG, SCORES, MASKS, EVENTS = (
+    "model.safetensors", "run.json", "resume.safetensors", "log.csv", "scores.csv", "masks", "tensorboard",
 )  # fmt: skip
 REPORT = ("report.html", "report.png")
 LOG_HEAD = "step,loss,rate,dice,seconds\n"
@@ -56,6 +56,8 @@ def begin(folder: Path, record: Record) -> None:
     text = encode(record).encode()
     for name in (RECORD, RESUME, MODEL, LOG, SCORES, *REPORT):
         (folder / name).unlink(missing_ok=True)
+    for path in (folder / EVENTS).glob("events.out.tfevents.*"):
+        path.unlink(missing_ok=True)
     files.write_bytes(folder / LOG, LOG_HEAD.encode())
     files.write_bytes(folder / RECORD, text)
 

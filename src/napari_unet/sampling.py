@@ -79,7 +79,9 @@ class Sampler:
             sources.append(self._crop(self._example(first + n), patch, random))
             seeds.append(int(random.integers(2**31)))
         if not sources:
-            return tuple(torch.zeros((0, n, *patch), device=self.device) for n in (self.network.channels, self.network.classes))  # type: ignore[return-value]
+            network = self.network
+            nothing = [torch.zeros((0, count, *patch), device=self.device) for count in (network.channels, network.classes)]
+            return nothing[0], nothing[1]
         images = [self._sent(image) for image, _ in sources]
         shares = [shares_of(self._sent(label)[None], self.network.classes)[0] for _, label in sources]
         return self.augmentation(images, shares, patch, seeds)

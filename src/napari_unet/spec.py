@@ -225,6 +225,15 @@ class TrainConfig:
     folds: Annotated[int, Field(ge=2, le=100, description="equal parts the cases are split into; one is kept out")] = 5
     fold: Annotated[int, Field(ge=0, le=99, description="which part is kept out of training to score the model")] = 0
     device: Annotated[str, Field(description="auto, cpu, cuda or mps")] = "auto"
+    threads: Annotated[
+        int | None, Field(ge=1, le=1024, description="threads of torch; 1 is fastest for small networks on a busy machine")
+    ] = None
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"], Field(description="of convolutions; auto: bfloat16 on a card that has it")
+    ] = "auto"
+    compile: Annotated[
+        bool | None, Field(description="compile the network first; by default on a CUDA card for 30 minutes or more")
+    ] = None
     batch: Annotated[int, Field(ge=1, le=512, description="patches per step at the full patch size")] = 2
     rate: Annotated[float, Field(gt=0, le=1, description="highest learning rate")] = 2e-3
     decay: Annotated[float, Field(ge=0, le=1, description="weight decay of AdamW")] = 1e-2

@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from torch import Tensor
 
-from napari_unet import files, nifti, weights
+from napari_unet import distributed, files, nifti, speed, weights
 from napari_unet.budget import Budget
 from napari_unet.cases import Case, read_image, read_label
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, score_case, summary, write_scores
-from napari_unet.learning import Learner
+from napari_unet.events import Events
+from napari_unet.learning import Learner, Task
 from napari_unet.record import (
+    EVENTS,
     LOG,
     LOG_HEAD,
     MASKS,
@@ -43,11 +45,14 @@ from napari_unet.splits import split_cases
 CHECK_CASES = 8  # validated during the run; all of them at its end
 SAVE_SECONDS = 30.0
 LOG_STEPS = 10
+SMOOTH = 0.2  # how much of the loss that is shown is the newest
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is. `dice` is the newest validation's, `seconds_left` an estimate, `message` a sentence to show."""
+    """How far a run is. `loss` is smoothed over the last marks, `dice` the newest validation's, `speed` in steps per second,
+    `seconds_left` an estimate, `message` a sentence to show.
+    """
 
     phase: Literal["preparing", "training", "validating", "done"]
     step: int
@@ -57,6 +62,7 @@ class Progress:
     dice: float | None = None
     seconds_left: float | None = None
     message: str = ""
+    speed: float | None = None
 
 
 def train(
@@ -74,27 +80,33 @@ def train(
     resume : go on with the run in `out`, bit for bit as if it had not stopped, on the same machine; where False, an
         earlier run in `out` is replaced once the cases have been read.
 
+    Of the processes that torchrun started, the first one does this; the others `assist`.
+
     Raises UNetError for faulty cases, a loss that is not finite, a folder in use or one without a run to resume.
     """
     started = time.time() if started is None else started
     folder = files.make_folder(out)
-    with files.lock(folder):
+    with distributed.joined(), files.lock(folder), ExitStack() as stack:
         by_name = {case.name: case for case in cases}
         record = read_record(folder, by_name) if resume else None
         if record is not None:
             spec, config = record.spec, replace(record.config, device=config.device)
         split = record.split if record is not None else split_cases(sorted(by_name), config)
+        stack.enter_context(speed.threads(config.threads))
         device = choose_device(config.device)
+        distributed.tell(Task(spec, config, split.training))
         examples, sha256 = [], {}
         for n, name in enumerate(split.training):
             yield Progress("preparing", n, len(split.training), message=f"reading {name}")
-            image = read_image(by_name[name])
-            label = read_label(by_name[name], image)
-            examples.append(Example.make(image, label, spec))
-            sha256[name] = fingerprint(image, label)
+            example, sha256[name] = read_example(by_name[name], spec)
+            examples.append(example)
             if record is not None and record.sha256.get(name) != sha256[name]:
                 raise UNetError(folder, f"its case {name} has changed", "Resume with the data the run began with, or begin anew")
-        learner = Learner(spec, config, device, Sampler(examples, spec, config))
+        if speed.repays(config, device):
+            yield Progress("preparing", len(examples), len(examples), message="compiling the network, which takes minutes")
+        learner = Learner(spec, config, device, Sampler(examples, spec, config, device))
+        if learner.note:
+            yield Progress("preparing", len(examples), len(examples), message=learner.note)
         if record is None:
             yield Progress("preparing", len(examples), len(examples), message="measuring the speed of a step")
             kept_out = [by_name[name] for name in split.kept_out]
@@ -105,7 +117,15 @@ def train(
             budget = None  # a resumed run follows what is written
             if (folder / RESUME).exists():
                 learner.restore(folder / RESUME)
+        learner.hand_over()
         yield from _run(learner, record, by_name, folder, budget)
+
+
+def read_example(case: Case, spec: ModelSpec) -> tuple[Example, str]:
+    """A case to learn from, and its fingerprint."""
+    image = read_image(case)
+    label = read_label(case, image)
+    return Example.make(image, label, spec), fingerprint(image, label)
 
 
 def _schedule(learner: Learner, kept_out: list[Case], started: float) -> tuple[Schedule, Budget | None]:
@@ -121,7 +141,7 @@ def _schedule(learner: Learner, kept_out: list[Case], started: float) -> tuple[S
     image = read_image(kept_out[0])
     Segmenter(learner.spec, network).segment(image)
     scorings = [min(CHECK_CASES, len(kept_out))] * config.checks + [len(kept_out)]
-    budget = Budget(deadline, scorings, time.time() - began)
+    budget = Budget(deadline, scorings, time.time() - began, learner.clock)
     return in_seconds(parts, budget.left, costs), budget
 
 
@@ -136,14 +156,17 @@ def _run(
     checks = [mark for mark in checks if mark > schedule.progress(step)]
     loss, dice, began, saved = math.nan, None if best < 0 else best, time.monotonic(), time.monotonic()
     log: list[str] = []
+    events = Events(folder / EVENTS, step)
     try:
         while step < schedule.steps:
             value = learner.step(step, schedule)
             step = learner.done
             checking = bool(checks) and schedule.progress(step) >= checks[0] and step < schedule.steps
             if step % LOG_STEPS == 0 or checking or step in (first + 1, schedule.steps):
-                loss = _finite(learner, value)
-                log.append(f"{step},{loss:.5f},{schedule.rate(step - 1, config.rate):.3e},,{time.monotonic() - began:.1f}\n")
+                newest, rate = _finite(learner, value), schedule.rate(step - 1, config.rate)
+                loss = newest if math.isnan(loss) else loss + SMOOTH * (newest - loss)
+                log.append(f"{step},{newest:.5f},{rate:.3e},,{time.monotonic() - began:.1f}\n")
+                events.add(step, loss=newest, rate=rate)
             if checking:
                 checks = [mark for mark in checks if mark > schedule.progress(step)]
                 scoring = time.monotonic()
@@ -152,6 +175,7 @@ def _run(
                 if budget is not None:
                     budget.scored(time.monotonic() - scoring)
                 log.append(f"{step},,,{dice:.5f},{time.monotonic() - began:.1f}\n")
+                events.add(step, dice=dice)
                 if dice >= best:
                     best = dice
                     weights.save(folder / MODEL, record.spec, _scored(record.card, {"mean": dice}, step), learner.average())
@@ -162,11 +186,13 @@ def _run(
             if fitted is not schedule:  # written after the state, so that no step before it is ever repeated
                 schedule, record = fitted, replace(record, schedule=fitted)
                 files.write_bytes(folder / RECORD, encode(record).encode())
-            left = (time.monotonic() - began) / (step - first) * (schedule.steps - step)
-            yield Progress("training", step, schedule.steps, loss, schedule.rate(step - 1, config.rate), dice, left)
+            pace = (step - first) / max(time.monotonic() - began, 1e-9)
+            left = (schedule.steps - step) / pace
+            yield Progress("training", step, schedule.steps, loss, schedule.rate(step - 1, config.rate), dice, left, speed=pace)
         weights.save(folder / MODEL, record.spec, _scored(record.card, {}, step), learner.average())
         yield from _finish(learner, record, by_name, folder)
     finally:
+        events.close()
         _save_state(learner, folder, log)
         if learner.done and learner.finite() and not (folder / MODEL).exists():
             weights.save(folder / MODEL, record.spec, _scored(record.card, {}, learner.done), learner.average())
