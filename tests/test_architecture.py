@@ -20,11 +20,11 @@ PACKAGE = ROOT / "src" / "napari_unet"
 TIERS = (
     {"__init__", "errors", "files", "header", "pictures", "schema", "spec", "volume", "windows"},
     {
-        *("augment", "budget", "cases", "checks", "components", "ensemble", "finetune", "learning", "loss", "network"),
-        *("nifti", "optimiser", "options", "partial", "phantoms", "preprocess", "record", "runtime", "sampling"),
-        *("schedule", "splits", "survey", "weights"),
+        *("augment", "budget", "cases", "checks", "components", "distributed", "ensemble", "events", "finetune"),
+        *("learning", "loss", "network", "nifti", "optimiser", "options", "partial", "phantoms", "preprocess"),
+        *("record", "runtime", "sampling", "schedule", "speed", "splits", "survey", "weights"),
     },
-    {"crossval", "evaluate", "plan", "pooling", "segment", "train"},
+    {"assist", "crossval", "evaluate", "plan", "pooling", "segment", "train"},
     {"charts", "comparison", "cost", "experiment", "figures", "formats", "page", "report", "results"},
     {"__main__", "cli", "viewer"},
 )

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -102,6 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--uncertainty", action="store_true",
                      help="write NAME_uncertainty.nii.gz, too: 0 sure to 1 not, by the members' disagreement or the entropy of one")
     sub.add_argument("--mirror", action=argparse.BooleanOptionalAction, help="average over mirrored copies (default: the model's)")
+    sub.add_argument("--threads", type=int, help="threads of torch; 1 is fastest for small networks on a busy machine")
     sub.add_argument("--json", action="store_true", help="print one JSON object as the last line")
 
     sub = command("evaluate", _evaluate, "Compare masks with labels.", ("predictions", "", "mask, or folder of masks"),
@@ -133,6 +135,7 @@ class Line:
     def show(self, text: str) -> None:
         """Replace what the line says."""
         if self.tty:
+            text = text[: shutil.get_terminal_size().columns - 1]  # a line that wraps cannot be replaced
             print("\r" + text.ljust(self.width), end="", file=sys.stderr, flush=True)
             self.width = len(text)
         elif time.monotonic() - self.shown > LINE_SECONDS:
@@ -210,6 +213,29 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    if "WORLD_SIZE" not in os.environ:
+        return _train_model(arguments)
+    from napari_unet import distributed  # as torchrun asks for
+
+    with distributed.joined():
+        return _train_model(arguments) if distributed.is_first() else _assist(arguments)
+
+
+def _assist(arguments: argparse.Namespace) -> int:
+    """One of several processes, not the first: it prints nothing, keeps nothing, and ends when the first one says so."""
+    from napari_unet.assist import assist
+    from napari_unet.cases import find_cases
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    for progress in assist(find_cases(arguments.data).cases):
+        if progress.phase == "training":  # torchrun hands signals to all: the first one stops after a step
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+    return 0
+
+
+def _train_model(arguments: argparse.Namespace) -> int:
     from napari_unet import checks
     from napari_unet.cases import find_cases
     from napari_unet.finetune import Base, gentle
@@ -259,7 +285,9 @@ def _follow(run: Iterable[Any]) -> tuple[bool, bool]:
                 fold = f"{p.fold}: " if p.fold else ""
                 if p.phase == "training":
                     dice = "" if p.dice is None else f"  Dice {p.dice:.3f}"
-                    line.show(f"{fold}step {p.step} of {p.steps}  loss {p.loss:.3f}{dice}  {_duration(p.seconds_left)} left")
+                    pace = f"{p.speed:.1f} steps/s" if p.speed >= 1 else f"{1 / p.speed:.1f} s/step"
+                    left = f"{_duration(p.seconds_left)} left"
+                    line.show(f"{fold}step {p.step} of {p.steps}  {left}  loss {p.loss:.3f}{dice}  rate {p.rate:.1e}  {pace}")
                 elif p.message:
                     line.show(fold + p.message)
                 stopped = bool(asked) and p.phase != "done"
@@ -328,17 +356,19 @@ def _predict(arguments: argparse.Namespace) -> int:
     targets = _targets(cases, Path(arguments.out), arguments.overwrite, arguments.uncertainty)
 
     from napari_unet.segment import Segmenter
+    from napari_unet.speed import threads
 
-    segmenter = Segmenter.load(arguments.model, device=arguments.device, mirror=arguments.mirror, uncertainty=arguments.uncertainty)
     failed, done, line = [], [], Line()
-    for n, (case, target) in enumerate(zip(cases, targets, strict=True), 1):
-        try:
-            _segment(segmenter, case, target, arguments.volume, f"{n} of {len(cases)}: {case.name}", line)
-            done.append(str(target))
-        except UNetError as error:
-            if len(cases) == 1:
-                raise
-            failed.append({"case": case.name, "error": str(error)})
+    with threads(arguments.threads):
+        segmenter = Segmenter.load(arguments.model, device=arguments.device, mirror=arguments.mirror, uncertainty=arguments.uncertainty)
+        for n, (case, target) in enumerate(zip(cases, targets, strict=True), 1):
+            try:
+                _segment(segmenter, case, target, arguments.volume, f"{n} of {len(cases)}: {case.name}", line)
+                done.append(str(target))
+            except UNetError as error:
+                if len(cases) == 1:
+                    raise
+                failed.append({"case": case.name, "error": str(error)})
     line.end()
     for failure in failed:
         print(f"napari-unet: {failure['error']}", file=sys.stderr)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,32 +16,92 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from napari_unet import distributed, speed
 from napari_unet.errors import UNetError
 from napari_unet.loss import supervise
 from napari_unet.network import UNet
-from napari_unet.optimiser import optimisers
+from napari_unet.optimiser import moments_of, optimisers
 from napari_unet.sampling import Sampler
-from napari_unet.schedule import Schedule, Stage
-from napari_unet.spec import ModelSpec, TrainConfig
+from napari_unet.schedule import Schedule, Stage, stages
+from napari_unet.schema import STRICT
+from napari_unet.spec import ALL_LABELLED, LabelRule, ModelSpec, TrainConfig
 from napari_unet.weights import load_tensors, save_tensors
 
 CLIP = 1.0
 FORMAT = "napari-unet resume 1"
 
 
+@dataclass(frozen=True)
+class Task:
+    """A model to be trained, as the first process tells it to the others."""
+
+    __pydantic_config__ = STRICT
+
+    spec: ModelSpec
+    config: TrainConfig
+    training: tuple[str, ...]
+    rule: LabelRule = ALL_LABELLED
+
+
+@dataclass(frozen=True)
+class Order:
+    """A step to be taken: `first` counts the samples before it, `steps` are the run's."""
+
+    __pydantic_config__ = STRICT
+
+    step: int
+    first: int
+    stage: Stage
+    rate: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class State:
+    """The first process's weights and moments after so many steps follow, for all to go on from."""
+
+    __pydantic_config__ = STRICT
+
+    step: int
+
+
 class Learner:
-    """A network being trained. `step` is deterministic in (seed, step), so that a restored run repeats an unbroken one."""
+    """A network being trained. `step` is deterministic in (seed, step), so that a restored run repeats an unbroken one.
+
+    `note` says what could not be had, and why. Of several processes (see `distributed`) only the first one calls `step` and
+    `measure`; the others `learn` and `take_over` as they are told.
+    """
 
     def __init__(self, spec: ModelSpec, config: TrainConfig, device: torch.device, sampler: Sampler) -> None:
         self.spec, self.config, self.device, self.sampler = spec, config, device, sampler
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             network = UNet(spec.network)
-        self.network = network.to(device).in_fast_layout()
+        if spec.network.norm == "batch" and distributed.size() > 1:
+            raise UNetError("network", "norm is batch: each process would go by the statistics of its own samples",
+                            "Use one process")  # fmt: skip
+        self.network = network.to(device)
+        if device.type != "cuda":  # where cuDNN arranges itself, and this norm would turn everything back (pytorch 59168)
+            self.network.in_fast_layout()
         self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.forward: Callable[[Tensor], list[Tensor]] = self.network.multiscale
+        self.note = ""
+        if speed.repays(config, device):
+            self.forward, self.note = speed.compiled(self.network, self._shapes(), device, config)
+            self.network.load_state_dict(self.averaged.state_dict())  # batch norm's statistics
         self.optimisers = optimisers(self.network, config)
-        self.done = 0  # steps
-        self.whole = True  # not while a step changes the weights: nobody can go on from there
+        self._begin_at(0)
+
+    def _shapes(self) -> list[tuple[int, ...]]:
+        """Those of the network's inputs over the run."""
+        dims, channels = self.spec.network.dims, self.spec.network.channels
+        return [(len(distributed.own(s.batch)), channels, *s.patch[3 - dims :]) for s in stages(self.spec, self.config)]
+
+    def clock(self) -> float:
+        """Seconds, once the device has done all that it was asked for; elsewhere nothing waits for a card."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.monotonic()
 
     def start_from(self, tensors: Mapping[str, NDArray[Any]]) -> None:
         """Begin with these weights instead of those that the seed gives. Raises UNetError where they do not fit."""
@@ -53,31 +115,41 @@ class Learner:
     def step(self, step: int, schedule: Schedule) -> Tensor:
         """Learn from one batch; its loss."""
         stage, first = schedule.at(step)
+        order = Order(step, first, stage, schedule.rate(step, self.config.rate), schedule.steps)
+        distributed.tell(order)
+        return self.learn(order)
+
+    def learn(self, order: Order) -> Tensor:
+        """Take a step, together with the other processes; the loss of the whole batch."""
         for group in (group for optimiser in self.optimisers for group in optimiser.param_groups):
-            group["lr"] = group["ratio"] * schedule.rate(step, self.config.rate)
+            group["lr"] = group["ratio"] * order.rate
         self.whole = self.spec.network.norm != "batch"  # whose statistics change in the forward pass
-        loss = self._descend(stage, step, first)
-        self._follow(step, schedule.steps)
-        self.done = step + 1
+        loss = self._descend(order)
+        self._follow(order.step, order.steps)
+        self.done = order.step + 1
         self.whole = True
         return loss
 
-    def _descend(self, stage: Stage, step: int, first: int) -> Tensor:
+    def _descend(self, order: Order) -> Tensor:
         try:
-            return self._update(stage, step, first)
+            return self._update(order)
         except (RuntimeError, MemoryError) as error:
-            line = (str(error).splitlines() or ["no memory"])[0]
+            line, stage = (str(error).splitlines() or ["no memory"])[0], order.stage
             raise UNetError("training", f"{stage.batch} patches of {stage.patch} cannot be learnt from on {self.device} "
                             f"({line[:160]})", "Use a smaller patch (--patch) or batch (--batch)") from error  # fmt: skip
 
-    def _update(self, stage: Stage, step: int, first: int) -> Tensor:
-        images, shares = self.sampler.batch(step, first, stage.patch, stage.batch)
+    def _update(self, order: Order) -> Tensor:
+        stage = order.stage
+        images, shares = self.sampler.batch(order.step, order.first, stage.patch, stage.batch, distributed.own(stage.batch))
         images, shares = images.to(self.device), shares.to(self.device)
         if self.spec.network.dims == 2:
             images, shares = images[:, :, 0], shares[:, :, 0]
-        loss = supervise(self.network.multiscale(images), shares)
+        with speed.precision(self.config, self.device):
+            logits = self.forward(images)
+        loss = supervise([scale.float() for scale in logits], shares, distributed.together)
         self.network.zero_grad(set_to_none=True)
         loss.backward()
+        distributed.add_up([p.grad for p in self.network.parameters() if p.grad is not None])
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
         self.whole = False
         for optimiser in self.optimisers:
@@ -101,56 +173,73 @@ class Learner:
 
     def finite(self) -> bool:
         """Are the weights numbers? What once was not stays in the average."""
-        return all(bool(torch.isfinite(tensor).all()) for tensor in self.averaged.state_dict().values())
+        each = [torch.isfinite(tensor).all() for tensor in self.averaged.state_dict().values()]
+        return bool(torch.stack(each).all())
 
-    def measure(self, stages: list[Stage], seconds: float) -> list[float]:
-        """Median seconds per step of each stage, measured on a copy that is thrown away."""
-        twin = Learner(self.spec, self.config, self.device, self.sampler)
+    def measure(self, parts: list[Stage], seconds: float) -> list[float]:
+        """Median seconds per step of each stage; nothing that is learnt meanwhile is kept."""
         costs = []
-        for stage in stages:
-            times: list[float] = []
-            until = time.perf_counter() + seconds / len(stages)
-            while len(times) < 4 or time.perf_counter() < until:
-                began = time.perf_counter()
-                float(twin._descend(stage, len(times), 0))
-                twin._follow(len(times), 100)
-                times.append(time.perf_counter() - began)
-            costs.append(statistics.median(times[1:]))
+        with self._trial():
+            for stage in parts:
+                times: list[float] = []
+                until = self.clock() + seconds / len(parts)
+                while len(times) < 4 or self.clock() < until:
+                    began = self.clock()
+                    order = Order(len(times), 0, stage, self.config.rate, 100)
+                    distributed.tell(order)
+                    self.learn(order)
+                    times.append(self.clock() - began)
+                costs.append(statistics.median(times[1:]))
         return costs
+
+    @contextmanager
+    def _trial(self) -> Iterator[None]:
+        before = {name: tensor.clone() for name, tensor in self._state().items()}
+        try:
+            yield
+        finally:
+            self._begin_at(0)
+            self._fill(before)
+
+    def _state(self) -> dict[str, Tensor]:
+        """All that the next step depends on, by name."""
+        found = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        found |= {f"average.{name}": tensor for name, tensor in self.averaged.state_dict().items()}
+        for name, optimiser, parameter in self._owned():
+            found |= {f"{key}.{name}": optimiser.state[parameter][key] for key in moments_of(optimiser)}
+        return found
+
+    def _begin_at(self, step: int) -> None:
+        """As after so many steps, where weights and moments have still to be filled in."""
+        self.done = step
+        self.whole = True  # not while a step changes the weights: nobody can go on from there
+        for _, optimiser, parameter in self._owned():
+            count = {"step": torch.tensor(float(step), device=parameter.device)}
+            optimiser.state[parameter] = count | {key: torch.zeros_like(parameter) for key in moments_of(optimiser)}
+
+    def _fill(self, tensors: dict[str, Tensor]) -> None:
+        for name, tensor in self._state().items():
+            with torch.no_grad():
+                tensor.copy_(tensors[name])
 
     def save(self, path: Path) -> None:
         """Everything that the next step depends on, atomically."""
-        named = {f"network.{n}": a for n, a in _arrays(self.network).items()}
-        named |= {f"average.{n}": a for n, a in _arrays(self.averaged).items()}
-        for name, optimiser, parameter in self._owned():
-            for key, value in optimiser.state.get(parameter, {}).items():
-                if key != "step":
-                    named[f"{key}.{name}"] = value.cpu().numpy()
+        named = {name: tensor.float().cpu().numpy() for name, tensor in self._state().items()}
         save_tensors(path, named, {"format": FORMAT, "step": str(self.done)})
 
     def restore(self, path: Path) -> None:
         """The state that `save` wrote. Raises UNetError where it belongs to another network."""
         tensors, metadata = load_tensors(path)
-        if metadata.get("format") != FORMAT:
+        if metadata.get("format") != FORMAT or not metadata.get("step", "").isdecimal():
             raise UNetError(path, f"its format is {metadata.get('format')!r}", "Begin anew without --resume")
-        try:
-            for prefix, module in (("network.", self.network), ("average.", self.averaged)):
-                part = {n.removeprefix(prefix): torch.tensor(a) for n, a in tensors.items() if n.startswith(prefix)}
-                module.load_state_dict(part, strict=True)
-            step = int(metadata["step"])
-            for name, optimiser, parameter in self._owned():
-                if step:
-                    optimiser.state[parameter] = self._moments(tensors, name, parameter, step)
-        except (KeyError, ValueError, RuntimeError) as error:
-            first = (str(error).splitlines() or [""])[0]
-            raise UNetError(path, f"it does not fit this run ({first[:160]})", "Begin anew without --resume") from error
-        self.done = step
-
-    def _moments(self, tensors: dict[str, Any], name: str, parameter: Tensor, step: int) -> dict[str, Tensor]:
-        muon = f"momentum.{name}" in tensors
-        moments = {key: torch.tensor(tensors[f"{key}.{name}"]) for key in (("momentum",) if muon else ("exp_avg", "exp_avg_sq"))}
-        placed = {key: torch.empty_like(parameter).copy_(value) for key, value in moments.items()}
-        return placed if muon else placed | {"step": torch.tensor(float(step), device=parameter.device)}
+        self._begin_at(int(metadata["step"]))
+        needed = {name: tuple(tensor.shape) for name, tensor in self._state().items()}
+        found = {name: array.shape for name, array in tensors.items()}
+        if needed != found:
+            name = next(name for name in (*needed, *found) if needed.get(name) != found.get(name))
+            raise UNetError(path, f"it does not fit this run ({name} has shape {found.get(name)}, not {needed.get(name)})",
+                            "Begin anew without --resume")  # fmt: skip
+        self._fill({name: torch.tensor(array) for name, array in tensors.items()})
 
     def _owned(self) -> Iterator[tuple[str, torch.optim.Optimizer, torch.nn.Parameter]]:
         """Every parameter with its name and the optimiser that moves it."""
@@ -158,6 +247,16 @@ class Learner:
         for optimiser in self.optimisers:
             for group in optimiser.param_groups:
                 yield from ((names[parameter], optimiser, parameter) for parameter in group["params"])
+
+    def hand_over(self) -> None:
+        """Let the other processes go on from here."""
+        distributed.tell(State(self.done))
+        distributed.spread(list(self._state().values()))
+
+    def take_over(self, state: State) -> None:
+        """Go on from what the first process has learnt."""
+        self._begin_at(state.step)
+        distributed.spread(list(self._state().values()))
 
 
 def _arrays(network: UNet) -> dict[str, NDArray[np.float32]]:

@@ -55,6 +55,11 @@ class Muon(torch.optim.Optimizer):
                 kernel.mul_(1 - group["lr"] * group["weight_decay"]).add_(move.reshape(kernel.shape), alpha=-group["lr"])
 
 
+def moments_of(optimiser: torch.optim.Optimizer) -> tuple[str, ...]:
+    """The names of what it remembers of each parameter, beside the number of steps."""
+    return ("momentum",) if isinstance(optimiser, Muon) else ("exp_avg", "exp_avg_sq")
+
+
 def optimisers(network: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """What moves the weights of a U-Net: one optimiser each for kernels and for the rest, or AdamW for all.
 

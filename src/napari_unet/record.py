@@ -20,8 +20,8 @@ from napari_unet.spec import ALL_LABELLED, Card, LabelRule, ModelSpec, ScoredBy,
 from napari_unet.splits import Split
 from napari_unet.volume import Volume
 
-MODEL, RECORD, RESUME, LOG, SCORES, MASKS = (
-    "model.safetensors", "run.json", "resume.safetensors", "log.csv", "scores.csv", "masks",
+MODEL, RECORD, RESUME, LOG, SCORES, MASKS, EVENTS = (
+    "model.safetensors", "run.json", "resume.safetensors", "log.csv", "scores.csv", "masks", "tensorboard",
 )  # fmt: skip
 REPORT = ("report.html", "report.png")
 LOG_HEAD = "step,loss,rate,dice,seconds\n"
@@ -71,6 +71,8 @@ def clear(folder: Path) -> None:
     """Remove a run's files, its record first; masks, and what is not a run's, stay."""
     for name in (RECORD, RESUME, MODEL, LOG, SCORES, *REPORT):
         (folder / name).unlink(missing_ok=True)
+    for path in (folder / EVENTS).glob("events.out.tfevents.*"):
+        path.unlink(missing_ok=True)
 
 
 def fold_folder(folder: Path, n: int) -> Path:

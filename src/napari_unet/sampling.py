@@ -1,15 +1,19 @@
-"""Prepared cases in memory -> batches, the same for one seed and step whoever asks and whenever."""
+"""Prepared cases in memory -> batches, the same for one seed and step whoever asks and whenever.
+
+Each sample is drawn from (seed, step, its number in the batch): so several processes can share a batch out.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_unet.augment import Augmentation, source_size
+from napari_unet.augment import Augmentation, source_size, to_device
 from napari_unet.errors import UNetError
 from napari_unet.loss import UNLABELLED, shares_of
 from napari_unet.preprocess import prepare, prepare_labels, with_neighbours
@@ -17,6 +21,8 @@ from napari_unet.spec import ModelSpec, TrainConfig
 from napari_unet.volume import Volume
 
 MAX_VOXELS = 20_000  # per class and case: enough to draw centres from
+ON_CARD = 0.5  # of a card's free memory that the cases may take
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -53,27 +59,52 @@ def _places(mask: NDArray[np.bool_]) -> NDArray[np.int32]:
     return np.stack(np.unravel_index(voxels[keep], mask.shape), -1).astype(np.int32)
 
 
+def place(examples: list[Example], device: torch.device) -> list[Example]:
+    """The cases on the card where they take no more than a half of its free memory; otherwise where they are."""
+    needed = sum(example.image.nbytes + example.label.nbytes for example in examples)
+    if device.type != "cuda" or needed > ON_CARD * torch.cuda.mem_get_info(device)[0]:
+        return examples
+    return [replace(each, image=each.image.to(device), label=each.label.to(device)) for each in examples]
+
+
 class Sampler:
     """Draws augmented batches: every case equally often, a share of the patches centred on a voxel of some class.
 
-    The others lie anywhere; in a case that is not labelled everywhere, around a voxel that is.
+    The others lie anywhere; in a case that is not labelled everywhere, around a voxel that is. On a CUDA card crops are
+    cut out of cases that lie there (see `place`) or sent to it, and augmented there.
     """
 
-    def __init__(self, examples: list[Example], spec: ModelSpec, config: TrainConfig) -> None:
-        self.examples, self.config, self.classes = examples, config, spec.network.classes
+    def __init__(
+        self, examples: list[Example], spec: ModelSpec, config: TrainConfig, device: torch.device = CPU
+    ) -> None:
+        self.device = device if device.type == "cuda" else CPU
+        self.examples, self.config, self.network = place(examples, self.device), config, spec.network
         self.neighbours = spec.neighbours
         self.augmentation = Augmentation(spec, config.augment)
 
-    def batch(self, step: int, first: int, patch: tuple[int, ...], size: int) -> tuple[Tensor, Tensor]:
+    def batch(
+        self, step: int, first: int, patch: tuple[int, ...], size: int, own: Sequence[int] | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Images (B, C, *patch) and shares (B, K, *patch) of one step; `first` counts the samples drawn before it.
 
         C counts the network's channels: in 2.5-D a slice's neighbours, too.
+        own : the numbers of those of the batch's `size` samples to draw, perhaps none; all of them, where None.
         """
-        random = np.random.default_rng((self.config.seed, step))
-        pairs = [self._crop(self._example(first + n), patch, random) for n in range(size)]
-        images, shares = torch.stack([i for i, _ in pairs]), shares_of(torch.stack([c for _, c in pairs]), self.classes)
-        self.augmentation.set_random_state(int(random.integers(2**31)))
-        return self.augmentation(images, shares, patch)
+        sources, seeds = [], []
+        for n in range(size) if own is None else own:
+            random = np.random.default_rng((self.config.seed, step, n))
+            sources.append(self._crop(self._example(first + n), patch, random))
+            seeds.append(int(random.integers(2**31)))
+        if not sources:
+            network = self.network
+            nothing = [torch.zeros((0, count, *patch), device=self.device) for count in (network.channels, network.classes)]
+            return nothing[0], nothing[1]
+        images = [self._sent(image) for image, _ in sources]
+        shares = [shares_of(self._sent(label)[None], self.network.classes)[0] for _, label in sources]
+        return self.augmentation(images, shares, patch, seeds)
+
+    def _sent(self, crop: Tensor) -> Tensor:
+        return crop if crop.device.type == self.device.type else to_device(crop.contiguous(), self.device)
 
     def _example(self, sample: int) -> Example:
         """Cases in a new order each time round."""

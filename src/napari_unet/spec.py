@@ -300,6 +300,15 @@ class TrainConfig:
         int | None, Field(ge=0, le=99, description="only one of these models: the part, of --folds or 5, that is kept out")
     ] = None
     device: Annotated[str, Field(description="auto, cpu, cuda or mps")] = "auto"
+    threads: Annotated[
+        int | None, Field(ge=1, le=1024, description="threads of torch; 1 is fastest for small networks on a busy machine")
+    ] = None
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16"], Field(description="of convolutions; auto: bfloat16 on a card that has it")
+    ] = "auto"
+    compile: Annotated[
+        bool | None, Field(description="compile the network first; by default on a CUDA card for 30 minutes or more")
+    ] = None
     batch: Annotated[int, Field(ge=1, le=512, description="patches per step at the full patch size")] = 2
     rate: Annotated[float, Field(gt=0, le=1, description="highest learning rate")] = 2e-3
     optimiser: Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -13,13 +13,15 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_unet import files, nifti, weights
+from napari_unet import distributed, files, nifti, speed, weights
 from napari_unet.budget import Budget
 from napari_unet.cases import Case, read_image, read_label
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, mean_dice, score_case, summary, write_scores
-from napari_unet.learning import Learner
+from napari_unet.events import Events
+from napari_unet.learning import Learner, Task
 from napari_unet.record import (
+    EVENTS,
     LOG,
     LOG_HEAD,
     MASKS,
@@ -45,11 +47,13 @@ from napari_unet.splits import arrange, several
 CHECK_CASES = 8  # validated during the run; all of them at its end
 SAVE_SECONDS = 30.0
 LOG_STEPS = 10
+SMOOTH = 0.2  # how much of the loss that is shown is the newest
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is. `dice` is the newest validation's, `seconds_left` an estimate, `message` a sentence to show.
+    """How far a run is. `loss` is smoothed over the last marks, `dice` the newest validation's, `speed` in steps per second,
+    `seconds_left` an estimate, `message` a sentence to show.
 
     fold : which of several models it is about, as in "fold 1 of 5"; "" where there is one.
     """
@@ -63,6 +67,7 @@ class Progress:
     seconds_left: float | None = None
     message: str = ""
     fold: str = ""
+    speed: float | None = None
 
 
 def train(
@@ -83,11 +88,13 @@ def train(
         earlier run in `out` is replaced once the cases have been read.
     start : the weights to begin with (see `finetune`); where None, the seed draws them. Resuming does not need them.
 
+    Of the processes that torchrun started, the first one does this; the others `assist`.
+
     Raises UNetError for faulty cases, a loss that is not finite, a folder in use or one without a run to resume.
     """
     started = time.time() if started is None else started
     folder = files.make_folder(out)
-    with files.lock(folder):
+    with distributed.joined(), files.lock(folder), ExitStack() as stack:
         record = read_record(folder) if resume else None
         if record is not None:
             spec, config = record.spec, replace(record.config, device=config.device)
@@ -98,17 +105,21 @@ def train(
         if record is not None:
             check_present(record, by_name, folder)
             split = record.split
+        stack.enter_context(speed.threads(config.threads))
         device = choose_device(config.device)
+        distributed.tell(Task(spec, config, split.training, by_name[split.training[0]].rule))
         examples, sha256 = [], {}
         for n, name in enumerate(split.training):
             yield Progress("preparing", n, len(split.training), message=f"reading {name}")
-            image = read_image(by_name[name])
-            label = read_label(by_name[name], image)
-            examples.append(Example.make(image, label, spec))
-            sha256[name] = fingerprint(image, label)
+            example, sha256[name] = read_example(by_name[name], spec)
+            examples.append(example)
             if record is not None and record.sha256.get(name) != sha256[name]:
                 raise UNetError(folder, f"its case {name} has changed", "Resume with the data the run began with, or begin anew")
-        learner = Learner(spec, config, device, Sampler(examples, spec, config))
+        if speed.repays(config, device):
+            yield Progress("preparing", len(examples), len(examples), message="compiling the network, which takes minutes")
+        learner = Learner(spec, config, device, Sampler(examples, spec, config, device))
+        if learner.note:
+            yield Progress("preparing", len(examples), len(examples), message=learner.note)
         if record is None:
             if start is not None:
                 learner.start_from(start)
@@ -123,7 +134,15 @@ def train(
                 learner.restore(folder / RESUME)
             elif record.card.parent is not None:
                 raise UNetError(folder, f"no {RESUME} in it: the weights that it began with are lost", "Begin anew without --resume")
+        learner.hand_over()
         yield from _run(learner, record, by_name, folder, budget)
+
+
+def read_example(case: Case, spec: ModelSpec) -> tuple[Example, str]:
+    """A case to learn from, and its fingerprint."""
+    image = read_image(case)
+    label = read_label(case, image)
+    return Example.make(image, label, spec), fingerprint(image, label)
 
 
 def _schedule(learner: Learner, kept_out: list[Case], started: float) -> tuple[Schedule, Budget | None]:
@@ -140,7 +159,7 @@ def _schedule(learner: Learner, kept_out: list[Case], started: float) -> tuple[S
         image = read_image(kept_out[0])
         Segmenter(learner.spec, network).segment(image)
     scorings = [min(CHECK_CASES, len(kept_out))] * config.checks + [len(kept_out)]
-    budget = Budget(deadline, scorings, time.time() - began)
+    budget = Budget(deadline, scorings, time.time() - began, learner.clock)
     return in_seconds(parts, budget.left, costs), budget
 
 
@@ -158,14 +177,17 @@ def _run(
     checks = [mark for mark in checks if mark > schedule.progress(step)] if record.split.kept_out else []
     loss, dice, began, saved = math.nan, None if best < 0 else best, time.monotonic(), time.monotonic()
     log: list[str] = []
+    events = Events(folder / EVENTS, step)
     try:
         while step < schedule.steps:
             value = learner.step(step, schedule)
             step = learner.done
             checking = bool(checks) and schedule.progress(step) >= checks[0] and step < schedule.steps
             if step % LOG_STEPS == 0 or checking or step in (first + 1, schedule.steps):
-                loss = _finite(learner, value)
-                log.append(f"{step},{loss:.5f},{schedule.rate(step - 1, config.rate):.3e},,{time.monotonic() - began:.1f}\n")
+                newest, rate = _finite(learner, value), schedule.rate(step - 1, config.rate)
+                loss = newest if math.isnan(loss) else loss + SMOOTH * (newest - loss)
+                log.append(f"{step},{newest:.5f},{rate:.3e},,{time.monotonic() - began:.1f}\n")
+                events.add(step, loss=newest, rate=rate)
             if checking:
                 checks = [mark for mark in checks if mark > schedule.progress(step)]
                 scoring = time.monotonic()
@@ -174,6 +196,7 @@ def _run(
                 if budget is not None:
                     budget.scored(time.monotonic() - scoring)
                 log.append(f"{step},,,{dice:.5f},{time.monotonic() - began:.1f}\n")
+                events.add(step, dice=dice)
                 if dice >= best:
                     best = dice
                     weights.save(folder / MODEL, record.spec, _scored(record.card, {"mean": dice}, step), learner.average())
@@ -184,11 +207,13 @@ def _run(
             if fitted is not schedule:  # written after the state, so that no step before it is ever repeated
                 schedule, record = fitted, replace(record, schedule=fitted)
                 files.write_bytes(folder / RECORD, encode(record).encode())
-            left = (time.monotonic() - began) / (step - first) * (schedule.steps - step)
-            yield Progress("training", step, schedule.steps, loss, schedule.rate(step - 1, config.rate), dice, left)
+            pace = (step - first) / max(time.monotonic() - began, 1e-9)
+            left = (schedule.steps - step) / pace
+            yield Progress("training", step, schedule.steps, loss, schedule.rate(step - 1, config.rate), dice, left, speed=pace)
         weights.save(folder / MODEL, record.spec, _scored(record.card, {}, step), learner.average())
         yield from _finish(learner, record, by_name, folder)
     finally:
+        events.close()
         _save_state(learner, folder, log)
         unchosen = best < 0 and learner.done < schedule.steps  # by no validation: the newest are the best
         if learner.done and learner.finite() and (unchosen or not (folder / MODEL).exists()):

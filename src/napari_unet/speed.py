@@ -1,0 +1,66 @@
+"""What makes a step fast on the machine at hand: threads, half precision, compilation. What is learnt changes by rounding only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+from torch import Tensor
+
+from napari_unet.errors import UNetError
+from napari_unet.network import UNet
+from napari_unet.spec import TrainConfig
+
+COMPILE_MINUTES = 30.0  # compiling takes about a minute for each of three patch sizes, and saves about a fifth of a step
+FAILURES = (RuntimeError, ImportError, OSError, AttributeError, AssertionError)  # of a compiler, by way of torch
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[None]:
+    """So many threads of torch for the time being; None leaves them as they are."""
+    if count is not None and count < 1:
+        raise UNetError("--threads", f"{count} threads", "Use 1 or more")
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def half(config: TrainConfig, device: torch.device) -> bool:
+    """Are convolutions computed in bfloat16? Where a CUDA card has it, unless the user says otherwise; weights stay float32."""
+    if config.precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return config.precision == "bfloat16"
+
+
+def precision(config: TrainConfig, device: torch.device) -> AbstractContextManager[object]:
+    """The context in which a network runs forward. bfloat16 has float32's range: no scaling of the loss is needed."""
+    return torch.autocast(device.type, torch.bfloat16) if half(config, device) else nullcontext()
+
+
+def repays(config: TrainConfig, device: torch.device) -> bool:
+    """Is a network to be compiled? As the user says, or on a CUDA card where the minutes hold it several times over."""
+    if config.compile is not None:
+        return config.compile
+    return device.type == "cuda" and config.minutes is not None and config.minutes >= COMPILE_MINUTES
+
+
+def compiled(
+    network: UNet, inputs: list[tuple[int, ...]], device: torch.device, config: TrainConfig
+) -> tuple[Callable[[Tensor], list[Tensor]], str]:
+    """`network.multiscale` compiled for inputs of these shapes, or as it is, and then why; its gradients are lost."""
+    try:
+        forward = torch.compile(network.multiscale, dynamic=False)
+        for shape in inputs:
+            with precision(config, device):
+                logits = forward(torch.zeros(shape, device=device))
+            torch.stack([scale.float().mean() for scale in logits]).sum().backward()
+    except FAILURES as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return network.multiscale, f"the network cannot be compiled here, and is run as it is ({line[:160]})"
+    finally:
+        network.zero_grad(set_to_none=True)
+    return forward, ""
