@@ -403,7 +403,7 @@ def test_a_recipe_with_a_fault(call: Callable[..., Outcome], data3d: Path, tmp_p
         (["--seed", "-1"], "seed is -1"),
         (["--seed", "99999999999"], "seed is 99999999999"),
         (["--augment", "4"], "augment is 4"),
-        (["--folds", "1"], "folds is 1"),
+        (["--folds", "0"], "folds is 0"),
         (["--fold", "4", "--steps", "1"], "--fold: 4 of 4 folds. Use 0 to 3"),
         (["--batch", "0"], "batch is 0"),
         (["--device", "warp", "--steps", "1"], "'warp' cannot be used"),

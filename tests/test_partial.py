@@ -367,7 +367,7 @@ def trained(folder: Path, kind: str, rule: LabelRule, *masks: Change) -> Path:
     two_folders(folder / "data", 4, ".png" if kind == "pictures" else ".nii.gz")
     dataset = find_cases(relabel(folder / "data", *masks), rule)
     facts = [report.facts for report in check(dataset) if report.facts]
-    spec, config, _ = plan(dataset, facts, KINDS[kind], TrainConfig(steps=5, checks=1, foreground=0.4))
+    spec, config, _ = plan(dataset, facts, KINDS[kind], TrainConfig(steps=5, checks=1, foreground=0.4, fold=0))
     list(train(dataset.cases, spec, config, out=folder / "run"))
     return folder / "run"
 
@@ -524,8 +524,9 @@ Call = Callable[..., Outcome]
 def test_nnunets_layout_through_the_command_line(call: Call, tmp_path: Path) -> None:  # noqa: F811 - the fixture
     folder, out = ignoring(relabel(nnunet(tmp_path / "data", 4), sparse(3)), 3), tmp_path / "run"
     found = call("check", folder, "--json")
-    assert found.code == 0 and found.json() == {"cases": 4, "errors": 0, "findings": []}
-    done = call("train", folder, "--out", out, "--steps", 4, *SMALL, "--json")
+    assert found.code == 0 and (found.json()["errors"], found.json()["findings"]) == (0, [])
+    assert found.json()["labels"] == {"1": "bright", "2": "dark"}
+    done = call("train", folder, "--out", out, "--steps", 4, "--fold", 0, *SMALL, "--json")
     assert done.code == 0 and "Voxels of the value 3 are unlabelled" in done.out
     assert set(done.json()["dice"]) <= {"bright", "dark", "mean"}
     record = read_record(out)
@@ -543,7 +544,7 @@ def test_nnunets_layout_through_the_command_line(call: Call, tmp_path: Path) -> 
 def test_labelled_slices_through_the_command_line(call: Call, tmp_path: Path) -> None:  # noqa: F811 - the fixture
     folder, out = relabel(two_folders(tmp_path / "data"), sparse(0)), tmp_path / "run"
     assert call("check", folder, "--labelled-slices", "auto").code == 0
-    (tmp_path / "recipe.toml").write_text('labelled_slices = "auto"\nsteps = 4\n')
+    (tmp_path / "recipe.toml").write_text('labelled_slices = "auto"\nsteps = 4\nfold = 0\n')
     done = call("train", folder, "--out", out, "--recipe", tmp_path / "recipe.toml", *SMALL, "--json")
     assert done.code == 0 and "Only axial slices that hold a label count as labelled" in done.out
     assert read_record(out).rule == LabelRule(labelled_slices="axial")
