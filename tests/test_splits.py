@@ -154,3 +154,12 @@ def test_a_single_case_is_cut_in_two_and_no_more(tmp_path: Path) -> None:
             arrange(cases[:1], config)
     by_name, split = arrange(cases[:1], TrainConfig())
     assert split.training == ("a0",) and by_name["a0"].part is None
+
+
+@pytest.mark.parametrize("count", [1, 3, 30, 300])
+def test_one_part_is_all_cases(count: int) -> None:
+    names = [f"case {n}" for n in range(count)]
+    split = split_cases(names, TrainConfig(folds=1))
+    assert split.training == tuple(sorted(names)) and not (split.kept_out or split.folds or split.independent)
+    with pytest.raises(UNetError, match="0 of 1 part"):
+        split_cases(names, TrainConfig(folds=1, fold=0))
