@@ -172,7 +172,8 @@ def test_from_a_folder_to_masks(tmp_path: Path, capsys: pytest.CaptureFixture[st
     """Thick slices: planned as 2.5-D, trained, shown and used through the command line."""
     folder = decathlon(tmp_path / "data", 3, shape=(32, 28, 9), affine=affine_for("RAS", (1.0, 1.0, 5.0)))
     train = ["train", str(folder), "--out", str(tmp_path / "run"), "--steps", "80", "--features", "4,8", "--patch", "1,32,32"]
-    assert main([*train, "--fold", "0", "--checks", "1", "--rate", "0.02"]) == 0 and "A 2.5-D network: only 9 slices" in capsys.readouterr().out
+    assert main([*train, "--fold", "0", "--checks", "1", "--rate", "0.02"]) == 0
+    assert "A 2.5-D network: only 9 slices" in capsys.readouterr().out
     spec = weights.read_spec(tmp_path / "run/model.safetensors")
     assert (spec.neighbours, spec.network.channels, len(spec.channels)) == (1, 3, 1)
     assert main(["info", str(tmp_path / "run")]) == 0
