@@ -184,7 +184,7 @@ def test_every_kind_of_image_can_be_shown(tmp_path: Path, kind: str) -> None:
 
 def test_a_run_that_was_stopped_is_reported_too(tmp_path: Path) -> None:
     folder = decathlon(tmp_path, 3)
-    going = train(*planned(folder, steps=30), out=folder / "run")
+    going = train(*planned(folder, steps=30, fold=0), out=folder / "run")
     while next(going).phase != "training":
         pass
     going.close()

@@ -44,7 +44,7 @@ def ours(dataset, training, unseen, options: argparse.Namespace) -> dict:
         if progress.message:
             print(progress.message, file=sys.stderr, flush=True)
     outcome, scores = read_outcome(out)
-    record = read_record(out, {case.name: case for case in training})
+    record = read_record(out)
     cost = profile(record.spec, record.config, draw(training, min(8, len(training)), options.seed), options.seconds)
     return {**asdict(outcome), "dice": summary(scores), **asdict(cost),
             "data_share": cost.data_share, "rate": cost.rate, "peak_share": cost.peak_share}  # fmt: skip

@@ -52,11 +52,11 @@ class CaseFacts:
     foreground: NDArray[np.float32]
     low: tuple[float, ...]
     sha256: str
-    labelled: tuple[float, float, float] = (1.0, 1.0, 1.0)
     high: tuple[float, ...] = ()
     orientation: str = "SAR"
     voxel_ml: float = 0.0
     at_border: tuple[int, ...] = ()
+    labelled: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
