@@ -29,7 +29,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from napari_unet import UNetError, nifti, schema, weights
 from napari_unet.evaluate import read_scores
-from napari_unet.record import LOG, MASKS, MODEL, RECORD, RESUME, SCORES, Record
+from napari_unet.record import EVENTS, LOG, MASKS, MODEL, RECORD, RESUME, SCORES, Record
 from napari_unet.sampling import Sampler
 from napari_unet.schedule import Stage
 from napari_unet.train import Progress, train
@@ -97,7 +97,7 @@ def test_a_run_says_what_it_does(plan: Plan, tmp_path: Path) -> None:
 def test_what_a_run_leaves_behind(unbroken: Path, plan: Plan) -> None:
     cases, spec, config = plan
     record, card = record_of(unbroken), weights.read_card(unbroken / MODEL)
-    assert {path.name for path in unbroken.iterdir()} == {MODEL, RESUME, RECORD, LOG, SCORES, MASKS}
+    assert {path.name for path in unbroken.iterdir()} - {EVENTS} == {MODEL, RESUME, RECORD, LOG, SCORES, MASKS}
     assert (record.spec, record.config, record.schedule.steps) == (spec, config, STEPS) and weights.read_spec(unbroken / MODEL) == spec
     assert set(record.split.training) | set(record.split.kept_out) == {case.name for case in cases}
     assert not set(record.split.training) & set(record.split.kept_out)
