@@ -108,13 +108,7 @@ def train(
         stack.enter_context(speed.threads(config.threads))
         device = choose_device(config.device)
         distributed.tell(Task(spec, config, split.training, by_name[split.training[0]].rule))
-        examples, sha256 = [], {}
-        for n, name in enumerate(split.training):
-            yield Progress("preparing", n, len(split.training), message=f"reading {name}")
-            example, sha256[name] = read_example(by_name[name], spec)
-            examples.append(example)
-            if record is not None and record.sha256.get(name) != sha256[name]:
-                raise UNetError(folder, f"its case {name} has changed", "Resume with the data the run began with, or begin anew")
+        examples, sha256 = yield from _read([by_name[name] for name in split.training], spec, folder, record)
         if speed.repays(config, device):
             yield Progress("preparing", len(examples), len(examples), message="compiling the network, which takes minutes")
         learner = Learner(spec, config, device, Sampler(examples, spec, config, device))
@@ -136,6 +130,20 @@ def train(
                 raise UNetError(folder, f"no {RESUME} in it: the weights that it began with are lost", "Begin anew without --resume")
         learner.hand_over()
         yield from _run(learner, record, by_name, folder, budget)
+
+
+def _read(
+    cases: list[Case], spec: ModelSpec, folder: Path, record: Record | None
+) -> Generator[Progress, None, tuple[list[Example], dict[str, str]]]:
+    """The cases to learn from, and their fingerprints. Raises UNetError where one is not what the record says."""
+    examples, sha256 = [], {}
+    for n, case in enumerate(cases):
+        yield Progress("preparing", n, len(cases), message=f"reading {case.name}")
+        example, sha256[case.name] = read_example(case, spec)
+        examples.append(example)
+        if record is not None and record.sha256.get(case.name) != sha256[case.name]:
+            raise UNetError(folder, f"its case {case.name} has changed", "Resume with the data the run began with, or begin anew")
+    return examples, sha256
 
 
 def read_example(case: Case, spec: ModelSpec) -> tuple[Example, str]:
