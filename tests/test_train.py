@@ -182,8 +182,8 @@ def test_without_a_case_kept_out_interrupted_twice(on_all: Plan, tmp_path: Path)
 def test_minutes_are_kept_without_a_case_kept_out(on_all: Plan, tmp_path: Path) -> None:
     cases, spec, config = on_all
     began = time.time()
-    seen = run((cases, spec, replace(config, steps=None, minutes=0.05)), tmp_path, started=began)
-    assert 0.8 < time.time() - began < 6 and seen[-1].phase == "done"
+    seen = run((cases, spec, replace(config, steps=None, minutes=0.1)), tmp_path, started=began)
+    assert 2 < time.time() - began < 10 and seen[-1].phase == "done"
     rates = [p.rate for p in seen if p.phase == "training"]
     assert rates[-1] < 0.1 * max(rates)
 
