@@ -8,7 +8,7 @@ from engine import network_spec
 from torch import Tensor
 
 from napari_unet.network import UNet
-from napari_unet.optimiser import RATIO, Muon, optimisers, orthogonalised
+from napari_unet.optimiser import RATIO, Muon, optimisers, orthogonalised, set_rate
 from napari_unet.spec import TrainConfig
 
 
@@ -42,9 +42,16 @@ def test_every_parameter_has_one_owner(dims: int, name: str) -> None:
     owners = optimisers(network, TrainConfig(optimiser=name))
     owned = [id(p) for owner in owners for group in owner.param_groups for p in group["params"]]
     assert sorted(owned) == sorted(id(p) for p in network.parameters())
-    assert [group["ratio"] for owner in owners for group in owner.param_groups] == ([1.0, RATIO] if name == "muon" else [1.0])
     kernels = [p for owner in owners if isinstance(owner, Muon) for group in owner.param_groups for p in group["params"]]
     assert all(p.ndim == dims + 2 for p in kernels) and bool(kernels) == (name == "muon")
+
+
+@pytest.mark.parametrize("steps, haste", [(1, 4), (60, 4), (120, 2), (240, 1), (10_000, 1)])
+def test_kernels_go_faster_in_a_short_run(steps: int, haste: float) -> None:
+    owners = optimisers(UNet(network_spec()), TrainConfig())
+    set_rate(owners, 0.001, steps)
+    rates = [group["lr"] for owner in owners for group in owner.param_groups]
+    assert rates == pytest.approx([0.001, 0.001 * RATIO * haste])
 
 
 def losses(name: str, x: Tensor, steps: int) -> list[float]:

@@ -26,7 +26,7 @@ STEPS = 24
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    return planned(decathlon(tmp_path_factory.mktemp("data"), 3), steps=STEPS, checks=1)
+    return planned(decathlon(tmp_path_factory.mktemp("data"), 3), steps=STEPS, checks=1, fold=0)
 
 
 def logged(out: Path, column: str) -> list[tuple[int, float]]:
@@ -52,7 +52,7 @@ def test_progress_is_that_of_the_log_but_smooth(plan: Plan, tmp_path: Path) -> N
     jumps = [abs(b - a) for a, b in pairwise(shown)]
     marks = list(raw.values())
     assert 0 < max(jumps) < max(abs(value - marks[0]) for value in marks)
-    assert min(marks) <= min(shown) <= max(shown) <= max(marks)
+    assert min(marks) - 1e-5 <= min(shown) <= max(shown) <= max(marks) + 1e-5  # the log is rounded
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")

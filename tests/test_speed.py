@@ -28,7 +28,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 @pytest.fixture(scope="module", params=["3-D", "2-D"])
 def plan(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Plan:
     folder = tmp_path_factory.mktemp("data")
-    return planned(decathlon(folder, 2) if request.param == "3-D" else two_folders(folder, 2, ".png"), steps=4, checks=0)
+    return planned(decathlon(folder, 2) if request.param == "3-D" else two_folders(folder, 2, ".png"), steps=4, checks=0, fold=0)
 
 
 def learner(plan: Plan, device: torch.device = CPU, **changes: Any) -> tuple[Learner, Schedule]:

@@ -20,7 +20,7 @@ from napari_unet import distributed, speed
 from napari_unet.errors import UNetError
 from napari_unet.loss import supervise
 from napari_unet.network import UNet
-from napari_unet.optimiser import moments_of, optimisers
+from napari_unet.optimiser import moments_of, optimisers, set_rate
 from napari_unet.sampling import Sampler
 from napari_unet.schedule import Schedule, Stage, stages
 from napari_unet.schema import STRICT
@@ -121,8 +121,7 @@ class Learner:
 
     def learn(self, order: Order) -> Tensor:
         """Take a step, together with the other processes; the loss of the whole batch."""
-        for group in (group for optimiser in self.optimisers for group in optimiser.param_groups):
-            group["lr"] = group["ratio"] * order.rate
+        set_rate(self.optimisers, order.rate, order.steps)
         self.whole = self.spec.network.norm != "batch"  # whose statistics change in the forward pass
         loss = self._descend(order)
         self._follow(order.step, order.steps)

@@ -19,6 +19,7 @@ from napari_unet.spec import TrainConfig
 BETAS = (0.9, 0.99)
 MOMENTUM = 0.95
 RATIO = 10.0  # a kernel's rate, as multiples of AdamW's: its step has unit size, not unit size per weight
+SHORT, HASTE = 240, 4.0  # steps: in a run of fewer, kernels go faster by as much, to get as far; and at most so many times
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan et al.: steep at zero, near one after five steps
 STEPS = 5
 OUTER = ("encoder.stages.0.0.convs.0.", "decoder.seg_layers.")  # what reads images and writes logits is left to AdamW
@@ -61,10 +62,7 @@ def moments_of(optimiser: torch.optim.Optimizer) -> tuple[str, ...]:
 
 
 def optimisers(network: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
-    """What moves the weights of a U-Net: one optimiser each for kernels and for the rest, or AdamW for all.
-
-    Each group carries `ratio`: its rate as a multiple of the schedule's.
-    """
+    """What moves the weights of a U-Net: one optimiser each for kernels and for the rest, or AdamW for all."""
     kernels = [p for name, p in network.named_parameters() if p.ndim > 2 and not name.startswith(OUTER)]
     kernels = kernels if config.optimiser == "muon" else []
     chosen = {id(kernel) for kernel in kernels}
@@ -73,7 +71,12 @@ def optimisers(network: nn.Module, config: TrainConfig) -> list[torch.optim.Opti
     found: list[torch.optim.Optimizer] = [torch.optim.AdamW(rest, config.rate, BETAS, weight_decay=config.decay, fused=fused)]
     if kernels:
         found.append(Muon(kernels, RATIO * config.rate, config.decay))
-    for optimiser in found:
-        for group in optimiser.param_groups:
-            group["ratio"] = RATIO if isinstance(optimiser, Muon) else 1.0
     return found
+
+
+def set_rate(found: list[torch.optim.Optimizer], rate: float, steps: int) -> None:
+    """The schedule's rate at this step, and what it means for each optimiser in a run of so many steps."""
+    for optimiser in found:
+        ratio = RATIO * min(HASTE, max(1.0, SHORT / steps)) if isinstance(optimiser, Muon) else 1.0
+        for group in optimiser.param_groups:
+            group["lr"] = ratio * rate
