@@ -53,7 +53,7 @@ def go(process: subprocess.Popen[bytes]) -> None:
 def test_killed_in_mid_save(kill: str, wanted: int, tmp_path: Path) -> None:
     """Until enough saves were really in flight when the signal came: a whole file, old or new, is there each time."""
     path, rng, in_flight = tmp_path / "mask.nii", random.Random(kill), 0
-    for _ in range(4 * wanted):
+    for _ in range(20 * wanted):
         path.write_bytes(bytes(SIZE))
         process = child(SAVER, path)
         assert process.stdout is not None
