@@ -12,7 +12,7 @@ from napari_unet.errors import UNetError
 from napari_unet.network import UNet
 from napari_unet.spec import TrainConfig
 
-COMPILE_MINUTES = 30.0  # compiling takes about a minute for each of three patch sizes, and saves about a fifth of a step
+COMPILE_MINUTES = 30.0  # a guess, not measured on a card: compiling takes a minute or so for each of three patch sizes
 FAILURES = (RuntimeError, ImportError, OSError, AttributeError, AssertionError)  # of a compiler, by way of torch
 
 
