@@ -16,7 +16,7 @@ import pytest
 from datasets import _one_thread, decathlon, planned  # noqa: F401 - a fixture
 from test_train import Plan, assert_equal_runs, run
 
-from napari_unet import cli
+from napari_unet.cli import train as command
 from napari_unet.events import Events
 from napari_unet.record import EVENTS, LOG
 from napari_unet.train import Progress
@@ -64,7 +64,7 @@ def test_the_line_lives_on_one_line(columns: int, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(sys, "stderr", terminal)
         steps = [Progress("training", n, 12_000, 0.41234, 1.9e-3, 0.87, 2000.0, speed=n / 7) for n in (1, 11_000)]
         closing = (p for p in steps)
-        assert cli._follow(closing) == (True, False)
+        assert command._follow(closing) == (True, False)
     shown = b""
     with suppress(OSError):  # the end
         while part := os.read(reading, 4096):

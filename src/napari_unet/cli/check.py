@@ -1,0 +1,77 @@
+"""`napari-unet check`: every file of a data set is read, and every fault and every case listed."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from napari_unet.cli.arguments import DATA, add_command, add_json
+from napari_unet.cli.terminal import Line, finish, print_table
+from napari_unet.errors import UNetError
+from napari_unet.options import add_settings, rule_of
+from napari_unet.spec import LabelRule
+
+ROWS = 12  # of cases that are shown without --all
+
+
+def add_check(commands: Any) -> None:
+    """Its arguments."""
+    parser = add_command(commands, "check", check, "Read every file of a data set and list every fault and every case.", DATA)
+    add_settings(parser, LabelRule)
+    parser.add_argument("--all", action="store_true", help=f"show every case and finding, not the worst {ROWS} cases")
+    parser.add_argument("--csv", metavar="FILE", help="write the table of cases as CSV")
+    parser.add_argument("--overwrite", action="store_true", help="replace the CSV file if it exists")
+    add_json(parser)
+
+
+def check(arguments: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from napari_unet import nifti
+    from napari_unet.cases import find_cases
+    from napari_unet.survey import cells, table, write_table
+
+    out = Path(arguments.csv) if arguments.csv else None
+    if out and (nifti.suffix(out) or (out.exists() and not arguments.overwrite)):
+        raise UNetError(out, "it is an image" if nifti.suffix(out) else "it exists already", "Use --overwrite, or another --csv")
+    dataset = find_cases(arguments.data, rule_of(arguments))
+    reports = read_all(dataset, arguments.all)
+    rows = table(dataset, reports)
+    unit = "%" if any(report.facts and report.facts.picture for report in reports) else "ml"
+    shown = rows if arguments.all else rows[:ROWS]
+    print()
+    print_table(cells(shown, dataset, unit))
+    if len(shown) < len(rows):
+        odd = sum(bool(row.level) for row in rows[ROWS:])
+        print(f"... and {len(rows) - ROWS} more {f'of which {odd} have findings' if odd else 'without findings'} (--all shows them)")
+    findings = [f for report in reports for f in report.findings]
+    errors = sum(f.level == "error" for f in findings)
+    print(f"\n{len(dataset.cases)} cases, {errors} errors, {len(findings) - errors} warnings")
+    if out:
+        write_table(out, rows, dataset)
+    listed = [{"level": f.level, "where": f.where, "what": f.what, "remedy": f.remedy} for f in findings]
+    finish(arguments, {"cases": len(dataset.cases), "errors": errors, "warnings": len(findings) - errors, "findings": listed,
+                        "table": [asdict(row) for row in rows], "labels": dataset.labels})  # fmt: skip
+    return 2 if errors else 0
+
+
+def read_all(dataset: Any, everything: bool = False) -> list[Any]:
+    """Check every case, and print what was found as a table: errors first, what many files have in common in one row."""
+    from napari_unet.checks import check
+    from napari_unet.survey import shortened, survey
+
+    line, reports = Line(), []
+    for n, report in enumerate(check(dataset), 1):
+        line.show(f"checking {n} of {len(dataset.cases)}: {shortened(report.case.name)}")
+        reports.append(report)
+    line.end()
+    reports = survey(dataset, reports)
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for f in sorted((f for report in reports for f in report.findings), key=lambda f: f.level):
+        where = shortened(os.path.relpath(f.where, dataset.folder) if Path(f.where).exists() else Path(f.where).name)
+        groups.setdefault((f.level, f"{f.what}. {f.remedy}.", where if everything else ""), []).append(where)
+    print_table([(level, files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more", text)
+            for (level, text, _), files in groups.items()])  # fmt: skip
+    return reports

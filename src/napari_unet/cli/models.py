@@ -1,0 +1,95 @@
+"""`napari-unet join`, `info` and `view`: models are put together, told about, and used in napari."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from napari_unet import schema
+from napari_unet.cli.arguments import MODEL, add_command, add_json
+from napari_unet.cli.terminal import finish, print_table
+from napari_unet.errors import UNetError
+
+
+def add_join(commands: Any) -> None:
+    """The arguments of `join`."""
+    parts = ("models", "+", "folders of runs (such as folds of a job array), or weights files")
+    parser = add_command(commands, "join", join, "Make one model, an ensemble, of models trained separately.", parts)
+    parser.add_argument("--out", required=True, help="the weights file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    add_json(parser)
+
+
+def add_info(commands: Any) -> None:
+    """The arguments of `info`."""
+    add_json(add_command(commands, "info", info, "Show a model's card and the walk through its U-Net.", MODEL))
+
+
+def add_view(commands: Any) -> None:
+    """The arguments of `view`."""
+    add_command(commands, "view", view, "Open napari with the Segment widget.", ("files", "*", "images and masks to open"))
+
+
+def join(arguments: argparse.Namespace) -> int:
+    out = Path(arguments.out)
+    if out.suffix != ".safetensors":
+        raise UNetError(out, f"the ending {out.suffix!r}", "Give a file that ends in .safetensors")
+
+    from napari_unet.pooling import join, scores_beside
+
+    for path in (out, scores_beside(out)):
+        if path.exists() and not arguments.overwrite:
+            raise UNetError(path, "it exists already", "Use --overwrite, or another --out")
+    card, reasons = join(arguments.models, out, arguments.command)
+    print("\n".join(reasons) + "\n" if reasons else "", end="")
+    if card.cases_scored:
+        print_table([(name, f"{value:.4f}") for name, value in card.dice.items()], (f"Dice on {card.worth}", ""))
+    else:
+        print("no score: the models are not all folds of one split, each with its scores")
+    print(f"weights  {out}")
+    finish(arguments, {"model": str(out), "dice": card.dice, "cases_scored": card.cases_scored, "scored_by": card.scored_by})
+    return 0
+
+
+def info(arguments: argparse.Namespace) -> int:
+    from napari_unet.weights import find, read_card, read_spec
+
+    path = find(arguments.model)
+    spec, card = read_spec(path), read_card(path)
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in card.dice.items()) or "none"
+    shape = spec.patch[3 - spec.network.dims :]
+    rows = [
+        ("model", f"{spec.name} ({path.stat().st_size / 1e6:.1f} MB)"), ("about", card.description),
+        ("finds", ", ".join(f"{label.value} {label.name}" for label in spec.labels)),
+        ("in", f"{', '.join(c.name for c in spec.channels)}; axes {spec.orientation}, spacing {spec.spacing} mm"
+               + f"; each slice with {spec.neighbours} on either side" * bool(spec.neighbours)),
+        ("Dice", f"{scores} (on {card.worth})"), ("note", card.note),
+        ("members", f"{spec.members}, whose logits are averaged" if spec.members > 1 else ""),
+        ("trained", f"{card.cases_trained} cases, {card.steps} steps, {card.created}"),
+        ("data", f"{card.data} ({card.data_licence or 'licence not stated'})"), ("licence", card.licence or "not stated"),
+        ("from", f"{card.parent.name} (fine-tuned; its tensors' SHA-256: {card.parent.sha256[:12]}...)" if card.parent else ""),
+        ("made by", card.command), ("with", ", ".join(f"{k} {v}" for k, v in card.versions.items())),
+    ]  # fmt: skip
+    print_table([row for row in rows if row[1]])
+    print(f"\nThe walk of a patch through the {spec.kind} U-Net:")
+    walk = spec.network.walk(shape)
+    print_table([(name, " x ".join(map(str, size)), str(features)) for name, size, features in walk], ("level", "shape", "features"))
+    finish(arguments, {"spec": json.loads(schema.encode(spec)), "card": json.loads(schema.encode(card))})
+    return 0
+
+
+def view(arguments: argparse.Namespace) -> int:
+    import napari
+    from napari.layers import Layer
+
+    from napari_unet.viewer.reader import read
+
+    layers = [Layer.create(*layer) for path in arguments.files for layer in read(path)]
+    viewer = napari.Viewer()
+    for layer in layers:
+        viewer.add_layer(layer)
+    viewer.window.add_plugin_dock_widget("napari-unet-monai", "Segment")
+    napari.run()
+    return 0

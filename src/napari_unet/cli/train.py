@@ -1,0 +1,147 @@
+"""`napari-unet train`: check the data, plan, learn while a line tells of it, and report; also as one of several processes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from napari_unet.cli.arguments import DATA, add_command, add_json
+from napari_unet.cli.check import read_all
+from napari_unet.cli.terminal import Line, duration, finish, gently, print_table
+from napari_unet.errors import UNetError
+from napari_unet.options import add_settings, rule_of, settings_of
+from napari_unet.spec import Card, LabelRule, PlanChoices, TrainConfig
+
+
+def add_train(commands: Any) -> None:
+    """Its arguments."""
+    parser = add_command(commands, "train", train, "Train a model on a folder of labelled images.", DATA)
+    parser.add_argument("--out", required=True, help="folder for the weights, the report and the logs")
+    parser.add_argument("--from", dest="base", metavar="MODEL", help="begin with this model's network and weights (fine-tuning), at "
+                        "a quarter of the usual rate: a weights file, folder of a training run, or name of a shipped model")  # fmt: skip
+    parser.add_argument("--recipe", help="TOML file with any of the settings below; flags win over it")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--resume", action="store_true", help="go on with the run in --out, with its own settings")
+    existing.add_argument("--overwrite", action="store_true", help="replace the run in --out")
+    add_json(parser)
+    for cls in (TrainConfig, PlanChoices, LabelRule):
+        add_settings(parser, cls)
+
+
+def train(arguments: argparse.Namespace) -> int:
+    if "WORLD_SIZE" not in os.environ:
+        return _train_model(arguments)
+    from napari_unet import distributed  # as torchrun asks for
+
+    with distributed.joined():
+        return _train_model(arguments) if distributed.is_first() else _assist(arguments)
+
+
+def _assist(arguments: argparse.Namespace) -> int:
+    """One of several processes, not the first: it prints nothing, keeps nothing, and ends when the first one says so."""
+    from napari_unet.assist import assist
+    from napari_unet.cases import find_cases
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    for progress in assist(find_cases(arguments.data).cases):
+        if progress.phase == "training":  # torchrun hands signals to all: the first one stops after a step
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+    return 0
+
+
+def _train_model(arguments: argparse.Namespace) -> int:
+    from napari_unet import checks
+    from napari_unet.cases import find_cases
+    from napari_unet.finetune import Base, gentle
+    from napari_unet.partial import settle
+    from napari_unet.plan import plan
+    from napari_unet.record import folds_of, read_record
+
+    started = psutil.Process().create_time()
+    out = Path(arguments.out)
+    exists = any((place / name).exists() for place in (out, *folds_of(out)) for name in ("run.json", "model.safetensors"))
+    if exists and not (arguments.resume or arguments.overwrite):
+        raise UNetError(out, "it holds a run already", "Use --resume, --overwrite or another folder")
+    # a run goes on as it was planned, without the model that it began with
+    base = Base.load(arguments.base) if arguments.base is not None and not arguments.resume else None
+    config, choices = settings_of(arguments, gentle() if base else None)
+    choices = PlanChoices() if arguments.resume else choices
+    dataset = find_cases(arguments.data, read_record(out).rule if arguments.resume else rule_of(arguments))
+    reports = read_all(dataset)
+    checks.refuse(reports, arguments.data)
+    facts = [report.facts for report in reports if report.facts is not None]
+    dataset = dataset.with_rule(settle(dataset.rule, [f.labelled for f in facts]))
+    spec, config, reasons = plan(dataset, facts, choices, config, base.spec if base else None)
+    print(f"going on with the run in {out}, as it was planned" if arguments.resume else "\n".join(reasons))
+
+    from napari_unet.crossval import learn
+
+    card = Card(description=dataset.about, data=dataset.origin, data_licence=dataset.licence, licence=dataset.licence,
+                command=arguments.command)  # fmt: skip
+    run = learn(dataset.cases, spec, config, out=out, card=base.derive(card) if base else card, reasons=tuple(reasons), started=started,
+                resume=arguments.resume, start=base.start(spec) if base else None)  # fmt: skip
+    begun, stopped = _follow(run)
+    if stopped:
+        best = f"the best weights so far are in {out / 'model.safetensors'}"
+        kept = f"stopped; {best if (out / 'model.safetensors').exists() else f'its folds so far are in {out}'}; go on with --resume"
+        print(kept if begun or arguments.resume else "stopped before the first step; nothing has changed")
+        return 130
+    return _after_training(arguments, out, started)
+
+
+def _follow(run: Iterable[Any]) -> tuple[bool, bool]:
+    """Show a run's progress; whether it has learnt, and whether it was interrupted."""
+    line, begun, stopped = Line(), False, False
+    try:
+        with gently() as asked:
+            for p in run:
+                begun = begun or p.phase == "training"
+                fold = f"{p.fold}: " if p.fold else ""
+                if p.phase == "training":
+                    dice = "" if p.dice is None else f"  Dice {p.dice:.3f}"
+                    pace = f"{p.speed:.1f} steps/s" if p.speed >= 1 else f"{1 / p.speed:.1f} s/step"
+                    left = f"{duration(p.seconds_left)} left"
+                    line.show(f"{fold}step {p.step} of {p.steps}  {left}  loss {p.loss:.3f}{dice}  rate {p.rate:.1e}  {pace}")
+                elif p.message:
+                    line.show(fold + p.message)
+                stopped = bool(asked) and p.phase != "done"
+                if stopped:
+                    break
+    except KeyboardInterrupt:
+        stopped = True
+    finally:
+        run.close()  # type: ignore[attr-defined]  # saves
+        line.end()
+    return begun, stopped
+
+
+def _after_training(arguments: argparse.Namespace, out: Path, started: float) -> int:
+    minutes = (time.time() - started) / 60  # the weights are on disk; the report comes on top
+    from napari_unet.report import write_report
+    from napari_unet.splits import FOLDS
+    from napari_unet.weights import read_card
+
+    card = read_card(out / "model.safetensors")
+    page, picture = write_report(out)
+    if card.cases_scored:
+        print_table([(name, f"{value:.4f}") for name, value in card.dice.items()], (f"Dice on {card.worth}", ""))
+    else:
+        again = ["napari-unet", "train", arguments.data, "--out", f"{out}-folds", "--folds", str(min(FOLDS, max(2, card.cases_trained)))]
+        print(f"nothing was scored: no case was kept out of training\nan honest score: {shlex.join(again)}")
+    print(f"{card.note}\n" if card.note else "", end="")
+    print(f"weights  {out / 'model.safetensors'}  ({card.steps} steps, {minutes:.1f} minutes)")
+    print(f"report   {page}\npicture  {picture}")
+    finish(arguments, {"model": str(out / "model.safetensors"), "report": str(page), "dice": card.dice, "steps": card.steps,
+                        "cases_scored": card.cases_scored, "independent": card.independent, "scored_by": card.scored_by,
+                        "minutes": round(minutes, 3)})  # fmt: skip
+    return 0
