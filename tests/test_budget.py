@@ -39,7 +39,7 @@ def test_a_true_measurement_is_left_alone() -> None:
     assert 0.9 * MINUTES < end <= MINUTES
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.floats(0.1, 12.0), st.lists(st.floats(0.7, 1.4), min_size=3, max_size=3), st.floats(0.05, 5.0))
 def test_a_wrong_measurement_is_mended(error: float, errors: list[float], case_seconds: float) -> None:
     measured = [cost * error * own for cost, own in zip(TRUE.values(), errors, strict=True)]

@@ -45,7 +45,7 @@ SMALL, SHIFTED = np.s_[2:6, 3:7, 2:6], np.s_[3:7, 3:7, 2:6]  # 4 x 4 x 4; three 
 
 
 @given(masks, masks)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_dice_is_twice_the_overlap_over_the_sum(a: np.ndarray, b: np.ndarray) -> None:
     pairs = list(zip(a.ravel().tolist(), b.ravel().tolist(), strict=True))
     both, total = sum(p and q for p, q in pairs), sum(map(sum, pairs))

@@ -52,7 +52,7 @@ def seen_shapes(network: UNet, x: torch.Tensor) -> list[tuple[tuple[int, ...], i
 
 
 @given(specs(), st.integers(2, 3))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_walk_is_what_really_happens(spec: NetworkSpec, times: int) -> None:
     shape = tuple(times * stride for stride in spec.total_stride)
     walk = spec.walk(shape)
@@ -107,13 +107,13 @@ def nnunet_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
 
 
 @given(specs(down="conv", up="transposed", norm="instance", bias=True))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_tensors_have_nnunets_names_and_shapes(spec: NetworkSpec) -> None:
     assert parameter_shapes(spec) == nnunet_shapes(spec)
 
 
 @given(specs())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_shapes_are_known_without_the_network(spec: NetworkSpec) -> None:
     assert parameter_shapes(spec) == {name: tuple(t.shape) for name, t in UNet(spec).state_dict().items()}
 
@@ -127,7 +127,7 @@ def test_shapes_of_a_monster_cost_nothing() -> None:
 
 
 @given(specs(deep_supervision=True))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_deep_supervision_reaches_every_parameter(spec: NetworkSpec) -> None:
     network, shape = UNet(spec), tuple(2 * stride for stride in spec.total_stride)
     logits = network.multiscale(torch.randn(1, spec.channels, *shape))
@@ -148,7 +148,7 @@ def test_without_deep_supervision_only_coarse_heads_are_idle() -> None:
 
 
 @given(specs())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_what_a_skip_carries_goes_around_the_bottleneck(spec: NetworkSpec) -> None:
     """With the bottleneck cut, the finer levels of the encoder reach the logits by way of the skips or not at all."""
     network, shape = UNet(spec), tuple(2 * stride for stride in spec.total_stride)
@@ -161,7 +161,7 @@ def test_what_a_skip_carries_goes_around_the_bottleneck(spec: NetworkSpec) -> No
 
 
 @given(specs(skips=True))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_without_skips_tensors_keep_their_names(spec: NetworkSpec) -> None:
     joined, alone = parameter_shapes(spec), parameter_shapes(replace(spec, skips=False))
     changed = {name for name in joined if joined[name] != alone[name]}
@@ -171,7 +171,7 @@ def test_without_skips_tensors_keep_their_names(spec: NetworkSpec) -> None:
 
 @given(specs(dims=2, features=(3, 4), kernels=((3, 5), (1, 3)), strides=((1, 1), (2, 3)), encoder_convs=(2, 1),
              decoder_convs=(2,), norm="none"))  # fmt: skip
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_a_flat_3d_network_is_the_2d_one_slice_by_slice(flat: NetworkSpec) -> None:
     """One definition serves both: kernels and strides of 1 along z leave the slices to themselves."""
     solid = NetworkSpec(**{**vars(flat), "dims": 3, "kernels": ((1, 3, 5), (1, 1, 3)), "strides": ((1, 1, 1), (1, 2, 3))})

@@ -99,7 +99,7 @@ def test_zscore_and_clip() -> None:
 
 
 @given(st.floats(1e-3, 1e3), st.floats(-1e3, 1e3))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_zscore_forgets_gain_and_offset(gain: float, offset: float) -> None:
     image = volume(shape=(6, 7, 8), dtype=np.float64)
     changed = image.with_data(image.data / 1000 * gain + offset * gain)
@@ -181,7 +181,7 @@ def test_resampling_is_linear_and_continues_the_border(target: tuple[float, ...]
 
 
 @given(st.floats(0.05, 20), st.floats(-2, 2), st.integers(1, 60), st.integers(1, 60))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_neighbours_enclose_each_position(scale: float, shift: float, size: int, available: int) -> None:
     low, high, share = neighbours(scale, shift, size, available)
     position = np.clip(scale * np.arange(size) + shift, 0, available - 1)

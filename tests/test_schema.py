@@ -147,7 +147,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.sampled_from([field.name for field in fields(ModelSpec)] + ["new"]), json_values)
 def test_any_value_anywhere_is_taken_or_refused(name: str, value: Any) -> None:
     text = json.dumps(json.loads(schema.encode(SPEC)) | {name: value})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from hypothesis.strategies import integers
 
 from napari_unet import UNetError, find_cases
 from napari_unet.cases import read_image, read_label
+from napari_unet.checks import check, groups_of
+from napari_unet.plan import plan
 from napari_unet.spec import TrainConfig
 from napari_unet.splits import (
     FOLDS,
@@ -33,7 +36,7 @@ def names_of(count: int) -> list[str]:
 
 
 @given(integers(2, 90), integers(2, 100), integers(0, 2**31 - 1))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_folds_are_a_partition_into_equal_parts(count: int, folds: int, seed: int) -> None:
     names = names_of(count)
     parts = min(folds, count)
@@ -88,10 +91,48 @@ def test_some_of_the_cases() -> None:
         split_cases(names[:3], TrainConfig(fold=3))
 
 
+@given(integers(2, 60), integers(2, 8), integers(0, 1000), integers(1, 5))
+@settings(max_examples=60)
+def test_copies_are_never_on_both_sides(count: int, folds: int, seed: int, size: int) -> None:
+    """Whatever the seed, cases of one group train together or are scored together, and every case still has its fold."""
+    names = names_of(count)
+    groups = {name: names[n // size * size] for n, name in enumerate(names)}
+    if count <= size:
+        with pytest.raises(UNetError, match="--folds: .* share their voxels cannot be kept out and trained on"):
+            split_cases(names, TrainConfig(folds=folds, fold=0), groups)
+        return
+    for fold in range(min(folds, -(-count // size))):
+        split = split_cases(names, TrainConfig(folds=folds, fold=fold, seed=seed), groups)
+        assert sorted(split.training + split.kept_out) == names and split.training and split.kept_out
+        assert not {groups[name] for name in split.training} & {groups[name] for name in split.kept_out}
+    if size == 1:
+        assert split == split_cases(names, TrainConfig(folds=folds, fold=fold, seed=seed)), "nothing changes without copies"
+
+
+def test_copies_are_grouped_and_the_plan_says_so(tmp_path: Path) -> None:
+    """A copy of an image, and another image under the same mask, go with the first; the check says what will be done."""
+    data = decathlon(tmp_path / "data", 6)
+    images, labels = sorted((data / "imagesTr").iterdir()), sorted((data / "labelsTr").iterdir())
+    shutil.copy(images[0], images[1])
+    shutil.copy(labels[1], labels[2])
+    dataset = find_cases(data)
+    reports = list(check(dataset))
+    facts = [report.facts for report in reports if report.facts]
+    groups = groups_of(facts)
+    first = dataset.cases[0].name
+    assert [name for name, group in groups.items() if group == first] == [case.name for case in dataset.cases[:3]]
+    for fold in range(4):
+        config = TrainConfig(folds=4, fold=fold)
+        _, split = arrange(dataset.with_groups(groups).cases, config)
+        side = {name in split.training for name in groups if groups[name] == first}
+        assert len(side) == 1
+        assert "The 3 cases that share voxels or masks with others stay with them on one side." in plan(dataset, facts, None, config)[2][-1]
+
+
 @pytest.mark.parametrize("count", [1, 2, 6, 24, 25, 60, 400])
 @pytest.mark.parametrize("config", [TrainConfig(), TrainConfig(fold=1), TrainConfig(folds=3), TrainConfig(folds=2), TrainConfig(cases=4)])
 def test_the_plan_says_what_becomes_of_the_cases(count: int, config: TrainConfig) -> None:
-    text = words(count, config)
+    text = words(names_of(count), config)
     if config.fold is None and config.folds is None:
         split = split_cases(names_of(count), config)
         said = f"{len(split.kept_out)} of {count} cases are kept out" if split.kept_out else "nothing is scored"

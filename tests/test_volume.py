@@ -76,7 +76,7 @@ def test_every_target_is_reached(orientation: str) -> None:
     check_laws(affine_for("LPS", tilt=10), orientation)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(affines(), st.sampled_from(ORIENTATIONS))
 def test_any_affine_is_refused_or_keeps_the_laws(affine: Affine, target: str) -> None:
     try:
@@ -148,7 +148,7 @@ def test_size_of_a_voxel() -> None:
 
 
 @given(affines(), arrays(float, 3, elements=st.floats(-5, 5, width=32)))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_distance_of_grids(affine: Affine, shift: np.ndarray) -> None:
     moved = affine.copy()
     moved[:3, 3] += shift

@@ -14,7 +14,7 @@ sizes, windows, overlaps = st.integers(1, 300), st.integers(1, 96), st.floats(0,
 
 
 @given(sizes, windows, overlaps)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_windows_cover_an_axis_evenly(size: int, window: int, overlap: float) -> None:
     starts = window_starts(size, window, overlap)
     assert starts == sorted(set(starts)) and starts[0] == 0 and starts[-1] == max(0, size - window)
@@ -26,7 +26,7 @@ def test_windows_cover_an_axis_evenly(size: int, window: int, overlap: float) ->
 
 
 @given(sizes, windows, overlaps)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_shares_are_a_partition_of_unity(size: int, window: int, overlap: float) -> None:
     starts = window_starts(size, window, overlap)
     shares = window_shares(size, window, starts)
@@ -43,7 +43,7 @@ def test_shares_fall_towards_a_windows_edge() -> None:
 
 
 @given(sizes, st.integers(1, 12), st.integers(1, 8))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_a_window_is_the_patch_or_the_whole_axis(size: int, stride: int, times: int) -> None:
     patch = stride * times
     window = window_size(size, patch, stride)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ class Case:
     """One subject: its name, its image files (one, or one per channel) and, for training, its label file and how to read it.
 
     part : (axis, start, stop) of the volume's own voxels, where only these are the case.
+    group : cases of one group, such as copies, train together or are kept out together; "" for a case on its own.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Case:
     label: Path | None = None
     rule: LabelRule = ALL_LABELLED
     part: tuple[int, int, int] | None = None
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,10 @@ class Dataset:
     def with_rule(self, rule: LabelRule) -> Dataset:
         """The same data, its masks read by another rule."""
         return replace(self, cases=tuple(replace(case, rule=rule) for case in self.cases))
+
+    def with_groups(self, groups: Mapping[str, str]) -> Dataset:
+        """The same data, each case in the group of its name."""
+        return replace(self, cases=tuple(replace(case, group=groups.get(case.name, "")) for case in self.cases))
 
 
 def read_image(case: Case) -> Volume:

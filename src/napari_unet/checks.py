@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -40,7 +40,8 @@ class CaseFacts:
     voxels : per label value; centroids : per label, its centre as a share of the image's extent, per axis;
     foreground : (channels, up to SAMPLES) intensities inside labels; low, high : each channel's smallest and largest
     value; orientation : of the file's own axes, as in "LPS"; at_border : label values that the image's edge may cut;
-    labelled : per axis, the share of slices across it that hold a label.
+    labelled : per axis, the share of slices across it that hold a label; twins : cases before it with the same voxels
+    or the same mask.
     """
 
     name: str
@@ -57,6 +58,7 @@ class CaseFacts:
     voxel_ml: float = 0.0
     at_border: tuple[int, ...] = ()
     labelled: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    twins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,21 +133,34 @@ def _check_case(case: Case, labels: dict[int, str], known: _Known) -> Report:
     if image is None or label is None or any(finding.level == "error" for finding in findings):
         return Report(case, None, tuple(findings))
     facts = _facts(case, image, label)
-    findings += _twins(facts, image, label, known)
-    return Report(case, facts, tuple(findings))
+    twins, found = _twins(facts, image, label, known)
+    return Report(case, replace(facts, twins=twins), (*findings, *found))
 
 
-def _twins(facts: CaseFacts, image: Volume, label: Volume, known: _Known) -> list[Finding]:
-    """What this case has in common with one before: copies, two opinions on one image, a mask that was saved twice."""
-    mask = _sha256(label)
-    twin, its_mask = known.images.setdefault(facts.sha256, (facts.name, mask))
-    if twin != facts.name:
+def groups_of(facts: Iterable[CaseFacts]) -> dict[str, str]:
+    """The group of each case: those that share their voxels or their mask, also by way of a third, have one name."""
+    groups: dict[str, str] = {}
+    for case in facts:
+        groups[case.name] = case.name
+        joined = {groups[twin] for twin in case.twins}
+        groups |= {name: min(joined) for name, group in groups.items() if joined and group in {case.name, *joined}}
+    return groups
+
+
+def _twins(facts: CaseFacts, image: Volume, label: Volume, known: _Known) -> tuple[tuple[str, ...], list[Finding]]:
+    """The cases before this one that it shares voxels with: copies, two opinions on one image, a mask that was saved twice."""
+    name, mask = facts.name, _sha256(label)
+    same_image, its_mask = known.images.setdefault(facts.sha256, (name, mask))
+    same_mask = known.masks.setdefault(mask, name) if facts.voxels else name
+    twins = tuple({twin: None for twin in (same_image, same_mask) if twin != name})
+    if same_image != name:
         other = "" if its_mask == mask else ", under another label"
-        return [Finding("warning", image.source, f"the same voxels as {twin}{other}",
-                        "Remove one: a case must not be trained on and scored")]  # fmt: skip
-    twin = known.masks.setdefault(mask, facts.name) if facts.voxels else facts.name
-    same = Finding("warning", label.source, f"the same mask as {twin}, whose image is another", "Check that it was not saved twice")
-    return [same] if twin != facts.name else []
+        return twins, [Finding("warning", image.source, f"the same voxels as {same_image}{other}",
+                               "Remove one; they stay on one side of every split")]  # fmt: skip
+    if same_mask != name:
+        return twins, [Finding("warning", label.source, f"the same mask as {same_mask}, whose image is another",
+                               "Check that it was not saved twice")]  # fmt: skip
+    return (), []
 
 
 def _sha256(volume: Volume) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_unet import finetune, splits
 from napari_unet.cases import Dataset
-from napari_unet.checks import MAX_CLASSES, CaseFacts
+from napari_unet.checks import MAX_CLASSES, CaseFacts, groups_of
 from napari_unet.errors import UNetError
 from napari_unet.partial import words as words_of_rule
 from napari_unet.schema import encode
@@ -79,7 +79,7 @@ def plan(
     words += ["Masks average what is seen in an image and in its mirror image."] * spec.mirror_tta
     words += ["No skip connections, as asked for."] * (not network.skips)
     config, reason = _budget(config, whole)
-    return spec, config, [*words, reason, splits.words(len(facts), config)]
+    return spec, config, [*words, reason, splits.words([case.name for case in facts], config, groups_of(facts))]
 
 
 def _cheap_mirror(axes: tuple[int, ...], whole: bool, pictures: bool) -> bool:

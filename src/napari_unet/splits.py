@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -43,27 +45,34 @@ def several(config: TrainConfig) -> bool:
     return (config.folds or 1) > 1 and config.fold is None
 
 
-def split_cases(names: list[str], config: TrainConfig) -> Split:
+def split_cases(names: Sequence[str], config: TrainConfig, groups: Mapping[str, str] | None = None) -> Split:
     """Shuffle by the seed, take `config.cases` of them, cut into folds, and keep out what the settings say.
+
+    Cases that `groups` gives one group are in one fold: no copy of a case that trains is scored.
 
     `fold` keeps that one of `folds` (5) out; with fewer cases than folds each is a fold of its own. `folds` alone is a
     model per fold; one fold is all cases, none kept out. With neither, one part in five, at most 40 cases, is kept out of
     25 cases or more, and none of fewer: in a small set every case counts, and a schedule that ends at zero needs no validation.
     """
     chosen = _drawn(names, config)
+    everything = tuple(sorted(chosen))
     if _all_train(len(chosen), config):
-        return Split((), tuple(sorted(chosen)), (), False)
+        return Split((), everything, (), False)
+    together: dict[str, list[str]] = {}
+    for name in chosen:
+        together.setdefault((groups or {}).get(name, name), []).append(name)
+    units = list(together.values())
     if config.folds is None and config.fold is None:
-        count = max(FOLDS, -(-len(chosen) // MOST_KEPT_OUT))
+        count = min(max(FOLDS, -(-len(chosen) // MOST_KEPT_OUT)), len(units))
     else:
-        count = min(config.folds or FOLDS, len(chosen))
-        if count < 2:
-            raise UNetError("--folds", "a single case cannot be kept out and trained on", "Use --folds 2, which cuts it into halves")
+        count = min(config.folds or FOLDS, len(units))
+    if count < 2:
+        what = "a single case" if len(chosen) == 1 else f"{len(chosen)} cases that share their voxels"
+        raise UNetError("--folds", f"{what} cannot be kept out and trained on", "Use --folds 2 with one of them, which cuts it into halves")
     fold = config.fold or 0
     if fold >= count:
         raise UNetError("--fold", f"{fold} of {count} folds", f"Use 0 to {count - 1}")
-    folds = tuple(tuple(sorted(chosen[n::count])) for n in range(count))
-    everything = tuple(sorted(chosen))
+    folds = tuple(tuple(sorted(name for unit in units[n::count] for name in unit)) for n in range(count))
     if several(config):
         return Split(folds, everything, everything, True)
     return Split(folds, tuple(name for name in everything if name not in folds[fold]), folds[fold], True)
@@ -76,7 +85,7 @@ def _all_train(count: int, config: TrainConfig) -> bool:
     return config.folds == 1 or (config.folds is None and config.fold is None and count < SCORED_FROM)
 
 
-def _drawn(names: list[str], config: TrainConfig) -> list[str]:
+def _drawn(names: Sequence[str], config: TrainConfig) -> list[str]:
     order = np.random.default_rng((config.seed, 2)).permutation(len(names))
     return [names[i] for i in order][: config.cases]
 
@@ -93,7 +102,7 @@ def arrange(cases: tuple[Case, ...], config: TrainConfig) -> tuple[dict[str, Cas
             raise UNetError("--folds", f"{config.folds or FOLDS} parts of a single case", "Use --folds 2, which cuts it into halves")
         by_name = {half.name: half for half in halves(by_name[chosen[0]])}
         config = replace(config, cases=None)
-    return by_name, split_cases(sorted(by_name), config)
+    return by_name, split_cases(sorted(by_name), config, {case.name: case.group or case.name for case in cases})
 
 
 def halves(case: Case) -> tuple[Case, Case]:
@@ -115,19 +124,21 @@ def halves(case: Case) -> tuple[Case, Case]:
                     f"Give a volume of at least {2 * LEAST_HALF + LEAST_GAP} voxels along some axis, or more cases")  # fmt: skip
 
 
-def words(count: int, config: TrainConfig) -> str:
-    """What becomes of so many cases, in a sentence."""
-    count = min(count, config.cases or count)
-    advice = f"--folds {min(FOLDS, max(2, count))}"
+def words(names: Sequence[str], config: TrainConfig, groups: Mapping[str, str] | None = None) -> str:
+    """What becomes of the cases, in a sentence or two."""
+    count = min(len(names), config.cases or len(names))
     if _all_train(count, config):
         every = f"All {count} cases train" if count > 1 else "The one case trains"
         why = "as asked for" if config.folds == 1 else "in a small set every case counts"
+        advice = f"--folds {min(FOLDS, max(2, count))}"
         return f"{every} and none is kept out, so nothing is scored: {why}. For an honest score: {advice}."
+    alike = sum(size for size in Counter((groups or {}).get(name, name) for name in names).values() if size > 1)
+    twins = f" The {alike} cases that share voxels or masks with others stay with them on one side." if alike else ""
     if config.folds is None and config.fold is None:
-        kept_out = -(-count // max(FOLDS, -(-count // MOST_KEPT_OUT)))
-        return f"{kept_out} of {count} cases are kept out of training, to score the model."
-    parts = "halves" if count == 1 else f"{min(config.folds or FOLDS, count)} parts"
+        kept_out = len(split_cases(sorted(names), config, groups).kept_out)
+        return f"{kept_out} of {count} cases are kept out of training, to score the model.{twins}"
+    parts = "halves" if count == 1 else f"{len(split_cases(sorted(names), replace(config, fold=0), groups).folds)} parts"
     if several(config):
         return (f"One model for each of {parts}, scored on the part that it never saw: every case is scored once, and the "
-                "models together are the product.")  # fmt: skip
-    return f"Part {config.fold} of {parts} is kept out of training, to score the model."
+                f"models together are the product.{twins}")  # fmt: skip
+    return f"Part {config.fold} of {parts} is kept out of training, to score the model.{twins}"

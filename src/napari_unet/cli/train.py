@@ -80,7 +80,7 @@ def _train_model(arguments: argparse.Namespace) -> int:
     reports = read_all(dataset)
     checks.refuse(reports, arguments.data)
     facts = [report.facts for report in reports if report.facts is not None]
-    dataset = dataset.with_rule(settle(dataset.rule, [f.labelled for f in facts]))
+    dataset = dataset.with_rule(settle(dataset.rule, [f.labelled for f in facts])).with_groups(checks.groups_of(facts))
     spec, config, reasons = plan(dataset, facts, choices, config, base.spec if base else None)
     print(f"going on with the run in {out}, as it was planned" if arguments.resume else "\n".join(reasons))
 
