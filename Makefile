@@ -14,7 +14,7 @@ help: ## say what there is (the default)
 demo: $(READY) ## train on synthetic scans for two minutes, segment, evaluate; all of it in demo/
 	rm -rf demo
 	$(PY) training/prepare_phantoms.py demo/data
-	$(UNET) train demo/data --out demo/run --minutes 2 --optimiser adamw
+	$(UNET) train demo/data --out demo/run --minutes 2
 	$(UNET) predict demo/run demo/data/imagesTs --out demo/masks
 	$(UNET) evaluate demo/masks demo/data/labelsTs
 	@echo

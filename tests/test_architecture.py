@@ -20,7 +20,7 @@ PACKAGE = ROOT / "src" / "napari_unet"
 TIERS = (
     {"__init__", "errors", "files", "header", "pictures", "schema", "spec", "volume", "windows"},
     {
-        *("augment", "budget", "cases", "checks", "components", "distributed", "ensemble", "events", "finetune"),
+        *("augment", "budget", "cases", "cells", "checks", "components", "distributed", "ensemble", "events", "finetune"),
         *("learning", "loss", "network", "nifti", "optimiser", "options", "partial", "phantoms", "preprocess"),
         *("record", "runtime", "sampling", "schedule", "speed", "splits", "survey", "weights"),
     },

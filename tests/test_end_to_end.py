@@ -120,7 +120,7 @@ def test_phantoms_never_seen_are_segmented(tmp_path: Path) -> None:
     refuse(reports, str(folder))
     facts = [report.facts for report in reports if report.facts]
     choices = PlanChoices(spacing=(2, 2, 2), patch=(32, 32, 32), features=(8, 16, 32))
-    spec, config, _ = plan(dataset, facts, choices, TrainConfig(steps=120, checks=1, grow=False, rate=1e-2, augment=0.3, optimiser="adamw"))
+    spec, config, _ = plan(dataset, facts, choices, TrainConfig(steps=120, checks=1, grow=False, augment=0.3))
     seen = list(train(dataset.cases, spec, config, out=tmp_path / "run"))
     assert seen[-1].phase == "done"
 

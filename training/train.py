@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from napari_unet import TrainConfig, UNetError, check, find_cases, read_card
-from napari_unet.checks import refuse
+from napari_unet.checks import groups_of, refuse
 from napari_unet.crossval import learn
 from napari_unet.phantoms import write_dataset
 from napari_unet.plan import plan
@@ -38,7 +38,8 @@ def main() -> None:
     spec, config, reasons = plan(dataset, facts, config=TrainConfig(seed=options.seed, folds=options.folds, **budget))
     print("\n".join(reasons))
 
-    for progress in learn(dataset.cases, spec, config, out=out, reasons=tuple(reasons), started=started):
+    cases = dataset.with_groups(groups_of(facts)).cases  # copies stay on one side of a split
+    for progress in learn(cases, spec, config, out=out, reasons=tuple(reasons), started=started):
         if progress.message or progress.step % 50 == 0:
             print(progress.fold, progress.phase, progress.step, progress.steps, progress.loss, progress.dice, progress.message, flush=True)
 

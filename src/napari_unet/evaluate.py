@@ -91,6 +91,12 @@ def evaluate(
 
     Raises UNetError where a label has no prediction, where two files have one name, or a pair does not lie on one grid.
     """
+    for name, prediction, label in pairs(predictions, labels):
+        yield score_case(name, nifti.read_labels(prediction), read_mask(Case(name, (), label, rule)), surface=surface)
+
+
+def pairs(predictions: str | Path, labels: str | Path) -> list[tuple[str, Path, Path]]:
+    """The name, the prediction and the label of each case: two files, or two folders paired by name. Errors as `evaluate`'s."""
     references, found = _by_name(labels), _by_name(predictions)
     if Path(labels).is_file() and Path(predictions).is_file():
         found = dict.fromkeys(references, Path(predictions))
@@ -99,9 +105,7 @@ def evaluate(
         names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise UNetError(predictions, f"no prediction for {len(missing)} of {len(references)} labels: {names}",
                         "Name predictions like their labels")  # fmt: skip
-    for name, path in references.items():
-        reference = read_mask(Case(name, (), path, rule))
-        yield score_case(name, nifti.read_labels(found[name]), reference, surface=surface)
+    return [(name, found[name], path) for name, path in references.items()]
 
 
 def _by_name(source: str | Path) -> dict[str, Path]:

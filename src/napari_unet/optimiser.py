@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from napari_unet.spec import TrainConfig
 
 BETAS = (0.9, 0.99)
-MOMENTUM = 0.95
+MOMENTUM = 0.9  # its authors have 0.95, which takes longer to get going: docs/experiments.md
 RATIO = 10.0  # a kernel's rate, as multiples of AdamW's: its step has unit size, not unit size per weight
 SHORT, HASTE = 240, 4.0  # steps: in a run of fewer, kernels go faster by as much, to get as far; and at most so many times
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan et al.: steep at zero, near one after five steps
@@ -26,15 +26,22 @@ OUTER = ("encoder.stages.0.0.convs.0.", "decoder.seg_layers.")  # what reads ima
 
 
 def orthogonalised(matrix: Tensor) -> Tensor:
-    """The nearest matrix with all singular values about one (0.7 to 1.2), by Newton-Schulz iteration; (m, n) -> (m, n)."""
+    """The nearest matrix with all singular values about one (0.7 to 1.2), by Newton-Schulz iteration; (m, n) -> (m, n).
+
+    Each iteration multiplies by a polynomial of the matrix times its transpose. These are multiplied with one another and
+    only then with the matrix, because a kernel has many more columns than rows.
+    """
     a, b, c = QUINTIC
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.T if tall else matrix
     x = x / (x.norm() + 1e-7)
+    square = x @ x.T
+    one = whole = torch.eye(len(square), dtype=x.dtype, device=x.device)
     for _ in range(STEPS):
-        square = x @ x.T
-        x = torch.addmm(x, torch.addmm(square, square, square, beta=b, alpha=c), x, beta=a)
-    return x.T if tall else x
+        factor = torch.addmm(a * one + b * square, square, square, alpha=c)
+        whole, square = factor @ whole, factor @ square @ factor
+    found: Tensor = whole @ x
+    return found.T if tall else found
 
 
 class Muon(torch.optim.Optimizer):
