@@ -13,7 +13,7 @@ HAS_DISPLAY = not sys.platform.startswith("linux") or bool(os.environ.get("DISPL
 if not HAS_DISPLAY:
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")  # without it Qt aborts the whole run at the first widget
 
-settings.register_profile("shared")  # machines are shared: how long an example takes says nothing
+settings.register_profile("shared", deadline=None)  # machines are shared: how long an example takes says nothing
 settings.load_profile("shared")
 
 

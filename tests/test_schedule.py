@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_unet import schema
-from napari_unet.schedule import Schedule, Stage, in_seconds, in_steps, stages
+from napari_unet.schedule import HASTE, SHORT, Schedule, Stage, in_seconds, in_steps, stages
 from napari_unet.spec import ModelSpec, TrainConfig
 
 
@@ -37,6 +37,15 @@ def test_patches_grow_to_the_plans_in_steps_the_network_can_take(spec: ModelSpec
         assert stage.patch != spec.stride and stage.batch >= 1
     for smaller, larger in pairwise(found):
         assert smaller.patch != larger.patch and all(a <= b for a, b in zip(smaller.patch, larger.patch, strict=True))
+
+
+@given(steps=st.integers(1, 100_000))
+def test_a_short_run_hastens(steps: int) -> None:
+    """None is slower than a long run, none more than HASTE times as fast, and between them all go equally far."""
+    factor, longer = (Schedule((Stage((8, 8, 8), 2, 1.0, n),)).haste for n in (steps, steps + 1))
+    assert 1 <= factor <= HASTE and longer <= factor
+    if 1 < factor < HASTE:
+        assert factor * steps == pytest.approx(SHORT)
 
 
 @given(

@@ -115,13 +115,17 @@ class Learner:
     def step(self, step: int, schedule: Schedule) -> Tensor:
         """Learn from one batch; its loss."""
         stage, first = schedule.at(step)
-        order = Order(step, first, stage, schedule.rate(step, self.config.rate), schedule.steps)
+        order = Order(step, first, stage, self.rate(step, schedule), schedule.steps)
         distributed.tell(order)
         return self.learn(order)
 
+    def rate(self, step: int, schedule: Schedule) -> float:
+        """The learning rate of a step; a short run's is higher."""
+        return schedule.rate(step, self.config.rate) * schedule.haste
+
     def learn(self, order: Order) -> Tensor:
         """Take a step, together with the other processes; the loss of the whole batch."""
-        set_rate(self.optimisers, order.rate, order.steps)
+        set_rate(self.optimisers, order.rate)
         self.whole = self.spec.network.norm != "batch"  # whose statistics change in the forward pass
         loss = self._descend(order)
         self._follow(order.step, order.steps)

@@ -19,7 +19,6 @@ from napari_unet.spec import TrainConfig
 BETAS = (0.9, 0.99)
 MOMENTUM = 0.9  # its authors have 0.95, which takes longer to get going: docs/experiments.md
 RATIO = 10.0  # a kernel's rate, as multiples of AdamW's: its step has unit size, not unit size per weight
-SHORT, HASTE = 240, 4.0  # steps: in a run of fewer, kernels go faster by as much, to get as far; and at most so many times
 QUINTIC = (3.4445, -4.7750, 2.0315)  # Jordan et al.: steep at zero, near one after five steps
 STEPS = 5
 OUTER = ("encoder.stages.0.0.convs.0.", "decoder.seg_layers.")  # what reads images and writes logits is left to AdamW
@@ -81,9 +80,8 @@ def optimisers(network: nn.Module, config: TrainConfig) -> list[torch.optim.Opti
     return found
 
 
-def set_rate(found: list[torch.optim.Optimizer], rate: float, steps: int) -> None:
-    """The schedule's rate at this step, and what it means for each optimiser in a run of so many steps."""
+def set_rate(found: list[torch.optim.Optimizer], rate: float) -> None:
+    """AdamW's rate at this step, and what it means for the others."""
     for optimiser in found:
-        ratio = RATIO * min(HASTE, max(1.0, SHORT / steps)) if isinstance(optimiser, Muon) else 1.0
         for group in optimiser.param_groups:
-            group["lr"] = ratio * rate
+            group["lr"] = RATIO * rate if isinstance(optimiser, Muon) else rate

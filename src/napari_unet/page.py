@@ -208,7 +208,7 @@ def _making(results: Results) -> str:
         "About": _text(card.description), "Data": _text(card.data) or "not stated",
         "Its licence": _text(card.data_licence) or "not stated", "Trained on": f"{len(record.split.training)} cases",
         kept: _listed(record.split.kept_out, 40) or "none",
-        "Settings": f"{record.schedule.steps:,} steps, batch {config.batch}, highest rate {config.rate:g}, "
+        "Settings": f"{record.schedule.steps:,} steps, batch {config.batch}, highest rate {config.rate * record.schedule.haste:.2g}, "
                     f"augmentation {config.augment:g}, seed {config.seed}",
         "Versions": _text(", ".join(f"{name} {number}" for name, number in card.versions.items())),
     }  # fmt: skip

@@ -9,6 +9,7 @@ from napari_unet.schema import STRICT
 from napari_unet.spec import ModelSpec, TrainConfig
 
 WARM_UP = 0.05  # of the course
+SHORT, HASTE = 600, 5.0  # steps: in a run of fewer, weights go faster by as much, to get as far; and at most so many times
 GROWTH = ((0.6, 2.0, 0.35), (0.8, 1.0, 0.55), (1.0, 1.0, 0.10))  # patch, batch (both relative), share of the time
 
 
@@ -40,6 +41,11 @@ class Schedule:
     def steps(self) -> int:
         """All steps."""
         return sum(stage.steps for stage in self.stages)
+
+    @property
+    def haste(self) -> float:
+        """How many times faster than usual the weights go, because there are few steps."""
+        return min(HASTE, max(1.0, SHORT / max(1, self.steps)))
 
     def at(self, step: int) -> tuple[Stage, int]:
         """The stage of a step, and the number of samples drawn before it."""

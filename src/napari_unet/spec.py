@@ -310,7 +310,7 @@ class TrainConfig:
         bool | None, Field(description="compile the network first; by default on a CUDA card for 30 minutes or more")
     ] = None
     batch: Annotated[int, Field(ge=1, le=512, description="patches per step at the full patch size")] = 2
-    rate: Annotated[float, Field(gt=0, le=1, description="highest learning rate")] = 2e-3
+    rate: Annotated[float, Field(gt=0, le=1, description="highest learning rate; more in a run of fewer than 600 steps")] = 2e-3
     optimiser: Annotated[
         Literal["muon", "adamw"], Field(description="muon (orthogonalised momentum for kernels) or adamw for all")
     ] = "muon"

@@ -192,7 +192,7 @@ def _run(
             step = learner.done
             checking = bool(checks) and schedule.progress(step) >= checks[0] and step < schedule.steps
             if step % LOG_STEPS == 0 or checking or step in (first + 1, schedule.steps):
-                newest, rate = _finite(learner, value), schedule.rate(step - 1, config.rate)
+                newest, rate = _finite(learner, value), learner.rate(step - 1, schedule)
                 loss = newest if math.isnan(loss) else loss + SMOOTH * (newest - loss)
                 log.append(f"{step},{newest:.5f},{rate:.3e},,{time.monotonic() - began:.1f}\n")
                 events.add(step, loss=newest, rate=rate)
@@ -217,7 +217,7 @@ def _run(
                 files.write_bytes(folder / RECORD, encode(record).encode())
             pace = (step - first) / max(time.monotonic() - began, 1e-9)
             left = (schedule.steps - step) / pace
-            yield Progress("training", step, schedule.steps, loss, schedule.rate(step - 1, config.rate), dice, left, speed=pace)
+            yield Progress("training", step, schedule.steps, loss, learner.rate(step - 1, schedule), dice, left, speed=pace)
         weights.save(folder / MODEL, record.spec, _scored(record.card, {}, step), learner.average())
         yield from _finish(learner, record, by_name, folder)
     finally:
