@@ -4,7 +4,7 @@ PYTHON ?= python3
 PY := .venv/bin/python
 UNET := .venv/bin/napari-unet
 READY := .venv/.ready
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help demo test lint clean system-packages
 

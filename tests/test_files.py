@@ -208,7 +208,9 @@ class TestLock:
         with files.lock(tmp_path):
             pass
 
-    @pytest.mark.parametrize("text", ["", f"process {DEAD}", f"process {os.getpid()} on {files.HOST}", "\0" * 9])
+    @pytest.mark.parametrize(
+        "text", ["", f"process {DEAD}", f"process {os.getpid()} on {files.HOST}", "\0" * 9], ids=["empty", "dead", "own", "zeros"]
+    )
     def test_a_file_left_behind_is_no_obstacle(self, text: str, tmp_path: Path) -> None:
         """Not even if its number is used again: every run in a container is process 1."""
         (tmp_path / "lock").write_text(text)

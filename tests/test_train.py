@@ -122,7 +122,7 @@ def test_it_learns(kind: str, tmp_path: Path, request: pytest.FixtureRequest) ->
     losses = [p.loss for p in seen if p.phase == "training"]
     assert np.mean(losses[-20:]) < 0.75 * losses[0]
     checked = [p.dice for p in seen if p.phase == "training" and p.dice is not None]
-    assert checked[-1] > checked[0] and seen[-1].dice > 0.3
+    assert len(set(checked)) > 1 and min(checked) > 0.5 and seen[-1].dice > 0.7
 
 
 def test_cases_kept_out_teach_it_nothing(plan: Plan, unbroken: Path, folder: Path, tmp_path: Path) -> None:
