@@ -137,6 +137,14 @@ def test_info_shows_the_card_and_the_walk(call: Callable[..., Outcome], run3d: P
     assert call("info", run3d / "model.safetensors").code == 0
 
 
+def test_info_of_folds_that_are_not_yet_joined(call: Callable[..., Outcome], run3d: Path, tmp_path: Path) -> None:
+    for n in range(2):
+        (tmp_path / f"fold_{n}").mkdir()
+        shutil.copy(run3d / "model.safetensors", tmp_path / f"fold_{n}")
+    found = call("info", tmp_path)
+    assert found.code == 0 and "2 models in" in found.out and "not yet joined" in found.out and "fold_0" in found.out
+
+
 def test_check_tells_what_is_there(call: Callable[..., Outcome], data3d: Path) -> None:
     found = call("check", data3d, "--json")
     counts = {"cases": 4, "errors": 0, "warnings": 0, "findings": [], "labels": {"1": "bright", "2": "dark"}}

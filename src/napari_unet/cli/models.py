@@ -54,10 +54,13 @@ def join(arguments: argparse.Namespace) -> int:
 
 
 def info(arguments: argparse.Namespace) -> int:
-    from napari_unet.weights import find, read_card, read_spec
+    from napari_unet.ensemble import files_of
+    from napari_unet.weights import read_card, read_spec
 
-    path = find(arguments.model)
+    path, *others = files_of(arguments.model)
     spec, card = read_spec(path), read_card(path)
+    if others:  # folds not yet joined, which predict averages
+        print(f"{len(others) + 1} models in {arguments.model}, not yet joined; the first of them, {path}:")
     scores = ", ".join(f"{name} {value:.3f}" for name, value in card.dice.items()) or "none"
     shape = spec.patch[3 - spec.network.dims :]
     rows = [
