@@ -306,6 +306,12 @@ def test_a_signal_at_any_line(plan: Plan, unbroken: Path, lines: Counter[str], t
     survive(plan, unbroken, lines, tmp_path, seed)
 
 
+def test_gradients_that_an_interrupt_left_off_are_no_obstacle(plan: Plan, unbroken: Path, tmp_path: Path) -> None:
+    with torch.no_grad():
+        run(plan, tmp_path)
+    assert_equal_runs(unbroken, tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1000, 1100))
 def test_a_signal_at_any_line_of_many(plan: Plan, unbroken: Path, lines: Counter[str], tmp_path: Path, seed: int) -> None:

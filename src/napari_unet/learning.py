@@ -135,7 +135,8 @@ class Learner:
 
     def _descend(self, order: Order) -> Tensor:
         try:
-            return self._update(order)
+            with torch.enable_grad():  # an interrupt inside torch may have left gradients off
+                return self._update(order)
         except (RuntimeError, MemoryError) as error:
             line, stage = (str(error).splitlines() or ["no memory"])[0], order.stage
             raise UNetError("training", f"{stage.batch} patches of {stage.patch} cannot be learnt from on {self.device} "
