@@ -44,7 +44,7 @@ def number_cells(mask: NDArray[Any]) -> NDArray[np.int32]:
 def v_rand(mask: NDArray[Any], label: NDArray[Any]) -> VRand:
     """How well the cells of a mask (y, x) are those of the label, over the label's cells, large ones counting most.
 
-    A chance-like measure over pairs of pixels: of the pairs in one cell of the label, how many are in one cell of the mask
+    Counted over pairs of pixels: of those in one cell of the label, how many are in one cell of the mask
     (`split`), and the other way round (`merge`). Walls of the mask are given to the cells beside them.
     """
     from skimage.segmentation import expand_labels

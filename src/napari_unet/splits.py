@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -58,10 +57,7 @@ def split_cases(names: Sequence[str], config: TrainConfig, groups: Mapping[str, 
     everything = tuple(sorted(chosen))
     if _all_train(len(chosen), config):
         return Split((), everything, (), False)
-    together: dict[str, list[str]] = {}
-    for name in chosen:
-        together.setdefault((groups or {}).get(name, name), []).append(name)
-    units = list(together.values())
+    units = _units(chosen, groups)
     if config.folds is None and config.fold is None:
         count = min(max(FOLDS, -(-len(chosen) // MOST_KEPT_OUT)), len(units))
     else:
@@ -88,6 +84,14 @@ def _all_train(count: int, config: TrainConfig) -> bool:
 def _drawn(names: Sequence[str], config: TrainConfig) -> list[str]:
     order = np.random.default_rng((config.seed, 2)).permutation(len(names))
     return [names[i] for i in order][: config.cases]
+
+
+def _units(names: Sequence[str], groups: Mapping[str, str] | None) -> list[list[str]]:
+    """The names that have to stay together, in the order of the first of each."""
+    together: dict[str, list[str]] = {}
+    for name in names:
+        together.setdefault((groups or {}).get(name, name), []).append(name)
+    return list(together.values())
 
 
 def arrange(cases: tuple[Case, ...], config: TrainConfig) -> tuple[dict[str, Case], Split]:
@@ -126,18 +130,20 @@ def halves(case: Case) -> tuple[Case, Case]:
 
 def words(names: Sequence[str], config: TrainConfig, groups: Mapping[str, str] | None = None) -> str:
     """What becomes of the cases, in a sentence or two."""
-    count = min(len(names), config.cases or len(names))
+    names = sorted(names)
+    chosen = _drawn(names, config)
+    count = len(chosen)
     if _all_train(count, config):
         every = f"All {count} cases train" if count > 1 else "The one case trains"
         why = "as asked for" if config.folds == 1 else "in a small set every case counts"
         advice = f"--folds {min(FOLDS, max(2, count))}"
         return f"{every} and none is kept out, so nothing is scored: {why}. For an honest score: {advice}."
-    alike = sum(size for size in Counter((groups or {}).get(name, name) for name in names).values() if size > 1)
+    alike = sum(len(unit) for unit in _units(chosen, groups) if len(unit) > 1)
     twins = f" The {alike} cases that share voxels or masks with others stay with them on one side." if alike else ""
     if config.folds is None and config.fold is None:
-        kept_out = len(split_cases(sorted(names), config, groups).kept_out)
+        kept_out = len(split_cases(names, config, groups).kept_out)
         return f"{kept_out} of {count} cases are kept out of training, to score the model.{twins}"
-    parts = "halves" if count == 1 else f"{len(split_cases(sorted(names), replace(config, fold=0), groups).folds)} parts"
+    parts = "halves" if count == 1 else f"{len(split_cases(names, replace(config, fold=0), groups).folds)} parts"
     if several(config):
         return (f"One model for each of {parts}, scored on the part that it never saw: every case is scored once, and the "
                 f"models together are the product.{twins}")  # fmt: skip

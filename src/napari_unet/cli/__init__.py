@@ -1,4 +1,4 @@
-"""The command line: read, call, print. The only engine room that prints; heavy imports happen inside the commands."""
+"""The command line: read, call, say. Only `terminal` writes to the terminal; heavy imports happen inside the commands."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from napari_unet.cli.check import add_check
 from napari_unet.cli.evaluate import add_evaluate
 from napari_unet.cli.models import add_info, add_join, add_view
 from napari_unet.cli.predict import add_predict
+from napari_unet.cli.terminal import tell
 from napari_unet.cli.train import add_train
 from napari_unet.errors import UNetError
 
@@ -33,19 +34,19 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except UNetError as error:
-        print(f"napari-unet: {error}", file=sys.stderr)
+        tell(f"napari-unet: {error}")
         return 2
     except KeyboardInterrupt:
-        print("napari-unet: interrupted", file=sys.stderr)
+        tell("napari-unet: interrupted")
         return 130
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        print(f"napari-unet: {error.filename or 'system'}: {error.strerror or error}. Check paths and disks.", file=sys.stderr)
+        tell(f"napari-unet: {error.filename or 'system'}: {error.strerror or error}. Check paths and disks.")
         return 2
     except MemoryError:
-        print("napari-unet: memory: there is too little. Close other programs, or crop the images.", file=sys.stderr)
+        tell("napari-unet: memory: there is too little. Close other programs, or crop the images.")
         return 2
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_unet.cli.arguments import DATA, add_command, add_json
-from napari_unet.cli.terminal import Line, finish, print_table
+from napari_unet.cli.terminal import Line, finish, say, say_table
 from napari_unet.errors import UNetError
 from napari_unet.options import add_settings, rule_of
 from napari_unet.spec import LabelRule
@@ -27,6 +27,7 @@ def add_check(commands: Any) -> None:
 
 
 def check(arguments: argparse.Namespace) -> int:
+    """The table of cases and the count of faults; 2 where there are errors."""
     from dataclasses import asdict
 
     from napari_unet import nifti
@@ -41,24 +42,24 @@ def check(arguments: argparse.Namespace) -> int:
     rows = table(dataset, reports)
     unit = "%" if any(report.facts and report.facts.picture for report in reports) else "ml"
     shown = rows if arguments.all else rows[:ROWS]
-    print()
-    print_table(cells(shown, dataset, unit))
+    say()
+    say_table(cells(shown, dataset, unit))
     if len(shown) < len(rows):
         odd = sum(bool(row.level) for row in rows[ROWS:])
-        print(f"... and {len(rows) - ROWS} more {f'of which {odd} have findings' if odd else 'without findings'} (--all shows them)")
+        say(f"... and {len(rows) - ROWS} more {f'of which {odd} have findings' if odd else 'without findings'} (--all shows them)")
     findings = [f for report in reports for f in report.findings]
     errors = sum(f.level == "error" for f in findings)
-    print(f"\n{len(dataset.cases)} cases, {errors} errors, {len(findings) - errors} warnings")
+    say(f"\n{len(dataset.cases)} cases, {errors} errors, {len(findings) - errors} warnings")
     if out:
         write_table(out, rows, dataset)
     listed = [{"level": f.level, "where": f.where, "what": f.what, "remedy": f.remedy} for f in findings]
     finish(arguments, {"cases": len(dataset.cases), "errors": errors, "warnings": len(findings) - errors, "findings": listed,
-                        "table": [asdict(row) for row in rows], "labels": dataset.labels})  # fmt: skip
+                       "table": [asdict(row) for row in rows], "labels": dataset.labels})  # fmt: skip
     return 2 if errors else 0
 
 
 def read_all(dataset: Any, everything: bool = False) -> list[Any]:
-    """Check every case, and print what was found as a table: errors first, what many files have in common in one row."""
+    """Check every case, and say what was found as a table: errors first, what many files have in common in one row."""
     from napari_unet.checks import check
     from napari_unet.survey import shortened, survey
 
@@ -72,6 +73,6 @@ def read_all(dataset: Any, everything: bool = False) -> list[Any]:
     for f in sorted((f for report in reports for f in report.findings), key=lambda f: f.level):
         where = shortened(os.path.relpath(f.where, dataset.folder) if Path(f.where).exists() else Path(f.where).name)
         groups.setdefault((f.level, f"{f.what}. {f.remedy}.", where if everything else ""), []).append(where)
-    print_table([(level, files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more", text)
-            for (level, text, _), files in groups.items()])  # fmt: skip
+    say_table([(level, files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more", text)
+               for (level, text, _), files in groups.items()])  # fmt: skip
     return reports

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_unet.cli.arguments import add_command, add_json
-from napari_unet.cli.terminal import finish, number, print_table
+from napari_unet.cli.terminal import finish, number, say, say_table
 from napari_unet.errors import UNetError
 from napari_unet.options import add_settings, rule_of
 from napari_unet.spec import LabelRule
@@ -25,6 +25,7 @@ def add_evaluate(commands: Any) -> None:
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
+    """Scores per case and class, then the means."""
     from napari_unet import nifti
     from napari_unet.evaluate import evaluate, summary, write_scores
 
@@ -33,13 +34,13 @@ def evaluate(arguments: argparse.Namespace) -> int:
         raise UNetError(out, "it is an image" if nifti.suffix(out) else "it exists already", "Use --overwrite, or another --out")
     cases = evaluate(arguments.predictions, arguments.labels, surface=arguments.surface, rule=rule_of(arguments))
     scores = [score for case in cases for score in case]
-    print_table([(s.case, str(s.label), number(s.dice, 4), f"{s.ml:.3f}", f"{s.reference_ml:.3f}",
-             *((number(s.surface_dice, 4), number(s.hausdorff95_mm, 2)) if arguments.surface else ())) for s in scores],
-           ("case", "class", "Dice", "ml", "truth ml", *(("surface", "HD95 mm") if arguments.surface else ())))  # fmt: skip
+    say_table([(s.case, str(s.label), number(s.dice, 4), f"{s.ml:.3f}", f"{s.reference_ml:.3f}",
+                *((number(s.surface_dice, 4), number(s.hausdorff95_mm, 2)) if arguments.surface else ())) for s in scores],
+              ("case", "class", "Dice", "ml", "truth ml", *(("surface", "HD95 mm") if arguments.surface else ())))  # fmt: skip
     table = summary(scores)
-    print()
-    print_table([(key, number(row["dice"], 4), number(row["spread"], 4), str(row["n"])) for key, row in table.items()],
-           ("class", "mean Dice", "spread", "cases"))  # fmt: skip
+    say()
+    say_table([(key, number(row["dice"], 4), number(row["spread"], 4), str(row["n"])) for key, row in table.items()],
+              ("class", "mean Dice", "spread", "cases"))  # fmt: skip
     if out:
         write_scores(out, scores)
     finish(arguments, {"summary": table, "cases": len({s.case for s in scores})})

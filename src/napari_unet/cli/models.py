@@ -9,7 +9,7 @@ from typing import Any
 
 from napari_unet import schema
 from napari_unet.cli.arguments import MODEL, add_command, add_json
-from napari_unet.cli.terminal import finish, print_table
+from napari_unet.cli.terminal import finish, say, say_table
 from napari_unet.errors import UNetError
 
 
@@ -33,6 +33,7 @@ def add_view(commands: Any) -> None:
 
 
 def join(arguments: argparse.Namespace) -> int:
+    """One weights file of several."""
     out = Path(arguments.out)
     if out.suffix != ".safetensors":
         raise UNetError(out, f"the ending {out.suffix!r}", "Give a file that ends in .safetensors")
@@ -43,24 +44,26 @@ def join(arguments: argparse.Namespace) -> int:
         if path.exists() and not arguments.overwrite:
             raise UNetError(path, "it exists already", "Use --overwrite, or another --out")
     card, reasons = join(arguments.models, out, arguments.command)
-    print("\n".join(reasons) + "\n" if reasons else "", end="")
+    if reasons:
+        say("\n".join(reasons))
     if card.cases_scored:
-        print_table([(name, f"{value:.4f}") for name, value in card.dice.items()], (f"Dice on {card.worth}", ""))
+        say_table([(name, f"{value:.4f}") for name, value in card.dice.items()], (f"Dice on {card.worth}", ""))
     else:
-        print("no score: the models are not all folds of one split, each with its scores")
-    print(f"weights  {out}")
+        say("no score: the models are not all folds of one split, each with its scores")
+    say(f"weights  {out}")
     finish(arguments, {"model": str(out), "dice": card.dice, "cases_scored": card.cases_scored, "scored_by": card.scored_by})
     return 0
 
 
 def info(arguments: argparse.Namespace) -> int:
+    """What a file says of its model."""
     from napari_unet.ensemble import files_of
     from napari_unet.weights import read_card, read_spec
 
     path, *others = files_of(arguments.model)
     spec, card = read_spec(path), read_card(path)
     if others:  # folds not yet joined, which predict averages
-        print(f"{len(others) + 1} models in {arguments.model}, not yet joined; the first of them, {path}:")
+        say(f"{len(others) + 1} models in {arguments.model}, not yet joined; the first of them, {path}:")
     scores = ", ".join(f"{name} {value:.3f}" for name, value in card.dice.items()) or "none"
     shape = spec.patch[3 - spec.network.dims :]
     rows = [
@@ -75,15 +78,16 @@ def info(arguments: argparse.Namespace) -> int:
         ("from", f"{card.parent.name} (fine-tuned; its tensors' SHA-256: {card.parent.sha256[:12]}...)" if card.parent else ""),
         ("made by", card.command), ("with", ", ".join(f"{k} {v}" for k, v in card.versions.items())),
     ]  # fmt: skip
-    print_table([row for row in rows if row[1]])
-    print(f"\nThe walk of a patch through the {spec.kind} U-Net:")
+    say_table([row for row in rows if row[1]])
+    say(f"\nThe walk of a patch through the {spec.kind} U-Net:")
     walk = spec.network.walk(shape)
-    print_table([(name, " x ".join(map(str, size)), str(features)) for name, size, features in walk], ("level", "shape", "features"))
+    say_table([(name, " x ".join(map(str, size)), str(features)) for name, size, features in walk], ("level", "shape", "features"))
     finish(arguments, {"spec": json.loads(schema.encode(spec)), "card": json.loads(schema.encode(card))})
     return 0
 
 
 def view(arguments: argparse.Namespace) -> int:
+    """napari, until it is closed."""
     import napari
     from napari.layers import Layer
 

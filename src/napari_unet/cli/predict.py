@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from napari_unet.cli.arguments import MODEL, add_command, add_json
-from napari_unet.cli.terminal import Line, finish
+from napari_unet.cli.terminal import Line, finish, say, tell
 from napari_unet.errors import UNetError
 
 WRITABLE = (".nii", ".nii.gz", ".png", ".tif", ".tiff")
@@ -30,6 +29,7 @@ def add_predict(commands: Any) -> None:
 
 
 def predict(arguments: argparse.Namespace) -> int:
+    """A mask for each image; 1 where some could not be segmented, 2 where none could."""
     from napari_unet.cases import find_images
     from napari_unet.ensemble import files_of
 
@@ -53,8 +53,8 @@ def predict(arguments: argparse.Namespace) -> int:
                 failed.append({"case": case.name, "error": str(error)})
     line.end()
     for failure in failed:
-        print(f"napari-unet: {failure['error']}", file=sys.stderr)
-    print(f"{len(done)} masks in {arguments.out}" + (f", {len(failed)} cases failed" if failed else ""))
+        tell(f"napari-unet: {failure['error']}")
+    say(f"{len(done)} masks in {arguments.out}" + (f", {len(failed)} cases failed" if failed else ""))
     finish(arguments, {"masks": done, "failed": failed})
     return 0 if not failed else 1 if done else 2
 
@@ -106,7 +106,7 @@ def _segment(segmenter: Any, case: Any, target: Path, chosen: int | None, text: 
             doubt[piece.region] = piece.uncertainty
         line.show(f"{text}, slice {piece.done} of {piece.total}")
     for note in volume.notes:
-        print(f"note: {volume.source}: {note}", file=sys.stderr)
+        tell(f"note: {volume.source}: {note}")
     if doubt is not None:
         nifti.write(_uncertainty_beside(target), volume.with_data(doubt), labels=False)
     nifti.write(target, volume.with_data(segmenter.clean(labels)))

@@ -15,7 +15,7 @@ import psutil
 
 from napari_unet.cli.arguments import DATA, add_command, add_json
 from napari_unet.cli.check import read_all
-from napari_unet.cli.terminal import Line, duration, finish, gently, print_table
+from napari_unet.cli.terminal import Line, duration, finish, gently, say, say_table
 from napari_unet.errors import UNetError
 from napari_unet.options import add_settings, rule_of, settings_of
 from napari_unet.spec import Card, LabelRule, PlanChoices, TrainConfig
@@ -37,6 +37,7 @@ def add_train(commands: Any) -> None:
 
 
 def train(arguments: argparse.Namespace) -> int:
+    """A run, alone or as one of several processes."""
     if "WORLD_SIZE" not in os.environ:
         return _train_model(arguments)
     from napari_unet import distributed  # as torchrun asks for
@@ -46,7 +47,7 @@ def train(arguments: argparse.Namespace) -> int:
 
 
 def _assist(arguments: argparse.Namespace) -> int:
-    """One of several processes, not the first: it prints nothing, keeps nothing, and ends when the first one says so."""
+    """One of several processes, not the first: it says nothing, keeps nothing, and ends when the first one says so."""
     from napari_unet.assist import assist
     from napari_unet.cases import find_cases
 
@@ -82,7 +83,7 @@ def _train_model(arguments: argparse.Namespace) -> int:
     facts = [report.facts for report in reports if report.facts is not None]
     dataset = dataset.with_rule(settle(dataset.rule, [f.labelled for f in facts])).with_groups(checks.groups_of(facts))
     spec, config, reasons = plan(dataset, facts, choices, config, base.spec if base else None)
-    print(f"going on with the run in {out}, as it was planned" if arguments.resume else "\n".join(reasons))
+    say(f"going on with the run in {out}, as it was planned" if arguments.resume else "\n".join(reasons))
 
     from napari_unet.crossval import learn
 
@@ -94,7 +95,7 @@ def _train_model(arguments: argparse.Namespace) -> int:
     if stopped:
         best = f"the best weights so far are in {out / 'model.safetensors'}"
         kept = f"stopped; {best if (out / 'model.safetensors').exists() else f'its folds so far are in {out}'}; go on with --resume"
-        print(kept if begun or arguments.resume else "stopped before the first step; nothing has changed")
+        say(kept if begun or arguments.resume else "stopped before the first step; nothing has changed")
         return 130
     return _after_training(arguments, out, started)
 
@@ -134,14 +135,15 @@ def _after_training(arguments: argparse.Namespace, out: Path, started: float) ->
     card = read_card(out / "model.safetensors")
     page, picture = write_report(out)
     if card.cases_scored:
-        print_table([(name, f"{value:.4f}") for name, value in card.dice.items()], (f"Dice on {card.worth}", ""))
+        say_table([(name, f"{value:.4f}") for name, value in card.dice.items()], (f"Dice on {card.worth}", ""))
     else:
         again = ["napari-unet", "train", arguments.data, "--out", f"{out}-folds", "--folds", str(min(FOLDS, max(2, card.cases_trained)))]
-        print(f"nothing was scored: no case was kept out of training\nan honest score: {shlex.join(again)}")
-    print(f"{card.note}\n" if card.note else "", end="")
-    print(f"weights  {out / 'model.safetensors'}  ({card.steps} steps, {minutes:.1f} minutes)")
-    print(f"report   {page}\npicture  {picture}")
+        say(f"nothing was scored: no case was kept out of training\nan honest score: {shlex.join(again)}")
+    if card.note:
+        say(card.note)
+    say(f"weights  {out / 'model.safetensors'}  ({card.steps} steps, {minutes:.1f} minutes)")
+    say(f"report   {page}\npicture  {picture}")
     finish(arguments, {"model": str(out / "model.safetensors"), "report": str(page), "dice": card.dice, "steps": card.steps,
-                        "cases_scored": card.cases_scored, "independent": card.independent, "scored_by": card.scored_by,
-                        "minutes": round(minutes, 3)})  # fmt: skip
+                       "cases_scored": card.cases_scored, "independent": card.independent, "scored_by": card.scored_by,
+                       "minutes": round(minutes, 3)})  # fmt: skip
     return 0
