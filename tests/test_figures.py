@@ -10,7 +10,8 @@ import pytest
 from engine import model_spec, network_spec, seen_as, volume
 from hostile import ORIENTATIONS, affine_for
 
-from napari_unet.figures import Slice, overlay
+from napari_unet.evaluate import Score
+from napari_unet.figures import Slice, overlay, overview
 from napari_unet.spec import ModelSpec
 from napari_unet.volume import Volume
 
@@ -145,3 +146,13 @@ def test_flat_volumes(shape: tuple[int, ...]) -> None:
     for cut in LETTERS:
         spec = model_spec(network_spec(), orientation=cut)
         assert len(overlay(Slice.of(image, image.with_data(truth.data * 0), truth, spec), spec)) > 1000
+
+
+def test_no_empty_frame_where_nothing_was_scored() -> None:
+    log = {"loss": [(1, 2.0), (2, 1.0)], "rate": [], "dice": []}
+
+    def titles(scores: list[Score]) -> list[str]:
+        return [axis.get_title() for axis in overview(SPEC, scores, [log], []).axes]
+
+    assert titles([]) == ["Training"]
+    assert titles([Score("a", 1, 0.9, 1, 1)]) == ["Training", "Dice per case"]

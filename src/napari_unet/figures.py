@@ -164,13 +164,14 @@ def overlay(shown: Slice, spec: ModelSpec) -> bytes:
 def overview(
     spec: ModelSpec, scores: list[Score], logs: Sequence[Mapping[str, Points]], slices: list[tuple[str, Slice]]
 ) -> Figure:
-    """Curves, scores and titled slices in one picture."""
+    """Curves, scores where there are any, and titled slices in one picture."""
     figure = Figure(figsize=(12, 4 + 3.4 * bool(slices)), layout="constrained")
     top, *bottom = figure.subfigures(2 if slices else 1, 1, squeeze=False)[:, 0]
-    curves, dots = top.subplots(1, 2)
+    curves, *dots = top.subplots(1, 1 + bool(scores), squeeze=False)[0]
     for log in logs:
         _draw_curves(curves, log["loss"], log["dice"])
-    _draw_scores(dots, scores, spec)
+    for axis in dots:
+        _draw_scores(axis, scores, spec)
     if slices:
         axes = bottom[0].subplots(1, len(slices), squeeze=False)[0]
         for axis, (title, shown) in zip(axes, slices, strict=True):
