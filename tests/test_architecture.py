@@ -18,7 +18,7 @@ import napari_unet
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "napari_unet"
 TIERS = (
-    {"__init__", "errors", "files", "header", "pictures", "schema", "spec", "volume", "windows"},
+    {"__init__", "errors", "files", "header", "pictures", "schema", "spec", "volume", "intensities", "windows"},
     {
         *("augment", "budget", "cases", "cells", "checks", "components", "distributed", "ensemble", "events", "finetune"),
         *("learning", "loss", "network", "nifti", "optimiser", "options", "partial", "phantoms", "preprocess"),

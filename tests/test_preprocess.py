@@ -152,6 +152,19 @@ def test_an_image_outside_the_clip_range_is_refused() -> None:
 # the grid
 
 
+@pytest.mark.parametrize("orientation", ["SAR", "LPS", "ARI"])
+@pytest.mark.parametrize("target", [(0.0, 0.0, 0.0), RESAMPLED, (0.7, 0.7, 0.7), (6.0, 1.5, 0.25), (0.0, 3.0, 0.0)])
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=15)
+def test_a_part_is_what_it_is_in_the_whole(target: tuple[float, ...], orientation: str, seed: int) -> None:
+    """To the bit: whoever reads window by window sees what training saw."""
+    channels = Channel("MR"), Channel("CT", "clip", -250.0, 400.0, 12.0, 34.0)
+    prepared = prepare(volume((20, 22, 9, 2), orientation), with_channels(*channels, spacing=target))
+    random = np.random.default_rng(seed)
+    where = [slice(*sorted(random.choice(n + 1, 2, replace=False).tolist())) for n in prepared.size]
+    np.testing.assert_array_equal(prepared.box(*where), prepared.data[(slice(None), *where)], strict=True)
+
+
 @pytest.mark.parametrize("target", [RESAMPLED, (0.7, 0.7, 0.7), (6.0, 1.5, 0.25), (0.0, 3.0, 0.0)])
 def test_there_and_back_is_exact_for_what_is_linear(target: tuple[float, ...]) -> None:
     """A ramp keeps its place through both resamplings, wherever it is not continued beyond the volume's border."""

@@ -28,7 +28,7 @@ from PIL import Image
 from napari_unet import nifti, runtime, weights
 from napari_unet.errors import UNetError
 from napari_unet.preprocess import prepare
-from napari_unet.segment import Segmenter, _pad, uncertainty_of
+from napari_unet.segment import Segmenter, _cut, uncertainty_of
 from napari_unet.spec import Card, Channel
 from napari_unet.volume import Volume, check_same_grid
 
@@ -50,7 +50,7 @@ every_model = pytest.mark.parametrize("model", MODELS)
 
 def logits_of(model: Segmenter, image: Volume, axis: int = 0, centre: float = 0.0) -> torch.Tensor:
     """(K, z, y, x) on the network's grid, put together from slices along `axis`."""
-    slices = dict(model._network_slices(prepare(image, model.spec).data, axis, centre))
+    slices = dict(model._network_slices(prepare(image, model.spec), axis, centre))
     assert sorted(slices) == list(range(len(slices)))
     return torch.stack([slices[n] for n in range(len(slices))], axis + 1)
 
@@ -154,9 +154,11 @@ def test_windows_leave_no_seams_and_no_dark_border(overlap: float, shape: tuple[
 
 
 def test_what_is_smaller_than_a_window_lies_in_its_middle() -> None:
-    padded, before = _pad(torch.ones(2, 3, 8, 5), [8, 8, 8])
-    assert before == [2, 0, 1] and padded.shape == (2, 8, 8, 8) and padded.sum() == 2 * 3 * 8 * 5
-    assert padded[:, 2:5, :, 1:6].min() == 1
+    prepared = prepare(volume((3, 8, 5, 2), "SAR"), model_spec(network_spec(channels=2)))
+    window = _cut(prepared, [-2, 0, -1], [8, 8, 8], 0)
+    assert window.shape == (2, 8, 8, 8) and torch.equal(window[:, 2:5, :, 1:6], prepared.data)
+    window[:, 2:5, :, 1:6] = 0
+    assert not window.any()
 
 
 def test_mirroring_is_as_the_model_says_unless_asked() -> None:

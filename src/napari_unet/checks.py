@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from napari_unet import nifti, pictures
 from napari_unet.cases import Case, Dataset, read_image, read_mask
 from napari_unet.errors import UNetError
+from napari_unet.intensities import slabs
 from napari_unet.partial import UNLABELLED, slices_labelled
 from napari_unet.spec import MAX_CHANNELS
 from napari_unet.volume import Reorientation, Volume, check_same_grid
@@ -237,8 +238,7 @@ def check_image(image: Volume) -> None:
         raise UNetError(image.source, f"voxels of type {image.data.dtype}", "Give real numbers, such as the magnitude")
     for index in range(image.channels):
         data: NDArray[Any] = image.data[..., index] if image.data.ndim == 4 else image.data
-        if data.dtype.kind == "f" and not np.isfinite(data).all():
-            count = int((~np.isfinite(data)).sum())
+        if data.dtype.kind == "f" and (count := sum(int((~np.isfinite(part)).sum()) for part in slabs(data))):
             raise UNetError(image.source, f"{count:,} voxels are NaN or infinite", "Replace them, for example by 0, and save it again")
         if data.min() == data.max():
             raise UNetError(image.source, f"every voxel of channel {index} has the value {data.flat[0]:g}: nothing can be seen in it",

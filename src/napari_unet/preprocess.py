@@ -6,12 +6,16 @@ lies one scale and shift per axis, so that both ways are exact and can be taken 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from monai.data import MetaTensor
+from monai.data.utils import compute_shape_offset
 from monai.transforms import Compose, NormalizeIntensity, ScaleIntensityRange, Spacing, Transform
 from numpy.typing import NDArray
 from torch import Tensor
@@ -19,34 +23,63 @@ from torch import Tensor
 from napari_unet.checks import check_image
 from napari_unet.errors import UNetError
 from napari_unet.files import check_memory
+from napari_unet.intensities import Intensities, intensities
 from napari_unet.loss import UNLABELLED
 from napari_unet.partial import labelled
 from napari_unet.spec import Channel, ModelSpec
 from napari_unet.volume import Reorientation, Volume
 
 SAME_SPACING = 0.02  # relative; resampling for less blurs more than it corrects
+FINER = 8.0  # times the volume's own voxels: a grid of more has to fit into memory, or nobody would see its end
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A volume as the network sees it, and the way back.
+    """A volume as the network sees it, cut out where it is needed, and the way back.
 
-    data : float32 (C, z, y, x); turn : the volume's axes to (z, y, x); shape : the volume's own, turned;
+    turned : the volume's own voxels, a view (z, y, x, C); normalise : each channel's rule; size : the network's grid;
+    turn : the volume's axes to (z, y, x); shape : the volume's own, turned;
     scale, shift : network index = scale * turned index + shift, per axis.
     """
 
-    data: Tensor
+    turned: NDArray[Any]
+    normalise: NormalizeChannels
+    size: tuple[int, int, int]
     turn: Reorientation
     shape: tuple[int, int, int]
     scale: tuple[float, float, float]
     shift: tuple[float, float, float]
 
+    @cached_property
+    def data(self) -> Tensor:
+        """All of it: float32 (C, z, y, x). Raises UNetError where that does not fit into memory."""
+        check_memory(4 * self.turned.shape[3] * math.prod(self.size), "the image")
+        return self.box(*(slice(0, n) for n in self.size))
+
+    def box(self, *where: slice) -> Tensor:
+        """A part of `data`, to the bit: float32 (C, *where), of slices along (z, y, x) inside the grid."""
+        found, read = [], []
+        for axis, part in enumerate(where):
+            scale, shift = 1 / self.scale[axis], -self.shift[axis] / self.scale[axis]
+            low, high, share = neighbours(scale, shift, part.stop - part.start, self.shape[axis], part.start)
+            read.append(slice(int(low.min()), int(high.max()) + 1))
+            found.append((low - read[-1].start, high - read[-1].start, share))
+        with np.errstate(over="ignore"):  # what overflows is infinite, and was refused as such
+            voxels = np.array(np.moveaxis(self.turned[tuple(read)], -1, 0), np.float32, order="C")
+        image: Tensor = self.normalise(torch.from_numpy(voxels))
+        for axis, (low, high, share) in enumerate(found, 1):
+            image = _between(image, axis, low, high, share)
+        return image.contiguous()
+
 
 class NormalizeChannels(Transform):
-    """Each channel by its own rule, with MONAI's intensity transforms. Input and output (C, ...) float32."""
+    """Each channel by its own rule, with MONAI's intensity transforms. Input and output (C, ...) float32, of any part.
 
-    def __init__(self, channels: tuple[Channel, ...]) -> None:
-        self.rules = [_intensity(channel) for channel in channels]
+    facts : what the whole channel is like, on which "zscore" relies.
+    """
+
+    def __init__(self, channels: Sequence[Channel], facts: Sequence[Intensities]) -> None:
+        self.rules = [_intensity(channel, of) for channel, of in zip(channels, facts, strict=True)]
 
     def __call__(self, image: Any) -> Any:
         for index, rule in enumerate(self.rules):
@@ -54,43 +87,48 @@ class NormalizeChannels(Transform):
         return image
 
 
-def _intensity(channel: Channel) -> Compose:
+def _intensity(channel: Channel, of: Intensities) -> Compose:
     if channel.scheme == "zscore":
-        return Compose([NormalizeIntensity()])
+        return Compose([NormalizeIntensity(of.mean, of.std)])
     low, high = channel.low, channel.high
     return Compose([ScaleIntensityRange(low, high, low, high, clip=True),
                     NormalizeIntensity(subtrahend=channel.mean, divisor=channel.std)])  # fmt: skip
 
 
 def prepare(volume: Volume, spec: ModelSpec) -> Prepared:
-    """Turn, normalise and resample a volume for a model.
+    """How a volume is turned, normalised and resampled for a model; its voxels are read once, for their statistics.
 
     Raises UNetError for the wrong number of channels, for voxels that are not finite or all alike, before or after
-    normalisation (each would become a clean empty mask), and where the resampled volume does not fit into memory.
+    normalisation (each would become a clean empty mask), and for a grid that is so much finer than the volume's that it
+    does not fit into memory.
     """
     check_fits(volume, spec)
     check_image(volume)
     turn, turned, ratio = _turn(volume, spec)
-    channels_first = np.moveaxis(turned.reshape((*turned.shape[:3], -1)), -1, 0)
-    with np.errstate(over="ignore"):  # what overflows is infinite, and refused as such
-        image = torch.from_numpy(np.array(channels_first, np.float32, order="C"))
-    image = NormalizeChannels(spec.channels)(image)
-    _check_contrast(image, volume, spec)
-    image = _spacing("bilinear")(_in_model_voxels(image, ratio))
-    step = np.diag(np.asarray(image.affine))[:3]
-    shift = -np.asarray(image.affine)[:3, 3] / step
+    turned = turned.reshape((*turned.shape[:3], -1))
+    facts = [intensities(turned[..., index]) for index in range(turned.shape[3])]
+    normalise = NormalizeChannels(spec.channels, facts)
+    _check_contrast(normalise, facts, volume, spec)
     z, y, x = turned.shape[:3]
-    scale = ratio / step
-    return Prepared(image.as_tensor().contiguous(), turn, (z, y, x), tuple(scale.tolist()), tuple(shift.tolist()))
+    size, offset = compute_shape_offset((z, y, x), np.diag((*ratio, 1.0)), np.eye(4))
+    return Prepared(turned, normalise, tuple(size.tolist()), turn, (z, y, x), tuple(ratio.tolist()), tuple((-offset).tolist()))
 
 
-def _check_contrast(image: Tensor, volume: Volume, spec: ModelSpec) -> None:
-    """UNetError where normalisation left nothing to see, as when a clip range lies elsewhere or single precision ends."""
-    for index, channel in enumerate(spec.channels):
-        if not (torch.isfinite(image[index]).all() and image[index].min() < image[index].max()):
+def _check_contrast(normalise: NormalizeChannels, facts: list[Intensities], volume: Volume, spec: ModelSpec) -> None:
+    """UNetError where normalisation leaves nothing to see, as when a clip range lies elsewhere or single precision ends."""
+    bounds = normalise(torch.tensor([[of.low, of.high] for of in facts], dtype=torch.float32))
+    for index, (channel, (low, high)) in enumerate(zip(spec.channels, bounds.tolist(), strict=True)):
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
             data = volume.data[..., index] if volume.data.ndim == 4 else volume.data
             raise UNetError(volume.source, f"nothing is left of channel {index} ({channel.name}), {data.min():g} to {data.max():g}, "
                             "after normalisation", "Check that its modality and units are those the model reads")  # fmt: skip
+
+
+def window(prepared: Prepared, where: Sequence[slice], k: int) -> Tensor:
+    """A part of what the network sees, `with_neighbours`: float32 (C, *where), where slices lie inside the grid."""
+    z, y, x = where
+    near = slice(max(0, z.start - k), min(prepared.size[0], z.stop + k))
+    return with_neighbours(prepared.box(near, y, x), slice(z.start - near.start, z.stop - near.start), k)
 
 
 def with_neighbours(data: Tensor, slices: slice, k: int) -> Tensor:
@@ -108,7 +146,9 @@ def prepare_labels(labels: Volume, spec: ModelSpec) -> Tensor:
     """A mask as class indices on the grid that `prepare` gives its image: uint8 (z, y, x), UNLABELLED where nobody labelled."""
     _, turned, ratio = _turn(labels, spec)
     classes = classes_of(turned, spec, labels.source)[None]
-    nearest = _spacing("nearest")(_in_model_voxels(torch.from_numpy(classes.astype(np.float32)), ratio))
+    # its affine is in units of the network's voxels: `Spacing` compares absolute millimetres, too coarse for microns
+    image = MetaTensor(torch.from_numpy(classes.astype(np.float32)), affine=torch.as_tensor(np.diag((*ratio, 1.0))))
+    nearest = Spacing((1.0, 1.0, 1.0), mode="nearest", padding_mode="border", dtype=np.float32)(image)
     return nearest.as_tensor()[0].to(torch.uint8).contiguous()  # type: ignore[no-any-return]
 
 
@@ -160,38 +200,39 @@ def _turn(volume: Volume, spec: ModelSpec) -> tuple[Reorientation, NDArray[Any],
     ratio[np.abs(ratio - 1) < SAME_SPACING] = 1
     turned = turn.apply(volume.data)
     size = np.ceil((np.array(turned.shape[:3]) - 1) * ratio) + 1
-    check_memory(int(4 * (len(spec.channels) + spec.network.classes) * size.prod()), volume.source)
+    if size.prod() > FINER * math.prod(volume.shape):
+        check_memory(int(4 * (len(spec.channels) + spec.network.classes) * size.prod()), volume.source)
     return turn, turned, ratio
-
-
-def _in_model_voxels(image: Tensor, ratio: NDArray[np.float64]) -> MetaTensor:
-    """With an affine in units of the network's voxels: `Spacing` compares absolute millimetres, too coarse for microns."""
-    return MetaTensor(image, affine=torch.as_tensor(np.diag((*ratio, 1.0))))
-
-
-def _spacing(mode: str) -> Spacing:
-    return Spacing((1.0, 1.0, 1.0), mode=mode, padding_mode="border", dtype=np.float32)
 
 
 def resample_axis(logits: Tensor, axis: int, scale: float, shift: float, size: int) -> Tensor:
     """Linear interpolation along one axis at positions scale * i + shift, i < size; the border is continued."""
     if scale == 1 and shift == 0 and logits.shape[axis] == size:
         return logits
-    low, high, weight = neighbours(scale, shift, size, logits.shape[axis])
-    index = torch.as_tensor(low, device=logits.device), torch.as_tensor(high, device=logits.device)
-    shape = [1] * logits.ndim
-    shape[axis] = size
-    share = torch.as_tensor(weight, dtype=logits.dtype, device=logits.device).reshape(shape)
-    return torch.lerp(logits.index_select(axis, index[0]), logits.index_select(axis, index[1]), share)
+    return _between(logits, axis, *neighbours(scale, shift, size, logits.shape[axis]))
+
+
+def _between(
+    values: Tensor, axis: int, low: NDArray[np.int64], high: NDArray[np.int64], share: NDArray[np.float64]
+) -> Tensor:
+    """Linear interpolation between the samples `low` and `high` along an axis; the same for a part as for all, to the bit."""
+    if not share.any():
+        return values if np.array_equal(low, np.arange(values.shape[axis])) else values.index_select(axis, torch.from_numpy(low))
+    index = [torch.as_tensor(numbers, device=values.device) for numbers in (low, high)]
+    shape = [-1 if a == axis else 1 for a in range(values.ndim)]
+    weight = torch.as_tensor(share, dtype=values.dtype, device=values.device).reshape(shape)
+    below, above = (values.index_select(axis, numbers) for numbers in index)
+    return (above - below).mul_(weight).add_(below)  # in steps that round alike, whichever loop of torch takes a voxel
 
 
 def neighbours(
-    scale: float, shift: float, size: int, available: int
+    scale: float, shift: float, size: int, available: int, first: int = 0
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """For positions scale * i + shift, i < size: the two of `available` samples around each, and the upper one's share.
+    """For positions scale * i + shift, first <= i < first + size: the two of `available` samples around each, and the
+    upper one's share.
 
     Both are one where a position is a sample's own, so that no other has to be waited for.
     """
-    position = np.clip(scale * np.arange(size) + shift, 0, available - 1)
+    position = np.clip(scale * np.arange(first, first + size) + shift, 0, available - 1)
     low = np.floor(position)
     return low.astype(np.int64), np.ceil(position).astype(np.int64), position - low

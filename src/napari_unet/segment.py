@@ -123,7 +123,7 @@ class Segmenter:
 
         What is finished before `index` is held back: class indices are small, and the eye waits for that one.
         """
-        size, available = prepared.shape[axis], prepared.data.shape[axis + 1]
+        size, available = prepared.shape[axis], prepared.size[axis]
         low, high, share = preprocess.neighbours(prepared.scale[axis], prepared.shift[axis], size, available)
         needed_by: dict[int, list[int]] = {}
         for position in sorted(range(size), key=lambda p: abs(p - index)):
@@ -131,7 +131,7 @@ class Segmenter:
                 needed_by.setdefault(number, []).append(position)
         finished: dict[int, Tensor] = {}
         done, held = np.zeros(size, bool), []
-        for number, logits in self._network_slices(prepared.data, axis, float(low[index] + share[index])):
+        for number, logits in self._network_slices(prepared, axis, float(low[index] + share[index])):
             finished[number] = logits
             for position in needed_by.get(number, []):
                 if low[position] in finished and high[position] in finished:
@@ -145,14 +145,14 @@ class Segmenter:
                 yield from sorted(held, key=lambda item: abs(item[0] - index))
                 held.clear()
 
-    def _network_slices(self, data: Tensor, axis: int, centre: float) -> Iterator[tuple[int, Tensor]]:
+    def _network_slices(self, prepared: Prepared, axis: int, centre: float) -> Iterator[tuple[int, Tensor]]:
         """(number, logits (K, b, c)) of each slice of the network's grid along `axis`, as soon as no window can change it.
 
         For the uncertainty, the logits of each member follow those of the ensemble.
 
         Windows lie on a grid; a row is all windows with one start along `axis`. Rows go from `centre` outwards.
         """
-        size = data.shape[1:]
+        size = prepared.size
         window = [window_size(n, p, s) for n, p, s in zip(size, self.spec.patch, self.spec.stride, strict=True)]
         # of one window: input, logits, and what the finest level of the decoder holds at once
         outputs = self.spec.network.classes * (1 + len(self.networks))
@@ -160,9 +160,10 @@ class Segmenter:
         check_memory(4 * features * math.prod(window), self.spec.name)
         starts = [window_starts(n, w, self.overlap) for n, w in zip(size, window, strict=True)]
         shares = [window_shares(n, w, s) for n, w, s in zip(size, window, starts, strict=True)]
-        data, offset = _pad(data, window)
+        offset = [max(0, w - n) // 2 for w, n in zip(window, size, strict=True)]
+        plane = [max(w, n) for a, (w, n) in enumerate(zip(window, size, strict=True)) if a != axis]
         rows = sorted(range(len(starts[axis])), key=lambda r: abs(starts[axis][r] + (window[axis] - 1) / 2 - centre))
-        pending = np.zeros(data.shape[axis + 1], int)
+        pending = np.zeros(max(window[axis], size[axis]), int)
         for start in starts[axis]:
             pending[start : start + window[axis]] += 1
         open_slices: dict[int, Tensor] = {}
@@ -172,7 +173,9 @@ class Segmenter:
             for first in range(len(starts[across[0]])):
                 for second in range(len(starts[across[1]])):
                     chosen = {axis: row, across[0]: first, across[1]: second}
-                    self._add_window(data, starts, shares, chosen, axis, open_slices)
+                    begins = [starts[a][chosen[a]] - offset[a] for a in range(3)]
+                    logits = self._logits(_cut(prepared, begins, window, self.spec.neighbours)[None])
+                    self._add(logits, starts, shares, chosen, axis, open_slices, plane)
             pending[begin:end] -= 1
             inside = [n for n in range(begin, end) if not pending[n] and 0 <= n - offset[axis] < size[axis]]
             for n in sorted(inside, key=lambda n: abs(n - offset[axis] - centre)):
@@ -195,20 +198,16 @@ class Segmenter:
         mean = torch.stack(each).mean(0)
         return torch.cat([mean, *each]) if self.uncertainty else mean
 
-    def _add_window(
-        self, data: Tensor, starts: list[list[int]], shares: list[NDArray[np.float32]], chosen: dict[int, int],
-        axis: int, open_slices: dict[int, Tensor],
+    def _add(
+        self, logits: Tensor, starts: list[list[int]], shares: list[NDArray[np.float32]], chosen: dict[int, int],
+        axis: int, open_slices: dict[int, Tensor], plane: list[int],
     ) -> None:  # fmt: skip
-        """Run one window and add its share to every slice along `axis` that it touches."""
+        """Add a window's share to every slice along `axis` that it touches."""
         begin = [starts[a][chosen[a]] for a in range(3)]
-        where = [slice(b, b + share.shape[1]) for b, share in zip(begin, shares, strict=True)]
-        seen = preprocess.with_neighbours(data[:, :, where[1], where[2]], where[0], self.spec.neighbours)
-        logits = self._logits(seen[None])
         for a in range(3):
             shape = [-1 if a == other else 1 for other in range(3)]
             logits = logits * torch.from_numpy(shares[a][chosen[a]]).reshape(1, *shape)
-        b, c = (where[a] for a in range(3) if a != axis)
-        plane = [n for a, n in enumerate(data.shape[1:]) if a != axis]
+        b, c = (slice(begin[a], begin[a] + logits.shape[a + 1]) for a in range(3) if a != axis)
         for n, part in enumerate(logits.unbind(axis + 1), begin[axis]):
             if n not in open_slices:
                 open_slices[n] = torch.zeros(len(part), *plane)
@@ -224,11 +223,13 @@ def uncertainty_of(logits: Tensor, members: Tensor) -> Tensor:
     return entropy.clamp(0, 1)
 
 
-def _pad(data: Tensor, window: list[int]) -> tuple[Tensor, list[int]]:
-    """(C, z, y, x) padded with zeros (the mean) to at least a window, centred; the first real voxel per axis."""
-    missing = [max(0, w - n) for w, n in zip(window, data.shape[1:], strict=True)]
-    before = [m // 2 for m in missing]
-    if not any(missing):
-        return data, before
-    widths = [w for b, m in zip(reversed(before), reversed(missing), strict=True) for w in (b, m - b)]
-    return torch.nn.functional.pad(data, widths), before
+def _cut(prepared: Prepared, begin: list[int], size: list[int], k: int) -> Tensor:
+    """A window (C, *size) from voxel `begin` on; what lies outside the volume is 0, the mean.
+
+    A volume that is smaller than the window lies in its middle.
+    """
+    inside = [slice(max(0, b), min(n, b + w)) for b, w, n in zip(begin, size, prepared.size, strict=True)]
+    seen = preprocess.window(prepared, inside, k)
+    beyond = [(part.start - b, b + w - part.stop) for part, b, w in zip(inside, begin, size, strict=True)]
+    widths = [width for pair in reversed(beyond) for width in pair]
+    return torch.nn.functional.pad(seen, widths) if any(widths) else seen
