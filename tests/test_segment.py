@@ -155,7 +155,7 @@ def test_windows_leave_no_seams_and_no_dark_border(overlap: float, shape: tuple[
 
 def test_what_is_smaller_than_a_window_lies_in_its_middle() -> None:
     prepared = prepare(volume((3, 8, 5, 2), "SAR"), model_spec(network_spec(channels=2)))
-    window = _cut(prepared, [-2, 0, -1], [8, 8, 8], 0)
+    window = _cut(prepared, (-2, 0, -1), (8, 8, 8), 0)
     assert window.shape == (2, 8, 8, 8) and torch.equal(window[:, 2:5, :, 1:6], prepared.data)
     window[:, 2:5, :, 1:6] = 0
     assert not window.any()

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_unet.windows import WHOLE, window_shares, window_size, window_starts
+from napari_unet.windows import WHOLE, Tiling, window_shares, window_size, window_starts
 
 sizes, windows, overlaps = st.integers(1, 300), st.integers(1, 96), st.floats(0, 0.9)
 
@@ -53,3 +53,25 @@ def test_a_window_is_the_patch_or_the_whole_axis(size: int, stride: int, times: 
         assert len(window_starts(size, window, 0.5)) == 1 and window % stride == 0, "nothing to blend"
         assert window < size + stride or window == 2 * stride <= patch, "no more padding than it takes"
         assert window >= min(2 * stride, patch), "two values to normalise by, where the patch has two"
+
+
+extents = st.tuples(*[st.integers(1, 40)] * 3)
+
+
+@given(extents, overlaps, st.integers(0, 2), st.floats(-5, 45))
+@settings(max_examples=100)
+def test_tiles_share_out_every_voxel_from_the_centre_outwards(size: tuple[int, int, int], overlap: float, axis: int, centre: float) -> None:
+    tiling = Tiling.cover(size, (8, 8, 16), (4, 4, 8), overlap)
+    total, rows = np.zeros(size), []
+    for tile in tiling.tiles(axis, centre):
+        inside = tile.inside(size)
+        assert all(len(share) == width for share, width in zip(tile.shares, tiling.window, strict=True))
+        weights = [share[part.start - b : part.stop - b] for share, part, b in zip(tile.shares, inside, tile.begin, strict=True)]
+        z, y, x = (slice(part.start, part.stop) for part in inside)
+        total[z, y, x] += np.einsum("i,j,k->ijk", *weights)
+        before = [part.start - b for part, b in zip(inside, tile.begin, strict=True)]
+        after = [b + w - part.stop for part, b, w in zip(inside, tile.begin, tiling.window, strict=True)]
+        assert all(0 <= after[a] - before[a] <= 1 for a in range(3)), "what is beyond the volume is shared by both sides"
+        rows.append(abs(tile.begin[axis] + (tiling.window[axis] - 1) / 2 - centre))
+    np.testing.assert_allclose(total, 1, atol=1e-5)
+    assert rows == sorted(rows)

@@ -1,9 +1,9 @@
-"""One forward pass: a batch of windows in, logits out."""
+"""What runs a model's networks: windows in, logits out, in order. torch is here; OpenVINO has a room of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from numpy.typing import NDArray
@@ -12,6 +12,49 @@ from torch import Tensor
 from napari_unet.errors import UNetError
 from napari_unet.network import UNet
 from napari_unet.spec import NetworkSpec
+
+RUNTIMES = ("torch",)
+
+
+class Runtime(Protocol):
+    """A model's networks, ready to run."""
+
+    @property
+    def in_flight(self) -> int:
+        """How many windows are in memory at once, at most."""
+
+    def each(self, windows: Iterable[Tensor]) -> Generator[Tensor]:
+        """Logits (members, K, z, y, x), float32 on the CPU, of each window (C, z, y, x), in order; mirrored copies averaged.
+
+        Windows are drawn as they are needed. Closing the generator leaves nothing running. Raises UNetError where logits
+        are not finite, or memory does not suffice.
+        """
+
+
+def choose(device: str = "auto", runtime: str = "auto") -> tuple[torch.device, str]:
+    """The device by name, and the runtime that is fastest there unless one is asked for. Raises UNetError."""
+    if runtime not in ("auto", *RUNTIMES):
+        raise UNetError("runtime", f"there is no {runtime!r}", f"Use auto or {' or '.join(RUNTIMES)}")
+    return choose_device(device), "torch"
+
+
+def start(networks: Sequence[UNet], mirror_axes: tuple[int, ...], runtime: str = "torch") -> Runtime:
+    """Networks made ready to run by the runtime of that name."""
+    return TorchRuntime(networks, mirror_axes)
+
+
+class TorchRuntime:
+    """torch, wherever the networks are: one window at a time."""
+
+    in_flight = 1
+
+    def __init__(self, networks: Sequence[UNet], mirror_axes: tuple[int, ...]) -> None:
+        self.networks, self.mirror_axes = networks, mirror_axes
+
+    def each(self, windows: Iterable[Tensor]) -> Generator[Tensor]:
+        """See `Runtime.each`."""
+        for window in windows:
+            yield torch.cat([forward(network, window[None], self.mirror_axes).cpu() for network in self.networks])
 
 
 def choose_device(name: str = "auto") -> torch.device:

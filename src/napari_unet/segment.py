@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_unet import ensemble, preprocess, runtime
+from napari_unet import ensemble, preprocess
+from napari_unet import runtime as runtimes
 from napari_unet.components import keep_largest
 from napari_unet.errors import UNetError
 from napari_unet.files import check_memory
@@ -21,7 +24,7 @@ from napari_unet.network import UNet
 from napari_unet.preprocess import Prepared
 from napari_unet.spec import ModelSpec
 from napari_unet.volume import Volume
-from napari_unet.windows import window_shares, window_size, window_starts
+from napari_unet.windows import Tile, Tiling
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,12 @@ class Segmenter:
     uncertainty : give it beside the labels, which are the same with and without. Of an ensemble, the share of members
         whose own most likely class is another than the ensemble's (deep ensembles: Lakshminarayanan et al. 2017, arXiv
         1612.01474); of a single network, the entropy of its softmax over that of all classes being alike.
+    runtime : what runs the networks, see `runtime.start`: torch, for networks that are here already; `load` chooses.
     """
 
     def __init__(
         self, spec: ModelSpec, *networks: UNet, mirror: bool | None = None, overlap: float | None = None,
-        uncertainty: bool = False,
+        uncertainty: bool = False, runtime: str = "torch",
     ) -> None:  # fmt: skip
         if len(networks) != spec.members:
             raise UNetError(spec.name, f"{len(networks)} networks for {spec.members} members", "Give one for each")
@@ -63,16 +67,18 @@ class Segmenter:
         self.overlap = spec.overlap if overlap is None else overlap
         if not 0 <= self.overlap <= 0.9:
             raise UNetError("overlap", f"windows that overlap by {self.overlap}", "Use 0 to 0.9")
+        self.runtime = runtimes.start(networks, self.mirror_axes, runtime)
 
     @classmethod
-    def load(cls, model: str | Path, device: str = "auto", **options: Any) -> Segmenter:
+    def load(cls, model: str | Path, device: str = "auto", runtime: str = "auto", **options: Any) -> Segmenter:
         """Read a weights file (a path, a run's folder or the name of a shipped model), or the folds in a folder, as one.
 
         Raises UNetError.
         """
         spec, members = ensemble.load(model)
-        place = runtime.choose_device(device)
-        return cls(spec, *(runtime.build(spec.network, tensors, place) for tensors in members), **options)
+        place, chosen = runtimes.choose(device, runtime)
+        networks = (runtimes.build(spec.network, tensors, place) for tensors in members)
+        return cls(spec, *networks, runtime=chosen, **options)
 
     @property
     def network(self) -> UNet:
@@ -96,8 +102,8 @@ class Segmenter:
     def stream(self, volume: Volume, first: tuple[int, int] | None = None) -> Iterator[Piece]:
         """Finished slices, `first` = (axis, index) of the volume's own (i, j, k) first, the others outwards from it.
 
-        Slices run along that axis; a 2-D model's always along its own. Each voxel is yielded once. Memory holds the
-        prepared volume and the logits of the slices that windows can still change. Raises UNetError for a volume that
+        Slices run along that axis; a 2-D model's always along its own. Each voxel is yielded once. Memory holds,
+        beside the volume, the logits of the slices that windows can still change. Raises UNetError for a volume that
         the model cannot read.
         """
         prepared = preprocess.prepare(volume, self.spec)
@@ -148,39 +154,32 @@ class Segmenter:
     def _network_slices(self, prepared: Prepared, axis: int, centre: float) -> Iterator[tuple[int, Tensor]]:
         """(number, logits (K, b, c)) of each slice of the network's grid along `axis`, as soon as no window can change it.
 
-        For the uncertainty, the logits of each member follow those of the ensemble.
-
-        Windows lie on a grid; a row is all windows with one start along `axis`. Rows go from `centre` outwards.
+        For the uncertainty, the logits of each member follow those of the ensemble. Rows of windows go from `centre` outwards.
         """
-        size = prepared.size
-        window = [window_size(n, p, s) for n, p, s in zip(size, self.spec.patch, self.spec.stride, strict=True)]
-        # of one window: input, logits, and what the finest level of the decoder holds at once
+        tiling = Tiling.cover(prepared.size, self.spec.patch, self.spec.stride, self.overlap)
+        self._check_memory(tiling.window)
+        tiles = tiling.tiles(axis, centre)
+        windows = (_cut(prepared, tile.begin, tiling.window, self.spec.neighbours) for tile in tiles)
+        plane = [n for a, n in enumerate(prepared.size) if a != axis]
+        pending = Counter(n for tile in tiles for n in tile.inside(prepared.size)[axis])
+        open_slices: dict[int, Tensor] = {}
+        with closing(self.runtime.each(windows)) as answers:
+            for tile, members in zip(tiles, answers, strict=True):
+                inside = tile.inside(prepared.size)
+                b, c = (slice(part.start, part.stop) for a, part in enumerate(inside) if a != axis)
+                for n, part in zip(inside[axis], self._weighted(members, tile, prepared.size).unbind(axis + 1), strict=True):
+                    if n not in open_slices:
+                        open_slices[n] = torch.zeros(len(part), *plane)
+                    open_slices[n][:, b, c] += part
+                    pending[n] -= 1
+                for n in sorted((n for n in inside[axis] if not pending[n]), key=lambda n: abs(n - centre)):
+                    yield n, open_slices.pop(n)
+
+    def _check_memory(self, window: tuple[int, ...]) -> None:
+        """UNetError where not even one window fits: its input, its logits, and what the decoder's finest level holds at once."""
         outputs = self.spec.network.classes * (1 + len(self.networks))
         features = self.spec.network.channels + outputs + 4 * self.spec.network.features[0]
         check_memory(4 * features * math.prod(window), self.spec.name)
-        starts = [window_starts(n, w, self.overlap) for n, w in zip(size, window, strict=True)]
-        shares = [window_shares(n, w, s) for n, w, s in zip(size, window, starts, strict=True)]
-        offset = [max(0, w - n) // 2 for w, n in zip(window, size, strict=True)]
-        plane = [max(w, n) for a, (w, n) in enumerate(zip(window, size, strict=True)) if a != axis]
-        rows = sorted(range(len(starts[axis])), key=lambda r: abs(starts[axis][r] + (window[axis] - 1) / 2 - centre))
-        pending = np.zeros(max(window[axis], size[axis]), int)
-        for start in starts[axis]:
-            pending[start : start + window[axis]] += 1
-        open_slices: dict[int, Tensor] = {}
-        across = [a for a in range(3) if a != axis]
-        for row in rows:
-            begin, end = starts[axis][row], starts[axis][row] + window[axis]
-            for first in range(len(starts[across[0]])):
-                for second in range(len(starts[across[1]])):
-                    chosen = {axis: row, across[0]: first, across[1]: second}
-                    begins = [starts[a][chosen[a]] - offset[a] for a in range(3)]
-                    logits = self._logits(_cut(prepared, begins, window, self.spec.neighbours)[None])
-                    self._add(logits, starts, shares, chosen, axis, open_slices, plane)
-            pending[begin:end] -= 1
-            inside = [n for n in range(begin, end) if not pending[n] and 0 <= n - offset[axis] < size[axis]]
-            for n in sorted(inside, key=lambda n: abs(n - offset[axis] - centre)):
-                b, c = (slice(offset[a], offset[a] + size[a]) for a in across)
-                yield n - offset[axis], open_slices.pop(n)[:, b, c]
 
     def _finished(self, plane: Tensor, prepared: Prepared, axis: int) -> tuple[Tensor, Tensor | None]:
         """Logits (K, b, c) of the network's plane across `axis` -> class indices uint8 and uncertainty on the volume's own."""
@@ -190,28 +189,22 @@ class Segmenter:
         logits, members = plane[:classes], plane[classes:].unflatten(0, (-1, classes))
         return logits.argmax(0).to(torch.uint8), uncertainty_of(logits, members) if self.uncertainty else None
 
-    def _logits(self, window: Tensor) -> Tensor:
-        """(K, z, y, x) of a window, averaged over the members; for the uncertainty, each member's own follow."""
-        each = [runtime.forward(network, window, self.mirror_axes)[0].cpu() for network in self.networks]
-        if len(each) == 1:
-            return each[0]
-        mean = torch.stack(each).mean(0)
-        return torch.cat([mean, *each]) if self.uncertainty else mean
+    def _logits(self, members: Tensor) -> Tensor:
+        """Of each member's logits (M, K, z, y, x) their mean; for the uncertainty, each member's own follow."""
+        if len(members) == 1:
+            return members[0]
+        mean = members.mean(0)
+        return torch.cat([mean, *members]) if self.uncertainty else mean
 
-    def _add(
-        self, logits: Tensor, starts: list[list[int]], shares: list[NDArray[np.float32]], chosen: dict[int, int],
-        axis: int, open_slices: dict[int, Tensor], plane: list[int],
-    ) -> None:  # fmt: skip
-        """Add a window's share to every slice along `axis` that it touches."""
-        begin = [starts[a][chosen[a]] for a in range(3)]
-        for a in range(3):
-            shape = [-1 if a == other else 1 for other in range(3)]
-            logits = logits * torch.from_numpy(shares[a][chosen[a]]).reshape(1, *shape)
-        b, c = (slice(begin[a], begin[a] + logits.shape[a + 1]) for a in range(3) if a != axis)
-        for n, part in enumerate(logits.unbind(axis + 1), begin[axis]):
-            if n not in open_slices:
-                open_slices[n] = torch.zeros(len(part), *plane)
-            open_slices[n][:, b, c] += part
+    def _weighted(self, members: Tensor, tile: Tile, size: tuple[int, ...]) -> Tensor:
+        """What a window adds to the logits of the voxels it sees of a volume of this size, from its members' own."""
+        logits = self._logits(members)
+        for a, (share, part) in enumerate(zip(tile.shares, tile.inside(size), strict=True), 1):
+            first = part.start - tile.begin[a - 1]
+            shape = [-1 if dim == a else 1 for dim in range(4)]
+            weight = torch.from_numpy(share[first : first + len(part)]).reshape(shape)
+            logits = logits.narrow(a, first, len(part)) * weight
+        return logits
 
 
 def uncertainty_of(logits: Tensor, members: Tensor) -> Tensor:
@@ -223,11 +216,8 @@ def uncertainty_of(logits: Tensor, members: Tensor) -> Tensor:
     return entropy.clamp(0, 1)
 
 
-def _cut(prepared: Prepared, begin: list[int], size: list[int], k: int) -> Tensor:
-    """A window (C, *size) from voxel `begin` on; what lies outside the volume is 0, the mean.
-
-    A volume that is smaller than the window lies in its middle.
-    """
+def _cut(prepared: Prepared, begin: tuple[int, ...], size: tuple[int, ...], k: int) -> Tensor:
+    """A window (C, *size) from voxel `begin` on; what lies outside the volume is 0, the mean."""
     inside = [slice(max(0, b), min(n, b + w)) for b, w, n in zip(begin, size, prepared.size, strict=True)]
     seen = preprocess.window(prepared, inside, k)
     beyond = [(part.start - b, b + w - part.stop) for part, b, w in zip(inside, begin, size, strict=True)]

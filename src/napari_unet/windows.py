@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import product
+
 import numpy as np
 from numpy.typing import NDArray
 
+Three = tuple[int, int, int]
 WHOLE = 1.5  # up to this many patches, an axis is seen whole: cheaper than two windows, and nothing to blend
 
 
@@ -36,3 +40,50 @@ def window_shares(size: int, window: int, starts: list[int]) -> NDArray[np.float
     for start in starts:
         total[start : start + window] += profile
     return np.stack([profile / total[start : start + window] for start in starts]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One window: its first voxel, and along each axis its share of each of its voxels."""
+
+    begin: Three
+    shares: tuple[NDArray[np.float32], ...]
+
+    def inside(self, size: tuple[int, ...]) -> tuple[range, ...]:
+        """Its voxels in a volume of this size, along each axis."""
+        return tuple(
+            range(max(0, begin), min(n, begin + len(share)))
+            for begin, share, n in zip(self.begin, self.shares, size, strict=True)
+        )
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Windows on a grid that cover a volume; along (z, y, x), their size, first voxels and shares (see `window_shares`).
+
+    A volume that is smaller than its window lies in the middle of it: the window then begins before the first voxel.
+    """
+
+    window: Three
+    starts: tuple[list[int], ...]
+    shares: tuple[NDArray[np.float32], ...]
+
+    @classmethod
+    def cover(cls, size: Three, patch: tuple[int, ...], stride: tuple[int, ...], overlap: float) -> Tiling:
+        """The one for a volume of this size."""
+        z, y, x = (window_size(n, p, s) for n, p, s in zip(size, patch, stride, strict=True))
+        window = (z, y, x)
+        starts = [window_starts(n, w, overlap) for n, w in zip(size, window, strict=True)]
+        shares = tuple(window_shares(n, w, s) for n, w, s in zip(size, window, starts, strict=True))
+        middle = [-(max(0, w - n) // 2) for n, w in zip(size, window, strict=True)]
+        return cls(window, tuple([s + first for s in own] for own, first in zip(starts, middle, strict=True)), shares)
+
+    def tiles(self, axis: int, centre: float) -> list[Tile]:
+        """All windows; rows of one start along `axis` follow one another, from `centre` outwards."""
+        middle = (self.window[axis] - 1) / 2
+        numbers = [range(len(starts)) for starts in self.starts]
+        order = sorted(product(*numbers), key=lambda n: (abs(self.starts[axis][n[axis]] + middle - centre), n[axis], n))
+        return [
+            Tile((self.starts[0][z], self.starts[1][y], self.starts[2][x]), (self.shares[0][z], self.shares[1][y], self.shares[2][x]))
+            for z, y, x in order
+        ]
