@@ -13,7 +13,7 @@ from napari_unet.intensities import Intensities, intensities, slabs
 
 def of(data: np.ndarray) -> Intensities:
     values = data.astype(np.float32).astype(np.float64)
-    return Intensities(values.min(), values.max(), values.mean(), values.std())
+    return Intensities(data.min(), data.max(), 0, values.mean(), values.std())
 
 
 @pytest.mark.parametrize("slab", [1, 7, 60, 10_000])
@@ -25,6 +25,14 @@ def test_parts_make_up_the_whole(dtype: type, offset: float, slab: int, monkeypa
     found, expected = intensities(data), of(data)
     assert (found.low, found.high) == (expected.low, expected.high)
     assert found.mean == pytest.approx(expected.mean, rel=1e-7) and found.std == pytest.approx(expected.std, rel=1e-5)
+
+
+def test_what_is_no_number_is_counted() -> None:
+    data = np.zeros((40, 3, 3), np.float64)
+    data[[3, 20], 1, 1], data[39, 2, 2] = np.nan, -np.inf
+    assert intensities(data).unusable == 3
+    data = np.full((40, 3, 3), 1e300)  # a number, though none in single precision
+    assert intensities(data).unusable == 0 and not np.isfinite(intensities(data).std)
 
 
 def test_slabs_are_all_of_it_in_order_and_no_larger_than_asked() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import dask.array
 import numpy as np
 import pytest
 import torch
@@ -76,6 +77,24 @@ def test_real_files_too(dataset: str, data: Path) -> None:
     same(prepared, prepare(Volume(np.array(image.data), image.affine.copy()), spec))
     same(prepared, prepare(seen_as(image, "PIR"), spec))
     assert torch.isfinite(prepared.data).all()
+
+
+@every_spacing
+def test_an_image_that_lies_elsewhere_is_read_in_parts(spacing: tuple[float, ...]) -> None:
+    """As napari's lazy layers are: never as a whole."""
+    image, spec = volume((16, 18, 20, 2), "LPS"), with_channels(Channel("a"), Channel("b"), spacing=spacing)
+    largest = []
+
+    def read(block: np.ndarray) -> np.ndarray:
+        largest.append(block.size)
+        return block
+
+    lazy = dask.array.from_array(image.data, chunks=(8, 9, 10, 1)).map_blocks(read, dtype=image.data.dtype)
+    prepared, expected = prepare(Volume(lazy, image.affine), spec), prepare(image, spec)
+    largest.clear()
+    np.testing.assert_array_equal(prepared.box(slice(0, 4), slice(0, 5), slice(0, 6)), expected.data[:, :4, :5, :6], strict=True)
+    assert 0 < sum(largest) < image.data.size
+    same(prepared, expected)
 
 
 def test_the_volume_itself_is_left_alone() -> None:

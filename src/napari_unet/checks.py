@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from napari_unet import nifti, pictures
 from napari_unet.cases import Case, Dataset, read_image, read_mask
 from napari_unet.errors import UNetError
-from napari_unet.intensities import slabs
+from napari_unet.intensities import Intensities, intensities
 from napari_unet.partial import UNLABELLED, slices_labelled
 from napari_unet.spec import MAX_CHANNELS
 from napari_unet.volume import Reorientation, Volume, check_same_grid
@@ -232,17 +232,23 @@ def _check_values(label: Volume, labels: dict[int, str], known: _Known) -> None:
         raise UNetError(label.source, f"the mask value {unknown[0]} is none of 0 and {sorted(labels)}", remedy)
 
 
-def check_image(image: Volume) -> None:
-    """UNetError for voxels that are no real numbers, not finite or all alike: each would become a clean empty mask."""
+def check_image(image: Volume, turned: NDArray[Any] | None = None) -> list[Intensities]:
+    """What each channel is like, read slab by slab; in the order of `turned` (z, y, x[, C]), where it is given.
+
+    Raises UNetError for voxels that are no real numbers, not finite or all alike: each would become a clean empty mask.
+    """
     if image.data.dtype.kind not in "biuf":
         raise UNetError(image.source, f"voxels of type {image.data.dtype}", "Give real numbers, such as the magnitude")
-    for index in range(image.channels):
-        data: NDArray[Any] = image.data[..., index] if image.data.ndim == 4 else image.data
-        if data.dtype.kind == "f" and (count := sum(int((~np.isfinite(part)).sum()) for part in slabs(data))):
-            raise UNetError(image.source, f"{count:,} voxels are NaN or infinite", "Replace them, for example by 0, and save it again")
-        if data.min() == data.max():
-            raise UNetError(image.source, f"every voxel of channel {index} has the value {data.flat[0]:g}: nothing can be seen in it",
+    data = image.data.swapaxes(0, 2) if turned is None else turned  # files lie in memory that way
+    channels = [data[..., index] for index in range(image.channels)] if data.ndim == 4 else [data]
+    found = [intensities(channel) for channel in channels]
+    if count := sum(of.unusable for of in found):
+        raise UNetError(image.source, f"{count:,} voxels are NaN or infinite", "Replace them, for example by 0, and save it again")
+    for index, of in enumerate(found):
+        if of.low == of.high:
+            raise UNetError(image.source, f"every voxel of channel {index} has the value {of.low:g}: nothing can be seen in it",
                             "Check that the right file was exported")  # fmt: skip
+    return found
 
 
 def _facts(case: Case, image: Volume, label: Volume) -> CaseFacts:

@@ -15,10 +15,11 @@ SLAB = 1 << 22  # voxels at a time
 
 @dataclass(frozen=True)
 class Intensities:
-    """Of the voxels in single precision: the lowest, the highest, the mean and the standard deviation."""
+    """The lowest and highest value, how many are NaN or infinite, and mean and standard deviation in single precision."""
 
     low: float
     high: float
+    unusable: int
     mean: float
     std: float
 
@@ -32,14 +33,17 @@ def slabs(data: NDArray[Any]) -> Iterator[NDArray[Any]]:
 
 def intensities(data: NDArray[Any]) -> Intensities:
     """Those of an array (z, y, x); parts are put together after Chan, Golub and LeVeque (1983), with nothing cancelled out."""
-    count, mean, squares, low, high = 0, 0.0, 0.0, math.inf, -math.inf
+    count, unusable, mean, squares, low, high = 0, 0, 0.0, 0.0, math.inf, -math.inf
     for part in slabs(data):
+        own = np.asarray(part)
+        unusable += int((~np.isfinite(own)).sum()) if own.dtype.kind == "f" else 0
+        low, high = min(low, float(own.min())), max(high, float(own.max()))
         with np.errstate(over="ignore", invalid="ignore"):  # what overflows is infinite, and refused as such
-            values = np.array(part, np.float32, order="C")
-            own = float(values.mean(dtype=np.float64))
-            apart = float(np.square(values - own, dtype=np.float64).sum())
+            values = np.array(own, np.float32, order="C")
+            centre = float(values.mean(dtype=np.float64))
+            apart = float(np.square(values - centre, dtype=np.float64).sum())
         total = count + values.size
-        squares += apart + (own - mean) ** 2 * count * values.size / total
-        mean += (own - mean) * values.size / total
-        count, low, high = total, min(low, float(values.min())), max(high, float(values.max()))
-    return Intensities(low, high, mean, math.sqrt(squares / count))
+        squares += apart + (centre - mean) ** 2 * count * values.size / total
+        mean += (centre - mean) * values.size / total
+        count = total
+    return Intensities(low, high, unusable, mean, math.sqrt(squares / count) if math.isfinite(squares) else math.nan)

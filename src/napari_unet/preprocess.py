@@ -23,7 +23,7 @@ from torch import Tensor
 from napari_unet.checks import check_image
 from napari_unet.errors import UNetError
 from napari_unet.files import check_memory
-from napari_unet.intensities import Intensities, intensities
+from napari_unet.intensities import Intensities
 from napari_unet.loss import UNLABELLED
 from napari_unet.partial import labelled
 from napari_unet.spec import Channel, ModelSpec
@@ -103,24 +103,22 @@ def prepare(volume: Volume, spec: ModelSpec) -> Prepared:
     does not fit into memory.
     """
     check_fits(volume, spec)
-    check_image(volume)
     turn, turned, ratio = _turn(volume, spec)
     turned = turned.reshape((*turned.shape[:3], -1))
-    facts = [intensities(turned[..., index]) for index in range(turned.shape[3])]
+    facts = check_image(volume, turned)
     normalise = NormalizeChannels(spec.channels, facts)
-    _check_contrast(normalise, facts, volume, spec)
+    _check_contrast(normalise, facts, volume.source, spec)
     z, y, x = turned.shape[:3]
     size, offset = compute_shape_offset((z, y, x), np.diag((*ratio, 1.0)), np.eye(4))
     return Prepared(turned, normalise, tuple(size.tolist()), turn, (z, y, x), tuple(ratio.tolist()), tuple((-offset).tolist()))
 
 
-def _check_contrast(normalise: NormalizeChannels, facts: list[Intensities], volume: Volume, spec: ModelSpec) -> None:
+def _check_contrast(normalise: NormalizeChannels, facts: list[Intensities], source: str, spec: ModelSpec) -> None:
     """UNetError where normalisation leaves nothing to see, as when a clip range lies elsewhere or single precision ends."""
     bounds = normalise(torch.tensor([[of.low, of.high] for of in facts], dtype=torch.float32))
-    for index, (channel, (low, high)) in enumerate(zip(spec.channels, bounds.tolist(), strict=True)):
+    for index, (channel, of, (low, high)) in enumerate(zip(spec.channels, facts, bounds.tolist(), strict=True)):
         if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            data = volume.data[..., index] if volume.data.ndim == 4 else volume.data
-            raise UNetError(volume.source, f"nothing is left of channel {index} ({channel.name}), {data.min():g} to {data.max():g}, "
+            raise UNetError(source, f"nothing is left of channel {index} ({channel.name}), {of.low:g} to {of.high:g}, "
                             "after normalisation", "Check that its modality and units are those the model reads")  # fmt: skip
 
 
