@@ -78,7 +78,8 @@ def _bytes(job: Job) -> int:
 def _segment(segmenter: Segmenter, job: Job, cleaning: Cleaning, chosen: int | None, ledger: Ledger | None) -> Iterator[Step]:
     """The steps of one job, their `share` its own; UNetError before reading where it takes more memory than is free."""
     spec = segmenter.spec
-    memory = estimate(outline(job.case), spec, cleaning=cleaning, uncertainty=segmenter.uncertainty)
+    memory = estimate(outline(job.case), spec, cleaning=cleaning, uncertainty=segmenter.uncertainty,
+                      in_flight=segmenter.runtime.in_flight)  # fmt: skip
     memory.check(job.case.images[0])
     step = Step(job, memory=memory)
     yield step
