@@ -23,8 +23,9 @@ TIERS = (
         *("augment", "budget", "cases", "cells", "checks", "components", "distributed", "ensemble", "events", "finetune"),
         *("learning", "loss", "network", "nifti", "optimiser", "options", "partial", "phantoms", "preprocess"),
         *("record", "runtime", "sampling", "schedule", "speed", "splits", "survey", "weights"),
+        *("ledger", "memory", "outline", "targets", "volumes"),
     },
-    {"assist", "crossval", "evaluate", "plan", "pooling", "segment", "train"},
+    {"assist", "batch", "crossval", "evaluate", "plan", "pooling", "segment", "train"},
     {"charts", "comparison", "cost", "experiment", "figures", "formats", "page", "report", "results"},
     {"__main__", "cli", "viewer"},
 )

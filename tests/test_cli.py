@@ -39,6 +39,7 @@ from napari_unet.train import train
 
 SMALL = ("--features", "4,8", "--patch", "12,16,16", "--checks", "1")
 RUN_FILES = {"model.safetensors", "resume.safetensors", "run.json", "log.csv", "scores.csv", "masks", "report.html", "report.png"}
+BOOKS = {"predict.json", "volumes.csv", ".predict"}  # beside the masks in a folder
 
 
 class Outcome(NamedTuple):
@@ -528,7 +529,7 @@ def test_uncertainty_beside_the_masks(call: Callable[..., Outcome], data3d: Path
     nifti.write(tmp_path / "in/a.nii.gz", scan(5, (17, 21, 13), affine)[0], labels=False)
     ask = ("predict", run3d, tmp_path / "in", "--out")
     assert call(*ask, tmp_path / "plain").code == 0 and call(*ask, tmp_path / "masks", "--uncertainty").code == 0
-    assert {path.name for path in (tmp_path / "masks").iterdir()} == {"a.nii.gz", "a_uncertainty.nii.gz"}
+    assert {path.name for path in (tmp_path / "masks").iterdir()} == {"a.nii.gz", "a_uncertainty.nii.gz", *BOOKS}
     assert (tmp_path / "masks/a.nii.gz").read_bytes() == (tmp_path / "plain/a.nii.gz").read_bytes()
     image, doubt = nibabel.load(tmp_path / "in/a.nii.gz"), nibabel.load(tmp_path / "masks/a_uncertainty.nii.gz")
     assert doubt.get_data_dtype() == np.float32 and np.array_equal(doubt.affine, image.affine) and doubt.shape == image.shape
@@ -545,7 +546,7 @@ def test_one_bad_file_among_good_ones(call: Callable[..., Outcome], data3d: Path
     (folder / "a1.nii.gz").write_bytes((folder / "a1.nii.gz").read_bytes()[:-50])
     nifti.write(folder / "a2.nii.gz", nifti.read(folder / "a2.nii.gz").with_data(np.zeros((20, 24, 18, 2), np.int16)), labels=False)
     found = call("predict", run3d, folder, "--out", tmp_path / "masks", "--json")
-    assert found.code == 1 and {path.name for path in (tmp_path / "masks").iterdir()} == {"a0.nii.gz", "a3.nii.gz"}
+    assert found.code == 1 and {path.name for path in (tmp_path / "masks").iterdir()} == {"a0.nii.gz", "a3.nii.gz", *BOOKS}
     assert [failure["case"] for failure in found.json()["failed"]] == ["a1", "a2"]
     errors = [line for line in found.err.splitlines() if line.startswith("napari-unet: ")]
     assert len(errors) == 2 and "damaged" in errors[0] and "2 channels" in errors[1]
@@ -614,7 +615,7 @@ def test_channels_in_files_of_their_own(call: Callable[..., Outcome], tmp_path: 
     folder = nnunet(tmp_path / "data", 2, channels=2)
     assert call("train", folder, "--out", tmp_path / "run", "--steps", 1, *SMALL).code == 0
     assert call("predict", tmp_path / "run", folder / "imagesTr", "--out", tmp_path / "masks").code == 0
-    assert {path.name for path in (tmp_path / "masks").iterdir()} == {"b0.nii.gz", "b1.nii.gz"}
+    assert {path.name for path in (tmp_path / "masks").iterdir()} == {"b0.nii.gz", "b1.nii.gz", *BOOKS}
 
 
 def test_a_name_as_long_as_names_can_be(call: Callable[..., Outcome], run3d: Path, tmp_path: Path) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
-from napari_unet import nifti
+from napari_unet import nifti, pictures
 from napari_unet.errors import UNetError
 from napari_unet.volume import Volume
 
@@ -156,3 +157,43 @@ def test_real_pictures(data: Path) -> None:
         labels, image = nifti.read_labels(path), nifti.read(data / "membrane" / "images" / path.name)
         assert labels.shape == image.shape == (512, 512, 1) and set(np.unique(labels.data)) == {0, 1}
         np.testing.assert_array_equal(labels.data[..., 0], np.asarray(Image.open(path)) == 255)
+
+
+def test_an_indexed_mask_shows_colours_and_holds_classes(tmp_path: Path) -> None:
+    mask = (GREY % 4)[..., None]
+    pictures.write(tmp_path / "m.png", mask, "scan", {1: "#ff8000", 3: "#0000ff"})
+    with Image.open(tmp_path / "m.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), mask[..., 0])
+        shown = np.asarray(image.convert("RGB"))
+    assert (shown[mask[..., 0] == 1] == (255, 128, 0)).all() and (shown[mask[..., 0] == 3] == (0, 0, 255)).all()
+    assert not shown[np.isin(mask[..., 0], (0, 2))].any()
+    np.testing.assert_array_equal(nifti.read_labels(tmp_path / "m.png").data, mask)
+
+
+def test_what_no_palette_can_hold_stays_grey(tmp_path: Path) -> None:
+    mask = np.full((3, 4, 1), 300, np.uint16)
+    pictures.write(tmp_path / "m.png", mask, "scan", {300: "#ff8000"})
+    np.testing.assert_array_equal(nifti.read_labels(tmp_path / "m.png").data, mask)
+
+
+@pytest.mark.parametrize(("written", "told"), [
+    ({"resolution": (100, 50), "resolutionunit": 3}, (254, 127)), ({"resolution": (300, 300), "resolutionunit": 2}, (300, 300)),
+    ({"resolution": (10, 20), "imagej": True, "metadata": {"unit": "um"}}, (254000, 508000)),
+    ({"resolution": (10, 10), "imagej": True, "metadata": {"unit": "furlong"}}, None), ({"resolution": (7, 7), "resolutionunit": 1}, None),
+    ({"resolution": (0, 0), "resolutionunit": 2}, None), ({}, None),
+], ids=str)  # fmt: skip
+@pytest.mark.parametrize("ending", [".png", ".tif"])
+def test_a_mask_has_its_images_resolution(tmp_path: Path, written: dict[str, Any], told: tuple[float, float] | None, ending: str) -> None:
+    tifffile.imwrite(tmp_path / "image.tif", GREY, **written)
+    found = pictures.resolution(tmp_path / "image.tif")
+    assert found == (told and pytest.approx(told))
+    pictures.write(tmp_path / f"mask{ending}", GREY[..., None], "image", {}, found)
+    again = pictures.resolution(tmp_path / f"mask{ending}")
+    assert again == (told and pytest.approx(told, rel=1e-4))
+
+
+def test_the_size_of_a_picture_without_its_pixels(tmp_path: Path) -> None:
+    for name, data in (("a.png", GREY), ("b.png", RGBA[..., :3]), ("c.tif", GREY.astype(np.uint16)), ("d.jpg", RGBA[..., :3])):
+        path = save(tmp_path / name, data)
+        rows, columns, channels, dtype = pictures.peek(path)
+        assert (rows, columns, channels) == (*data.shape, 1)[:3] and dtype == nifti.read(path).data.dtype

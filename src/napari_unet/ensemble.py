@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -22,6 +23,12 @@ def files_of(model: str | Path) -> list[Path]:
     """The weights files of a model: one, or where a folder has none of its own, those of the folds in it."""
     folds = [path / MODEL for path in folds_of(Path(model)) if (path / MODEL).exists()] if Path(model).is_dir() else []
     return folds if folds and not (Path(model) / MODEL).exists() else [weights.find(model)]
+
+
+def checksum(model: str | Path) -> str:
+    """What tells a model from others: its file's checksum, or one over those of its folds' files."""
+    each = [weights.checksum(path) for path in files_of(model)]
+    return each[0] if len(each) == 1 else hashlib.sha256("".join(each).encode()).hexdigest()
 
 
 def load(model: str | Path) -> tuple[ModelSpec, list[Member]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import math
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ from napari_unet.volume import Volume
 
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I", "I;16", "I;16L", "I;16B", "F")
+_PER_INCH = {"inch": 1.0, "cm": 2.54, "mm": 25.4, "micron": 25400.0, "um": 25400.0, "\\u00B5m": 25400.0, "µm": 25400.0,
+             "nm": 25.4e6}  # fmt: skip
+MAX_RESOLUTION = (2**32 - 1) * 0.0254  # PNG counts pixels per metre in 32 bits
 _ALPHA = (1, 2)  # TIFF's extra samples: transparency, multiplied into the colours or not
 
 
@@ -25,12 +30,8 @@ def read(path: Path) -> Volume:
 
     Raises UNetError for damaged files, stacks of several pages, and pictures with more than four channels.
     """
-    try:
-        data = _tiff(path) if path.suffix.lower() in (".tif", ".tiff") else _picture(path)
-    except UNetError:
-        raise
-    except Exception as error:  # noqa: BLE001 - decoders raise whatever damaged bytes lead them to
-        raise UNetError(path, f"cannot be read as a picture ({str(error)[:200]})", "Fetch or export it again") from error
+    with _decoding(path):
+        data = _tiff(path) if _is_tiff(path) else _picture(path)
     if data.ndim not in (2, 3) or (data.ndim == 3 and data.shape[2] > 4):
         raise UNetError(path, f"a picture of shape {data.shape}", "Give one page, with at most four channels")
     if data.dtype.kind not in "uifb":
@@ -40,20 +41,56 @@ def read(path: Path) -> Volume:
     return Volume(data[:, :, None], np.eye(4), None, str(path), shape_on_disk=data.shape)
 
 
-def _picture(path: Path) -> NDArray[Any]:
+def peek(path: Path) -> tuple[int, int, int, np.dtype[Any]]:
+    """Rows, columns, channels and type of a picture, from its header alone. Raises UNetError where that is damaged."""
+    with _decoding(path):
+        if _is_tiff(path):
+            import tifffile
+
+            with tifffile.TiffFile(path) as file:
+                page: Any = file.pages[0]
+                return page.imagelength, page.imagewidth, page.samplesperpixel, np.dtype(page.dtype)
+        with _opened(path) as image:
+            wide = np.dtype(np.uint8 if image.mode[0] not in "IF" else np.uint16 if ";16" in image.mode else np.int32)
+            return image.height, image.width, len(image.getbands()), wide
+
+
+@contextmanager
+def _decoding(path: Path) -> Iterator[None]:
+    """What a decoder says of a damaged file, as a UNetError."""
+    try:
+        yield
+    except UNetError:
+        raise
+    except Exception as error:  # noqa: BLE001 - decoders raise whatever damaged bytes lead them to
+        raise UNetError(path, f"cannot be read as a picture ({str(error)[:200]})", "Fetch or export it again") from error
+
+
+def _is_tiff(path: Path) -> bool:
+    return path.suffix.lower() in (".tif", ".tiff")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A picture of Pillow's, its pixels not yet decoded; how large one may be is our own affair."""
     from PIL import Image
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(path) as image:
-            check_memory(image.width * image.height * 8, path)
-            image.verify()  # PNG's checksums, which loading does not look at
-        with Image.open(path) as image:
-            if image.mode not in _MODES:
-                raise UNetError(path, f"pixels of mode {image.mode}", "Save it as grey or RGB")
-            image.load()  # reads to the end: a cut file raises
-            data = np.asarray(image)  # a palette's indices are the classes of a mask
-            return data[..., :-1] if image.mode.endswith("A") else data  # the last is transparency
+            yield image
+
+
+def _picture(path: Path) -> NDArray[Any]:
+    with _opened(path) as image:
+        check_memory(image.width * image.height * 8, path)
+        image.verify()  # PNG's checksums, which loading does not look at
+    with _opened(path) as image:
+        if image.mode not in _MODES:
+            raise UNetError(path, f"pixels of mode {image.mode}", "Save it as grey or RGB")
+        image.load()  # reads to the end: a cut file raises
+        data = np.asarray(image)  # a palette's indices are the classes of a mask
+        return data[..., :-1] if image.mode.endswith("A") else data  # the last is transparency
 
 
 def _tiff(path: Path) -> NDArray[Any]:
@@ -75,8 +112,43 @@ def _tiff(path: Path) -> NDArray[Any]:
         return data[..., :-1] if page.extrasamples and page.extrasamples[-1] in _ALPHA else data
 
 
-def write(path: str | Path, data: NDArray[Any], source: str) -> None:
-    """Write a mask (row, column, 1) as a picture whose pixels are the class indices, atomically."""
+def resolution(path: Path) -> tuple[float, float] | None:
+    """Pixels per inch along columns and rows, as files mostly tell it; None where one does not."""
+    with _decoding(path):
+        if _is_tiff(path):
+            found = _tiff_resolution(path)
+        else:
+            with _opened(path) as image:
+                found = image.info.get("dpi")
+    good = found is not None and all(0 < float(value) < MAX_RESOLUTION for value in found)
+    return (float(found[0]), float(found[1])) if good else None  # type: ignore[index]
+
+
+def _tiff_resolution(path: Path) -> tuple[float, float] | None:
+    """Of the tags, whose unit is an inch or a centimetre, or one that ImageJ names in its own place."""
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        page: Any = file.pages[0]
+        tags = [page.tags.get(name) for name in ("XResolution", "YResolution", "ResolutionUnit")]
+        if tags[0] is None or tags[1] is None:
+            return None
+        unit = (file.imagej_metadata or {}).get("unit") or {1: "", 3: "cm"}.get(int(tags[2].value) if tags[2] else 2, "inch")
+        if unit not in _PER_INCH or not (tags[0].value[1] and tags[1].value[1]):
+            return None
+        x, y = (tag.value[0] / tag.value[1] * _PER_INCH[unit] for tag in tags[:2])
+        return x, y
+
+
+def write(
+    path: str | Path, data: NDArray[Any], source: str, colours: Mapping[int, str] | None = None,
+    dpi: tuple[float, float] | None = None,
+) -> None:  # fmt: skip
+    """Write a mask (row, column, 1) as a picture whose pixels are the class indices, atomically.
+
+    colours : #rrggbb of mask values; a PNG of at most 256 values is indexed by such a palette, in which what is not named
+        is black. dpi : what `resolution` says of the image.
+    """
     if data.ndim != 3 or data.shape[2] != 1:
         raise UNetError(path, f"a mask of shape {data.shape} for {source} as a picture", "Save it as .nii.gz")
     from PIL import Image
@@ -87,5 +159,16 @@ def write(path: str | Path, data: NDArray[Any], source: str) -> None:
     kind = "PNG" if Path(path).suffix.lower() == ".png" else "TIFF"
     if Path(path).suffix.lower() in (".jpg", ".jpeg"):
         raise UNetError(path, "JPEG blurs class indices", "Use .png or .tif")
-    Image.fromarray(np.ascontiguousarray(data[:, :, 0])).save(buffer, kind)
+    picture = Image.fromarray(np.ascontiguousarray(data[:, :, 0]))
+    if colours and kind == "PNG" and data.dtype == np.uint8:
+        picture.putpalette(_palette(colours))
+    picture.save(buffer, kind, **({"dpi": dpi} if dpi else {}))
     write_bytes(path, buffer.getvalue())
+
+
+def _palette(colours: Mapping[int, str]) -> bytes:
+    """Red, green and blue of all 256 values."""
+    palette = np.zeros((256, 3), np.uint8)
+    for value, colour in colours.items():
+        palette[value] = list(bytes.fromhex(colour[1:]))
+    return palette.tobytes()

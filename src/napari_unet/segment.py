@@ -17,7 +17,7 @@ from torch import Tensor
 
 from napari_unet import ensemble, preprocess
 from napari_unet import runtime as runtimes
-from napari_unet.components import keep_largest
+from napari_unet.components import Cleaning
 from napari_unet.errors import UNetError
 from napari_unet.files import check_memory
 from napari_unet.network import UNet
@@ -120,9 +120,12 @@ class Segmenter:
             unsure = None if doubt is None else prepared.turn.undo(np.expand_dims(doubt.numpy(), axis))
             yield Piece(region, prepared.turn.undo(values), done, total, unsure)
 
-    def clean(self, labels: NDArray[Any]) -> NDArray[Any]:
-        """What the model asks for on the whole mask (i, j, k): the largest connected component of some classes."""
-        return keep_largest(labels, self.spec.keep_largest)
+    def clean(self, labels: NDArray[Any], voxel_mm3: float = 1.0, cleaning: Cleaning | None = None) -> NDArray[Any]:
+        """The whole mask (i, j, k) without the components that `cleaning`, or else the model, takes out of it.
+
+        voxel_mm3 : of one voxel; what is measured in mm3 needs it, what models ask for does not.
+        """
+        return (cleaning or Cleaning.of(self.spec)).apply(labels, voxel_mm3)
 
     def _slices(self, prepared: Prepared, axis: int, index: int) -> Iterator[tuple[int, Tensor, Tensor | None]]:
         """(position, class indices uint8, uncertainty) of each of the volume's turned slices along `axis`: `index` first.

@@ -62,6 +62,11 @@ def read_card(path: str | Path) -> Card:
     return decode(Card, _metadata(path)["card"], str(path))
 
 
+def checksum(path: str | Path) -> str:
+    """The SHA-256 that the file's header tells, of all else in the file; `load` is what holds the file to it."""
+    return _metadata(path)["sha256"]
+
+
 def save(path: str | Path, spec: ModelSpec, card: Card, tensors: Tensors) -> None:
     """Write a model atomically, as half precision wherever that keeps a tensor finite. An ensemble's tensors: see `merge`."""
     halves = {name: _half(np.asarray(value, np.float32)) for name, value in tensors.items()}

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import time
+from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_unet.cli.arguments import MODEL, add_command, add_json
-from napari_unet.cli.terminal import Line, finish, say, tell
+from napari_unet.cli.cleaning import add_cleaning, cleaning_of
+from napari_unet.cli.terminal import Line, duration, finish, number, say, say_table, tell
 from napari_unet.errors import UNetError
 
-WRITABLE = (".nii", ".nii.gz", ".png", ".tif", ".tiff")
+if TYPE_CHECKING:
+    from napari_unet.batch import Step
+    from napari_unet.components import Cleaning
+    from napari_unet.ledger import Ledger
+    from napari_unet.spec import ModelSpec
+    from napari_unet.targets import Job
+
+LEAST_SHARE = 0.01  # of the work has to be done before it tells how long the rest takes
 
 
 def add_predict(commands: Any) -> None:
@@ -19,94 +30,110 @@ def add_predict(commands: Any) -> None:
     parser = add_command(commands, "predict", predict, "Segment images.", MODEL, images)
     parser.add_argument("--out", required=True, help="a file for one image, a folder for several")
     parser.add_argument("--overwrite", action="store_true", help="replace masks that exist")
+    parser.add_argument("--resume", action="store_true", help="go on where a run ended: what this model has finished in --out is kept")
+    parser.add_argument("--part", metavar="N/M", help="only the Nth of M parts of all images, as in 2/8; parts may run at once")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     parser.add_argument("--volume", type=int, help="which volume of 4-D images to segment, from 0")
     parser.add_argument("--uncertainty", action="store_true",
                         help="write NAME_uncertainty.nii.gz, too: 0 sure to 1 not, by the members' disagreement or the entropy of one")
     parser.add_argument("--mirror", action=argparse.BooleanOptionalAction, help="average over mirrored copies (default: the model's)")
+    add_cleaning(parser)
     parser.add_argument("--threads", type=int, help="threads of torch; 1 is fastest for small networks on a busy machine")
     add_json(parser)
 
 
 def predict(arguments: argparse.Namespace) -> int:
     """A mask for each image; 1 where some could not be segmented, 2 where none could."""
+    from napari_unet import targets
     from napari_unet.cases import find_images
     from napari_unet.ensemble import files_of
+    from napari_unet.weights import read_spec
 
-    files_of(arguments.model)  # refused before the long imports
-    cases = find_images(arguments.inputs)
-    targets = _targets(cases, Path(arguments.out), arguments.overwrite, arguments.uncertainty)
+    spec, out = read_spec(files_of(arguments.model)[0]), Path(arguments.out)  # what can be refused is, before long imports
+    cleaning = cleaning_of(arguments, spec)
+    every = targets.jobs_for(find_images(arguments.inputs), out, arguments.uncertainty)
+    jobs = targets.part_of(every, arguments.part) if arguments.part else every
+    ledger = None if targets.is_file(out) else _ledger(arguments, spec, cleaning)
+    to_do = _begin_file(arguments, jobs) if ledger is None else ledger.begin(jobs, resume=arguments.resume, overwrite=arguments.overwrite)
+    ended = _run(arguments, to_do, cleaning, ledger)
+    if len(every) == 1 and ended and ended[0].error:
+        raise ended[0].error
+    return _report(arguments, ended, len(jobs) - len(to_do))
 
+
+def _begin_file(arguments: argparse.Namespace, jobs: list[Job]) -> list[Job]:
+    """What a single file needs before it can be written."""
+    from napari_unet import files, targets
+
+    if arguments.resume:
+        raise UNetError(arguments.out, "nothing can be resumed in a single file", "Give a folder, or leave out --resume")
+    if not arguments.overwrite:
+        targets.check_free(jobs)
+    files.make_folder(Path(arguments.out).parent)
+    return jobs
+
+
+def _ledger(arguments: argparse.Namespace, spec: ModelSpec, cleaning: Cleaning) -> Ledger:
+    """The books of a folder of masks."""
+    from napari_unet.ensemble import checksum
+    from napari_unet.ledger import Ledger, Method
+
+    mirror = spec.mirror_tta if arguments.mirror is None else arguments.mirror
+    method = Method(spec.name, checksum(arguments.model), mirror, arguments.volume, arguments.uncertainty, cleaning)
+    return Ledger(Path(arguments.out), method)
+
+
+def _run(arguments: argparse.Namespace, jobs: list[Job], cleaning: Cleaning, ledger: Ledger | None) -> list[Step]:
+    """The last step of each job; the line that lives tells of all, and a fault is told as soon as it is met."""
+    if not jobs:
+        return []
+
+    from napari_unet.batch import segment_all
     from napari_unet.segment import Segmenter
     from napari_unet.speed import threads
 
-    failed, done, line = [], [], Line()
+    ended, line = [], Line()
     with threads(arguments.threads):
         segmenter = Segmenter.load(arguments.model, device=arguments.device, mirror=arguments.mirror, uncertainty=arguments.uncertainty)
-        for n, (case, target) in enumerate(zip(cases, targets, strict=True), 1):
-            try:
-                _segment(segmenter, case, target, arguments.volume, f"{n} of {len(cases)}: {case.name}", line)
-                done.append(str(target))
-            except UNetError as error:
-                if len(cases) == 1:
-                    raise
-                failed.append({"case": case.name, "error": str(error)})
+        begun = time.monotonic()
+        for step in segment_all(segmenter, jobs, cleaning, volume=arguments.volume, ledger=ledger):
+            line.show(_progress(step, len(jobs), time.monotonic() - begun))
+            if not step.over:
+                continue
+            ended.append(step)
+            if step.notes or (step.error and len(jobs) > 1):
+                line.end()
+                for note in step.notes:
+                    tell(f"note: {step.job.case.images[0]}: {note}")
+                if step.error:
+                    tell(f"napari-unet: {step.error}")
     line.end()
-    for failure in failed:
-        tell(f"napari-unet: {failure['error']}")
-    say(f"{len(done)} masks in {arguments.out}" + (f", {len(failed)} cases failed" if failed else ""))
-    finish(arguments, {"masks": done, "failed": failed})
-    return 0 if not failed else 1 if done else 2
+    return ended
 
 
-def _uncertainty_beside(mask: Path) -> Path:
-    from napari_unet import nifti
-
-    return mask.with_name(f"{nifti.stem(mask)}_uncertainty.nii.gz")
-
-
-def _targets(cases: list[Any], out: Path, overwrite: bool, uncertainty: bool) -> list[Path]:
-    """Where each mask goes; refused before any work where it would replace something, and always over an input."""
-    from napari_unet import files, nifti, pictures
-
-    single = nifti.suffix(out) != "" and not out.is_dir()
-    if single and len(cases) > 1:
-        raise UNetError(out, f"one file for {len(cases)} images", "Give a folder")
-    if single and nifti.suffix(out) not in WRITABLE:
-        raise UNetError(out, f"no mask can be written as {nifti.suffix(out)}", f"Use one of {' '.join(WRITABLE)}")
-    endings = [".png" if nifti.suffix(case.images[0]) in pictures.SUFFIXES else ".nii.gz" for case in cases]
-    targets = [out] if single else [out / f"{case.name}{ending}" for case, ending in zip(cases, endings, strict=True)]
-    inputs = {path.resolve() for case in cases for path in case.images}
-    beside = [_uncertainty_beside(target) for target in targets] if uncertainty else []
-    if twins := set(targets) & set(beside):
-        raise UNetError(min(twins), "it would be a mask and an uncertainty", "Rename the image, or segment it on its own")
-    for target in (*targets, *beside):
-        if target.resolve() in inputs:
-            raise UNetError(target, "the mask would replace its own image", "Choose another --out")
-        if target.exists() and not overwrite:
-            raise UNetError(target, "it exists already", "Use --overwrite, or another --out")
-    files.make_folder(out.parent if single else out)
-    return targets
+def _progress(step: Step, count: int, seconds: float) -> str:
+    """As in "3 of 40: liver_12, slice 20 of 96, 12 min 05 s left"."""
+    text = f"{step.number + 1} of {count}: {step.job.case.name}"
+    if not step.done:
+        return text + (f", {step.memory}" if step.memory else "")
+    left = f", {duration(seconds * (1 / step.share - 1))} left" if step.share > LEAST_SHARE else ""
+    return f"{text}, slice {step.done} of {step.total}{left}"
 
 
-def _segment(segmenter: Any, case: Any, target: Path, chosen: int | None, text: str, line: Line) -> None:
-    import numpy as np
-
-    from napari_unet import nifti
-    from napari_unet.cases import read_image
-    from napari_unet.preprocess import label_dtype
-
-    volume = read_image(case)
-    volume = volume if chosen is None else volume.channel(chosen)
-    labels = np.zeros(volume.shape, label_dtype(segmenter.spec))
-    doubt = np.zeros(volume.shape, np.float32) if segmenter.uncertainty else None
-    for piece in segmenter.stream(volume):
-        labels[piece.region] = piece.labels
-        if doubt is not None:
-            doubt[piece.region] = piece.uncertainty
-        line.show(f"{text}, slice {piece.done} of {piece.total}")
-    for note in volume.notes:
-        tell(f"note: {volume.source}: {note}")
-    if doubt is not None:
-        nifti.write(_uncertainty_beside(target), volume.with_data(doubt), labels=False)
-    nifti.write(target, volume.with_data(segmenter.clean(labels)))
+def _report(arguments: argparse.Namespace, ended: list[Step], before: int) -> int:
+    """What came of it, in words and as exit code."""
+    done, failed = [step for step in ended if not step.error], [step for step in ended if step.error]
+    extents = [extent for step in done for extent in step.extents or ()]
+    if failed:
+        say_table([(step.job.case.name, str(step.error)) for step in failed], ("failed", "because"))
+    if len(done) == 1:
+        say_table([(f"{e.label} {e.name}", f"{e.voxels:,}", number(e.ml, 3), e.border) for e in extents],
+                  ("class", "voxels", "ml", "touches"))  # fmt: skip
+    elif cut := Counter(extent.name for extent in extents if extent.border):
+        say("cut off by the image's border: " + ", ".join(f"{name} in {n} of {len(done)}" for name, n in cut.items()))
+    say(f"{len(done)} {'mask' if len(done) == 1 else 'masks'} in {arguments.out}" + (f", {before} finished before" if before else "")
+        + (f", {len(failed)} cases failed" if failed else ""))  # fmt: skip
+    finish(arguments, {"masks": [str(step.job.mask) for step in done], "finished_before": before,
+                       "volumes": [asdict(extent) for extent in extents],
+                       "failed": [{"case": step.job.case.name, "error": str(step.error)} for step in failed]})  # fmt: skip
+    return 0 if not failed else 1 if done or before else 2

@@ -1,0 +1,80 @@
+"""How much memory a segmentation takes, from an image's header and a model's specification: neither voxels nor torch."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from napari_unet import files
+from napari_unet.components import Cleaning
+from napari_unet.outline import Outline
+from napari_unet.spec import ModelSpec
+from napari_unet.volume import Reorientation, spacing_of
+from napari_unet.windows import window_size
+
+FLOAT = 4
+LIBRARIES = 100e6  # what torch and oneDNN set up for their first window, and a slab of the image while it is looked over
+FEATURE_MAPS = 10  # floats per voxel of a window and feature of the finest level: both halves of the skip, workspace
+OPEN = 1.5  # windows, along the axis in which slices are finished, whose logits wait for their neighbours
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Bytes that each phase of a segmentation takes at its peak, the image included, beyond what the libraries take."""
+
+    reading: int
+    segmenting: int
+    cleaning: int
+
+    @property
+    def needed(self) -> int:
+        """Bytes at the peak of all."""
+        return max(self.reading, self.segmenting, self.cleaning)
+
+    def __str__(self) -> str:
+        return f"needs {_size(self.needed)} of {_size(files.free_memory())} free"
+
+    def check(self, where: str | Path) -> None:
+        """UNetError with both numbers where more is needed than the machine has free."""
+        files.check_memory(self.needed, where)
+
+
+def estimate(
+    image: Outline, spec: ModelSpec, *, cleaning: Cleaning | None = None, uncertainty: bool = False, in_flight: int = 1
+) -> Estimate:
+    """What segmenting an image with a model takes; `cleaning` as the model asks for it where none is given.
+
+    in_flight : windows at a time (`Runtime.in_flight`). It is made to be a little too large rather than too small.
+    """
+    voxels, (grid, ratio) = math.prod(image.shape), _network_grid(image, spec)
+    classes, members = spec.network.classes, spec.members
+    size = [window_size(n, p, s) for n, p, s in zip(grid, spec.patch, spec.stride, strict=True)]
+    window = math.prod(size)
+
+    masks = voxels * (np.dtype(np.uint16).itemsize + FLOAT * uncertainty)
+    outputs = classes * (1 + members * (uncertainty and members > 1))
+    open_logits = FLOAT * outputs * min(grid[0], math.ceil(OPEN * size[0]) + 2) * grid[1] * grid[2]
+    cut_out = 2 * FLOAT * len(spec.channels) * min(voxels, math.ceil(window / ratio))  # from the image, before it is resampled
+    at_work = FLOAT * window * (spec.network.channels + classes * (members + 2) + FEATURE_MAPS * spec.network.features[0])
+    parts = 8 * voxels if (cleaning or Cleaning.of(spec)) != Cleaning() else 0
+    return Estimate(
+        reading=image.reading or image.nbytes,
+        segmenting=int(image.nbytes + masks + open_logits + in_flight * (cut_out + at_work) + LIBRARIES),
+        cleaning=image.nbytes + 2 * masks + parts,
+    )
+
+
+def _network_grid(image: Outline, spec: ModelSpec) -> tuple[tuple[int, int, int], float]:
+    """The image's shape (z, y, x) on the network's grid, and how many of the network's voxels one of the image's is."""
+    turn, spacing = Reorientation.between(image.affine, spec.orientation), spacing_of(image.affine)
+    ratios = [spacing[axis] / (wanted or spacing[axis]) for axis, wanted in zip(turn.axes, spec.spacing, strict=True)]
+    z, y, x = (math.ceil((image.shape[axis] - 1) * ratio) + 1 for axis, ratio in zip(turn.axes, ratios, strict=True))
+    return (z, y, x), math.prod(ratios)
+
+
+def _size(count: float) -> str:
+    """As in "1.2 GB" or "35 MB"."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"

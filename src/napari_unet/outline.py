@@ -1,0 +1,86 @@
+"""What the headers of an image's files say of its size, before any voxel is read."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_unet import nifti, pictures
+from napari_unet.cases import Case
+from napari_unet.volume import Affine
+
+
+@dataclass(frozen=True, eq=False)
+class Outline:
+    """An image without its voxels.
+
+    shape : (i, j, k); channels : values per voxel; dtype : their type in memory; affine : voxel index -> RAS+ mm;
+    reading : bytes that reading it takes at its peak, the voxels included.
+    """
+
+    shape: tuple[int, int, int]
+    channels: int
+    dtype: np.dtype[Any]
+    affine: Affine
+    reading: int = 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all voxels."""
+        return math.prod(self.shape) * self.channels * self.dtype.itemsize
+
+
+def outline(case: Case) -> Outline:
+    """The outline of a case's image; several files are its channels. Raises UNetError as reading them would."""
+    parts = [_outline(path) for path in case.images]
+    if len(parts) == 1:
+        return parts[0]
+    dtype = np.result_type(*(part.dtype for part in parts))
+    together = replace(parts[0], channels=sum(part.channels for part in parts), dtype=dtype)
+    # all files are held while they are put together
+    return replace(together, reading=sum(part.nbytes for part in parts) + together.nbytes)
+
+
+def _outline(path: Path) -> Outline:
+    kind = nifti.suffix(path)
+    if kind in pictures.SUFFIXES:
+        return _picture(path)
+    if kind in (".nii", ".nii.gz"):
+        return _nifti(path)
+    return _foreign(path)
+
+
+def _nifti(path: Path) -> Outline:
+    header = nifti.peek(path)
+    i, j, k = (*header.shape, 1, 1)[:3]
+    channels = math.prod(header.shape[3:]) * max(header.colours, 1)
+    if header.slope is None:
+        return Outline((i, j, k), channels, header.dtype, header.affine, header.nbytes)
+    scaled = Outline((i, j, k), channels, np.dtype(np.float32), header.affine)
+    return replace(scaled, reading=header.nbytes + scaled.nbytes)
+
+
+def _picture(path: Path) -> Outline:
+    rows, columns, channels, dtype = pictures.peek(path)
+    pixels = Outline((rows, columns, 1), channels, dtype, np.eye(4))
+    return replace(pixels, reading=2 * pixels.nbytes)  # as decoded, and as an array
+
+
+def _foreign(path: Path) -> Outline:
+    """MGH and pairs of .hdr and .img, whose header nibabel reads without the voxels; of a damaged one, reading says what is wrong."""
+    import nibabel
+
+    try:
+        image: Any = nibabel.load(path)
+        stored, shape = image.get_data_dtype(), tuple(int(n) for n in image.shape)
+        scaled = image.dataobj.slope != 1 or image.dataobj.inter != 0
+        affine = np.asarray(image.affine, float)
+    except Exception:  # noqa: BLE001 - nibabel raises whatever damaged bytes lead it to
+        return Outline((1, 1, 1), 1, np.dtype(np.uint8), np.eye(4))
+    i, j, k = (*shape, 1, 1)[:3]
+    read = Outline((i, j, k), math.prod(shape[3:]), np.dtype(np.float64) if scaled else stored, affine)
+    return replace(read, reading=2 * read.nbytes)

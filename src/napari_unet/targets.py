@@ -1,0 +1,80 @@
+"""Where the mask of each image goes, and what may never be replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from napari_unet import nifti, pictures
+from napari_unet.cases import Case
+from napari_unet.errors import UNetError
+
+WRITABLE = (".nii", ".nii.gz", ".png", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Job:
+    """An image to segment, and the files that come of it."""
+
+    case: Case
+    mask: Path
+    uncertainty: Path | None = None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What is written."""
+        return (self.mask,) if self.uncertainty is None else (self.mask, self.uncertainty)
+
+    @property
+    def picture(self) -> bool:
+        """Whether the image is one, whose pixels have no size and no direction in a body."""
+        return nifti.suffix(self.case.images[0]) in pictures.SUFFIXES
+
+
+def is_file(out: Path) -> bool:
+    """Whether an output means a file rather than a folder."""
+    return nifti.suffix(out) != "" and not out.is_dir()
+
+
+def jobs_for(cases: Sequence[Case], out: Path, uncertainty: bool = False) -> list[Job]:
+    """A job for each case: `out` is a folder, or a file for a single one. Nothing is looked at but names.
+
+    Raises UNetError where the output cannot be one, where two files would have one name, or one replace an image.
+    """
+    if is_file(out) and len(cases) > 1:
+        raise UNetError(out, f"one file for {len(cases)} images", "Give a folder")
+    if is_file(out) and nifti.suffix(out) not in WRITABLE:
+        raise UNetError(out, f"no mask can be written as {nifti.suffix(out)}", f"Use one of {' '.join(WRITABLE)}")
+    jobs = [_job(case, out, uncertainty) for case in cases]
+    if twins := {job.mask for job in jobs} & {job.uncertainty for job in jobs}:
+        raise UNetError(min(filter(None, twins)), "it would be a mask and an uncertainty", "Rename the image, or segment it on its own")
+    images = {path.resolve() for case in cases for path in case.images}
+    for path in (path for job in jobs for path in job.files):
+        if path.resolve() in images:
+            raise UNetError(path, "the mask would replace its own image", "Choose another --out")
+    return jobs
+
+
+def _job(case: Case, out: Path, uncertainty: bool) -> Job:
+    plain = Job(case, out)
+    mask = out if is_file(out) else out / f"{case.name}{'.png' if plain.picture else '.nii.gz'}"
+    return Job(case, mask, mask.with_name(f"{nifti.stem(mask)}_uncertainty.nii.gz") if uncertainty else None)
+
+
+def part_of(jobs: Sequence[Job], part: str) -> list[Job]:
+    """The jobs of one part, as in "2/8": every eighth, from the second on. All parts together are all jobs, each once.
+
+    Raises UNetError for anything but two whole numbers, the first at most the second.
+    """
+    number, _, count = part.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise UNetError("--part", f"{part!r} is no part", "Write 1/8 to 8/8 for eight parts")
+    return list(jobs[int(number) - 1 :: int(count)])
+
+
+def check_free(jobs: Iterable[Job], remedy: str = "Use --overwrite, or another --out") -> None:
+    """UNetError for a file that exists already."""
+    for path in (path for job in jobs for path in job.files):
+        if path.exists():
+            raise UNetError(path, "it exists already", remedy)

@@ -1,0 +1,72 @@
+"""How large each class of a mask is, and whether the image ends before it does: the rows of volumes.csv."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, fields
+
+import numpy as np
+
+from napari_unet.schema import STRICT
+from napari_unet.spec import Label
+from napari_unet.volume import Volume
+
+_DIRECTIONS = {"L": "left", "R": "right", "P": "posterior", "A": "anterior", "I": "inferior", "S": "superior"}
+_OPPOSITE = dict(zip("LRPAIS", "RLAPSI", strict=True))
+_PICTURE_SIDES = (("top", "bottom"), ("left", "right"))
+
+
+@dataclass(frozen=True)
+class Extent:
+    """One class of one case.
+
+    ml : None for pictures, whose pixels have no size.
+    border : the sides of the image that the class touches, as in "inferior superior"; "" where it lies inside. A structure
+        that the image cuts off is larger than its ml.
+    """
+
+    __pydantic_config__ = STRICT
+
+    case: str
+    label: int
+    name: str
+    voxels: int
+    ml: float | None
+    border: str
+
+
+def measure(case: str, mask: Volume, labels: Iterable[Label], *, picture: bool = False) -> tuple[Extent, ...]:
+    """The extent of each of a model's classes in a mask, also of those that it does not have.
+
+    Along an axis of a single voxel there is no side to touch.
+    """
+    counts = np.zeros(65536, np.int64)
+    for plane in mask.data:  # counting turns values into 8 bytes each
+        found = np.bincount(plane.ravel())
+        counts[: len(found)] += found
+    touched = {side: set(np.unique(face).tolist()) for side, face in _faces(mask, picture)}
+    return tuple(
+        Extent(case, label.value, label.name, int(counts[label.value]),
+               None if picture else float(counts[label.value] * mask.voxel_ml),
+               " ".join(side for side, values in touched.items() if label.value in values))
+        for label in labels
+    )  # fmt: skip
+
+
+def _faces(mask: Volume, picture: bool) -> list[tuple[str, np.ndarray]]:
+    """The outermost slices of a mask, each with the name of its side."""
+    sides = _PICTURE_SIDES if picture else [(_DIRECTIONS[_OPPOSITE[to]], _DIRECTIONS[to]) for to in mask.orientation]
+    return [(side, mask.data.take(index, axis)) for axis, both in enumerate(sides) if mask.shape[axis] > 1
+            for side, index in zip(both, (0, -1), strict=True)]  # fmt: skip
+
+
+def as_csv(extents: Iterable[Extent]) -> str:
+    """One row per case and class; an empty field where there is no value."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow([f.name for f in fields(Extent)])
+    for extent in extents:
+        rows.writerow(["" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in astuple(extent)])
+    return text.getvalue()

@@ -1,0 +1,182 @@
+"""What a segmentation takes is told from headers: without voxels, without torch, and about as much as it really takes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import tifffile
+from engine import model_spec, network_spec, volume
+from hostile import affine_for
+from PIL import Image
+
+from napari_unet import files, nifti, weights
+from napari_unet.cases import Case, read_image
+from napari_unet.components import Cleaning
+from napari_unet.errors import UNetError
+from napari_unet.memory import estimate
+from napari_unet.network import parameter_shapes
+from napari_unet.outline import Outline, outline
+from napari_unet.spec import Card, ModelSpec
+from napari_unet.volume import Volume
+
+
+def written(path: Path, dtype: str = "i2", shape: tuple[int, ...] = (6, 7, 8), slope: float = 1) -> Path:
+    """A file of any kind, with a slope where it is to be scaled."""
+    data = np.arange(np.prod(shape)).reshape(shape).astype(dtype)
+    if path.suffix in (".png", ".jpg"):
+        Image.fromarray(data).save(path)
+    elif path.suffix == ".tif":
+        tifffile.imwrite(path, data)
+    else:
+        kind = nibabel.MGHImage if path.suffix in (".mgz", ".mgh") else nibabel.Nifti1Pair if path.suffix == ".img" else nibabel.Nifti1Image
+        image = kind(data, affine_for("LPS", (1.0, 2.0, 3.0)))
+        if slope != 1:
+            image.header.set_slope_inter(slope, 2)
+        nibabel.save(image, path)
+    return path
+
+
+@pytest.mark.parametrize(("name", "dtype", "shape", "slope"), [
+    ("a.nii.gz", "i2", (6, 7, 8), 1), ("a.nii", "f4", (6, 7, 8, 3), 1), ("a.nii.gz", "u1", (6, 7, 8), 0.5), ("a.nii", "i2", (6, 7), 1),
+    ("a.nii", "i2", (6, 7, 8, 1, 2), 1), ("a.img", "i2", (6, 7, 8), 1), ("a.mgz", "f4", (6, 7, 8), 1), ("a.mgz", "u1", (6, 7, 8, 2), 1),
+    ("a.png", "u1", (6, 7), 1), ("a.png", "u1", (6, 7, 3), 1), ("a.jpg", "u1", (6, 7, 3), 1), ("a.tif", "u2", (6, 7), 1),
+    ("a.tif", "f4", (6, 7), 1), ("a.png", "u2", (6, 7), 1),
+])  # fmt: skip
+def test_the_outline_is_that_of_the_image(tmp_path: Path, name: str, dtype: str, shape: tuple[int, ...], slope: float) -> None:
+    case = Case("a", (written(tmp_path / name, dtype, shape, slope),))
+    told, image = outline(case), read_image(case)
+    assert (told.shape, told.channels, told.nbytes) == (image.shape, image.channels, image.data.nbytes)
+    assert told.dtype.kind == image.data.dtype.kind and told.reading >= told.nbytes
+    np.testing.assert_allclose(told.affine, image.affine, atol=1e-5)
+
+
+def test_channel_files_are_one_image(tmp_path: Path) -> None:
+    case = Case("a", tuple(written(tmp_path / f"a_000{n}.nii.gz", dtype) for n, dtype in enumerate(("i2", "f4"))))
+    told, image = outline(case), read_image(case)
+    assert (told.channels, told.nbytes, told.dtype) == (image.channels, image.data.nbytes, image.data.dtype)
+    assert told.reading > 1.5 * told.nbytes
+
+
+@pytest.mark.parametrize("name", ["a.nii.gz", "a.mgz", "a.png", "a.tif"])
+def test_of_a_damaged_file_nobody_invents_a_size(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\x1f\x8b nothing")
+    case = Case("a", (tmp_path / name,))
+    with pytest.raises(UNetError, match=name):
+        outline(case), read_image(case)
+
+
+def honest_giant(path: Path) -> Path:
+    """A file that claims 4 TB and has them, all holes."""
+    head = nibabel.Nifti1Image(np.zeros((1, 1, 1), np.int16), np.eye(4)).header
+    head.set_data_shape((16384, 16384, 8192))
+    head["vox_offset"], head["magic"] = 352, b"n+1"
+    with open(path, "wb") as file:
+        file.write(head.binaryblock + bytes(4))
+        file.truncate(352 + 2 * 16384 * 16384 * 8192)
+    return path
+
+
+def test_a_giant_is_refused_with_numbers_before_a_voxel_is_read(tmp_path: Path) -> None:
+    try:
+        path = honest_giant(tmp_path / "giant.nii")
+    except OSError:
+        pytest.skip("this disk has no files of 4 TB, holes or not")
+    begun = time.monotonic()
+    with pytest.raises(UNetError, match=r"giant\.nii: needs \d{5}\.\d GB of memory, \d+\.\d GB are free\. Close other"):
+        estimate(outline(Case("giant", (path,))), model_spec()).check(path)
+    assert time.monotonic() - begun < 5
+
+
+def test_neither_torch_nor_monai_is_needed() -> None:
+    code = ("import sys, napari_unet.memory, napari_unet.outline, napari_unet.ledger, napari_unet.targets\n"
+            "print({'torch', 'monai', 'napari'} & set(sys.modules))")  # fmt: skip
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def image_of(shape: tuple[int, int, int], dtype: str = "i2", spacing: tuple[float, ...] = (1, 1, 1)) -> Outline:
+    return Outline(shape, 1, np.dtype(dtype), affine_for("LSP", spacing))
+
+
+def test_more_of_anything_takes_more() -> None:
+    spec, image = model_spec(network_spec(features=(8, 16)), patch=(32, 32, 32)), image_of((100, 110, 120))
+    plain = estimate(image, spec).needed
+    fine = replace(spec, spacing=(0.5, 0.5, 0.5))
+    large = replace(spec, network=network_spec(features=(64, 128)))
+    assert all(more > plain for more in (
+        estimate(image_of((200, 110, 120)), spec).needed, estimate(image_of((100, 110, 120), "f8"), spec).needed,
+        estimate(image, fine).needed, estimate(image, large).segmenting + plain - estimate(image, spec).segmenting,
+        estimate(image, spec, uncertainty=True).needed,
+    ))  # fmt: skip
+    assert estimate(image, spec, in_flight=8).segmenting > estimate(image, spec).segmenting
+    ensemble = replace(spec, members=5)
+    assert estimate(image, ensemble, uncertainty=True).segmenting > estimate(image, ensemble).segmenting
+    assert estimate(image, spec, cleaning=Cleaning((1,))).cleaning > estimate(image, spec).cleaning
+
+
+def test_the_axes_are_the_models_however_voxels_are_stored() -> None:
+    spec = model_spec(network_spec(features=(8, 16)), spacing=(4.0, 1.0, 2.0), patch=(32, 32, 32))
+    needed = {estimate(Outline(shape, 1, np.dtype("i2"), affine_for(orientation, spacing)), spec)
+              for orientation, shape, spacing in (("SAR", (40, 50, 60), (3, 2, 1)), ("RAS", (60, 50, 40), (1, 2, 3)),
+                                                  ("PIL", (50, 40, 60), (2, 3, 1)))}  # fmt: skip
+    assert len(needed) == 1
+
+
+MEASURE = """
+import sys, threading, time, psutil
+import torch
+from napari_unet import Segmenter, read
+torch.set_num_threads(1)
+segmenter, process, stop = Segmenter.load(sys.argv[1]), psutil.Process(), []
+before = highest = process.memory_info().rss
+def watch():
+    global highest
+    while not stop:
+        highest = max(highest, process.memory_info().rss)
+        time.sleep(0.001)
+thread = threading.Thread(target=watch)
+thread.start()
+segmenter.segment(read(sys.argv[2]))
+stop.append(True)
+thread.join()
+print(highest - before)
+"""
+
+
+def saved(path: Path, spec: ModelSpec) -> Path:
+    """A model with weights of zero."""
+    weights.save(path, spec, Card(), {name: np.zeros(shape, np.float32) for name, shape in parameter_shapes(spec.network).items()})
+    return path
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what a process holds is counted in other ways elsewhere")
+@pytest.mark.parametrize(("shape", "spec"), [
+    ((256, 256, 96), model_spec(network_spec(2, features=(4, 8)), patch=(1, 64, 64), spacing=(0, 1.25, 1.25))),
+    ((128, 128, 64), model_spec(network_spec(3, features=(16, 32)), patch=(48, 48, 48), spacing=(1.0, 1.0, 1.0), overlap=0.0)),
+], ids=["many slices", "a wide network"])  # fmt: skip
+def test_it_is_about_what_is_taken(tmp_path: Path, shape: tuple[int, ...], spec: ModelSpec) -> None:
+    model, scan = saved(tmp_path / "m.safetensors", spec), tmp_path / "a.nii"
+    nifti.write(scan, Volume(volume((32, 32, 32)).data.repeat(8, 0).repeat(8, 1).repeat(8, 2)[tuple(map(slice, shape))],
+                             affine_for("RAS", (1, 1, 1))), labels=False)  # fmt: skip
+    told = estimate(outline(Case("a", (scan,))), spec).needed
+    taken = int(subprocess.run([sys.executable, "-c", MEASURE, model, scan], capture_output=True, text=True, check=True).stdout)
+    print(f"told {told / 1e6:.0f} MB, taken {taken / 1e6:.0f} MB")
+    assert taken <= told <= 3.5 * taken, f"told {told / 1e6:.0f} MB, taken {taken / 1e6:.0f} MB"
+
+
+def test_what_is_left_of_a_jobs_limit_is_all_there_is(tmp_path: Path) -> None:
+    """The layout of cgroup v2: the outer group has no limit of its own, the middle one is the tighter."""
+    (tmp_path / "own").write_text("3:cpuset:/\n0::/outer/job/step\n")
+    for name, limit, used, cache in (("outer", "max", 900, 0), ("outer/job", "1000", 700, 100), ("outer/job/step", "5000", 600, 0)):
+        (tmp_path / name).mkdir()
+        for field, text in (("max", limit), ("current", used), ("stat", f"anon 5\ninactive_file {cache}\n")):
+            (tmp_path / name / f"memory.{field}").write_text(f"{text}")
+    assert list(files._left_to_groups(tmp_path / "own", tmp_path)) == [4400, 400]
+    assert list(files._left_to_groups(tmp_path / "absent", tmp_path)) == []
+    assert 0 < files.free_memory() < 1 << 50
