@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -20,7 +21,7 @@ from napari_unet import files, nifti, weights
 from napari_unet.cases import Case, read_image
 from napari_unet.components import Cleaning
 from napari_unet.errors import UNetError
-from napari_unet.memory import estimate
+from napari_unet.memory import estimate, fit
 from napari_unet.network import parameter_shapes
 from napari_unet.outline import Outline, outline
 from napari_unet.spec import Card, ModelSpec
@@ -118,6 +119,35 @@ def test_more_of_anything_takes_more() -> None:
     ensemble = replace(spec, members=5)
     assert estimate(image, ensemble, uncertainty=True).segmenting > estimate(image, ensemble).segmenting
     assert estimate(image, spec, cleaning=Cleaning((1,))).cleaning > estimate(image, spec).cleaning
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_what_does_not_fit_is_done_in_fewer_then_in_smaller_windows(dims: int) -> None:
+    """From plenty of memory down to none, each way takes less than the one before, and the last is a refusal."""
+    spec = model_spec(network_spec(dims, features=(32, 64)), patch=(1 if dims == 2 else 48, 64, 96))
+    image = image_of((200, 220, 240))
+    free, ways = 1 << 40, []
+    while True:
+        try:
+            found = fit(image, spec, "scan", in_flight=4, free=free)
+        except UNetError as error:
+            refused = str(error)
+            break
+        assert found.estimate.needed <= free and bool(found.note) == (found.spec.patch != spec.patch)
+        assert replace(found.spec, patch=spec.patch) == spec
+        ways.append((found.in_flight, found.spec.patch))
+        free = found.estimate.needed - 1
+    assert [count for count, patch in ways if patch == spec.patch] == [4, 2, 1]
+    smaller = [patch for count, patch in ways if patch != spec.patch]
+    assert smaller and all(count == 1 for count, patch in ways if patch != spec.patch)
+    assert all(n % s == 0 and (n >= 2 * s or n == 1) for patch in smaller for n, s in zip(patch, spec.stride, strict=True))
+    assert re.fullmatch(r"scan: needs \d+\.\d GB of memory, \d+\.\d GB are free\. Close .+", refused)
+
+
+def test_no_window_is_made_smaller_where_the_image_itself_does_not_fit() -> None:
+    image = image_of((512, 512, 1000))
+    with pytest.raises(UNetError, match=r"^scan: needs 1\.\d GB of memory, 0\.1 GB are free\."):
+        fit(image, model_spec(), "scan", free=100_000_000)
 
 
 def test_the_axes_are_the_models_however_voxels_are_stored() -> None:

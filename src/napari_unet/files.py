@@ -133,9 +133,9 @@ def make_folder(path: str | Path) -> Path:
     return folder
 
 
-def check_memory(needed: int, where: str | Path) -> None:
-    """UNetError where `needed` bytes are more than the machine has free."""
-    free = free_memory()
+def check_memory(needed: int, where: str | Path, free: int | None = None) -> None:
+    """UNetError where `needed` bytes are more than are free, on this machine where it is not told."""
+    free = free_memory() if free is None else free
     if needed > free:
         raise UNetError(where, f"needs {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free",
                         "Close other programs, crop the image, or use a machine with more memory")  # fmt: skip

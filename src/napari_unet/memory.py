@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,63 @@ def estimate(
         segmenting=int(image.nbytes + masks + open_logits + in_flight * (cut_out + at_work) + LIBRARIES),
         cleaning=image.nbytes + 2 * masks + parts,
     )
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A way to segment an image in the memory that is free: the model, with the windows that fit, and how many at a time."""
+
+    spec: ModelSpec
+    in_flight: int
+    estimate: Estimate
+    patch: tuple[int, ...]  # the model's own
+
+    @property
+    def note(self) -> str:
+        """What differs from the model's own way, and what that may change; "" where nothing is."""
+        if self.spec.patch == self.patch:
+            return ""
+        used, own = (" x ".join(map(str, patch)) for patch in (self.spec.patch, self.patch))
+        return f"windows of {used} instead of {own}, to fit into memory: labels may differ, most of all near their borders"
+
+
+def fit(
+    image: Outline, spec: ModelSpec, where: str | Path, *, cleaning: Cleaning | None = None, uncertainty: bool = False,
+    in_flight: int = 1, free: int | None = None,
+) -> Fit:  # fmt: skip
+    """The first that fits of: the model's windows, fewer of them at a time, smaller ones. `free` bytes, or what is free now.
+
+    Raises UNetError with the numbers where none does.
+    """
+    free = files.free_memory() if free is None else free
+    for windows, count in _ways(spec, in_flight):
+        told = estimate(image, windows, cleaning=cleaning, uncertainty=uncertainty, in_flight=count)
+        way = Fit(windows, count, told, spec.patch)
+        if told.needed <= free:
+            break
+    files.check_memory(way.estimate.needed, where, free)
+    return way
+
+
+def _ways(spec: ModelSpec, in_flight: int) -> Iterator[tuple[ModelSpec, int]]:
+    """Ways to segment that take less and less memory."""
+    while in_flight > 1:
+        yield spec, in_flight
+        in_flight //= 2
+    yield spec, 1
+    while (patch := _smaller(spec.patch, spec.stride)) != spec.patch:
+        spec = replace(spec, patch=patch)
+        yield spec, 1
+
+
+def _smaller(patch: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, ...]:
+    """Half as many voxels along the longest axis that has more than two strides; the same patch where none has."""
+    long = [axis for axis in range(3) if patch[axis] > 2 * stride[axis]]
+    if not long:
+        return patch
+    longest = max(long, key=lambda axis: patch[axis])
+    half = max(2, -(-patch[longest] // (2 * stride[longest]))) * stride[longest]
+    return tuple(half if axis == longest else n for axis, n in enumerate(patch))
 
 
 def _network_grid(image: Outline, spec: ModelSpec) -> tuple[tuple[int, int, int], float]:
