@@ -134,6 +134,14 @@ def test_a_bad_file_in_the_middle_stops_no_other_and_is_mended_by_resuming(
     assert contents(tmp_path / "masks") == expected
 
 
+def test_what_cannot_be_written_stops_all(call: Call, model: Path, images: Path, tmp_path: Path) -> None:  # noqa: F811
+    (tmp_path / "masks/a2.nii.gz").mkdir(parents=True)
+    found = call("predict", model, images, "--out", tmp_path / "masks", "--overwrite")
+    assert found.refused("a2.nii.gz: cannot be written", "what was there before is unchanged")
+    assert {path.name for path in (tmp_path / "masks").iterdir()} == {"a0.nii.gz", "a1.nii.gz", "a2.nii.gz", *BOOKS}
+    assert {row["case"] for row in rows(tmp_path / "masks")} == {"a0", "a1"}
+
+
 def test_another_model_or_other_options_do_not_mix(
     call: Call, model: Path, images: Path, tmp_path: Path, expected: dict[str, bytes]  # noqa: F811
 ) -> None:

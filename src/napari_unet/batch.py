@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -48,23 +48,29 @@ class Step:
 
 def segment_all(
     segmenter: Segmenter, jobs: Sequence[Job], cleaning: Cleaning, *, volume: int | None = None, ledger: Ledger | None = None
-) -> Iterator[Step]:
+) -> Generator[Step]:
     """Segment images one by one; a step per finished slice, and one at the end of each job, whether it failed or not.
 
     volume : which one of 4-D images. ledger : of the folder that all masks go to; without one, nobody counts them.
+
+    Raises UNetError where a mask cannot be written: the next one could not be, either.
     """
     sizes = [_bytes(job) for job in jobs]
     behind, whole = 0, max(1, sum(sizes))
     try:
         for number, (job, size) in enumerate(zip(jobs, sizes, strict=True)):
-            try:
-                for step in _segment(segmenter, job, cleaning, volume, ledger):
-                    yield replace(step, number=number, share=(behind + size * step.share) / whole)
-            except (UNetError, MemoryError) as fault:
-                error = fault if isinstance(fault, UNetError) else UNetError(
-                    job.case.images[0], "needs more memory than there is", "Close other programs, or crop the image")
-                yield Step(job, number, share=(behind + size) / whole, error=error)  # fmt: skip
+            begun, ended = (Step(job, number, share=share / whole) for share in (behind, behind + size))
             behind += size
+            try:
+                found = yield from _segment(segmenter, begun, ended.share, cleaning, volume)
+            except UNetError as error:
+                yield replace(ended, error=error)
+            except MemoryError:
+                yield replace(ended, error=UNetError(job.case.images[0], "needs more memory than there is",
+                                                     "Close other programs, or crop the image"))  # fmt: skip
+            else:
+                _write(job, found, ledger)
+                yield replace(ended, extents=found.extents, notes=found.notes)
     finally:
         if ledger is not None:
             ledger.write_volumes()
@@ -75,14 +81,25 @@ def _bytes(job: Job) -> int:
     return sum(path.stat().st_size for path in job.case.images if path.exists())
 
 
-def _segment(segmenter: Segmenter, job: Job, cleaning: Cleaning, chosen: int | None, ledger: Ledger | None) -> Iterator[Step]:
-    """The steps of one job, their `share` its own; UNetError before reading where it takes more memory than is free."""
-    spec = segmenter.spec
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """What a job has found, before it is written."""
+
+    mask: Volume
+    uncertainty: Volume | None
+    extents: tuple[Extent, ...]
+    notes: tuple[str, ...]
+    colours: dict[int, str]
+    dpi: tuple[float, float] | None
+
+
+def _segment(segmenter: Segmenter, step: Step, end: float, cleaning: Cleaning, chosen: int | None) -> Generator[Step, None, _Found]:
+    """The steps of one job, from its first one to the share `end`; UNetError before reading where memory does not suffice."""
+    spec, job, begin = segmenter.spec, step.job, step.share
     memory = estimate(outline(job.case), spec, cleaning=cleaning, uncertainty=segmenter.uncertainty,
                       in_flight=segmenter.runtime.in_flight)  # fmt: skip
     memory.check(job.case.images[0])
-    step = Step(job, memory=memory)
-    yield step
+    yield replace(step, memory=memory)
     image = read_image(job.case)
     image = image if chosen is None else image.channel(chosen)
     labels = np.zeros(image.shape, label_dtype(spec))
@@ -91,28 +108,29 @@ def _segment(segmenter: Segmenter, job: Job, cleaning: Cleaning, chosen: int | N
         labels[piece.region] = piece.labels
         if doubt is not None:
             doubt[piece.region] = piece.uncertainty
-        step = replace(step, done=piece.done, total=piece.total, share=piece.done / piece.total)
-        yield step
+        share = begin + (end - begin) * piece.done / piece.total
+        yield replace(step, done=piece.done, total=piece.total, share=share, memory=memory)
     mask = image.with_data(segmenter.clean(labels, 1000 * image.voxel_ml, cleaning))
-    extents = measure(job.case.name, mask, spec.labels, picture=job.picture)
+    return _Found(
+        mask, None if doubt is None else image.with_data(doubt), measure(job.case.name, mask, spec.labels, picture=job.picture),
+        image.notes, {label.value: label.colour for label in spec.labels},
+        pictures.resolution(job.case.images[0]) if job.picture else None,
+    )  # fmt: skip
+
+
+def _write(job: Job, found: _Found, ledger: Ledger | None) -> None:
+    """Put a job's files in place, the mask last, and account for them."""
 
     def write() -> None:
-        if job.uncertainty is not None and doubt is not None:
-            nifti.write(job.uncertainty, image.with_data(doubt), labels=False)
-        _write_mask(job, mask, {label.value: label.colour for label in spec.labels})
+        if job.uncertainty is not None and found.uncertainty is not None:
+            nifti.write(job.uncertainty, found.uncertainty, labels=False)
+        if nifti.suffix(job.mask) in pictures.SUFFIXES:
+            pictures.write(job.mask, found.mask.data, found.mask.source, found.colours, found.dpi)
+        else:
+            nifti.write(job.mask, found.mask)
 
     if ledger is None:
         write()
     else:
-        ledger.finish(job, extents, write)
+        ledger.finish(job, found.extents, write)
         ledger.write_volumes(sparingly=True)
-    yield replace(step, extents=extents, notes=image.notes)
-
-
-def _write_mask(job: Job, mask: Volume, colours: dict[int, str]) -> None:
-    """A mask of a picture has the classes' colours, and the picture's resolution."""
-    if nifti.suffix(job.mask) in pictures.SUFFIXES:
-        resolution = pictures.resolution(job.case.images[0]) if job.picture else None
-        pictures.write(job.mask, mask.data, mask.source, colours, resolution)
-    else:
-        nifti.write(job.mask, mask)

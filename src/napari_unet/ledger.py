@@ -80,10 +80,10 @@ class Ledger:
         Raises UNetError where something would be replaced and `overwrite` is not set: a mask that this method did not make,
         or, without `resume`, any; and where the folder holds masks of another method.
         """
-        known = decode(Method, path.read_bytes(), str(path)) if (path := self.folder / METHOD).exists() else None
+        path, remedy = self.folder / METHOD, "Use --overwrite, or another --out"
         to_do = [job for job in jobs if not self.finished(job)] if resume else list(jobs)
         if not overwrite:
-            remedy = "Use --overwrite, or another --out"
+            known = decode(Method, path.read_bytes(), str(path)) if path.exists() else None
             if known and known.key != self.method.key:
                 raise UNetError(path, _difference(known, self.method), remedy)
             if resume:
@@ -103,7 +103,7 @@ class Ledger:
 
     def finish(self, job: Job, extents: tuple[Extent, ...], write: Callable[[], object]) -> None:
         """Let `write` put the job's files in place, the mask last, so that they count as finished from then on."""
-        replaced = _digest(job.mask) if job.mask.exists() else ""
+        replaced = _digest(job.mask) if job.mask.is_file() else ""
         entry = Finished(self.method.key, job.mask.name, replaced, extents)
         files.write_bytes(self._path(job), encode(entry).encode())
         write()
@@ -147,7 +147,7 @@ class Ledger:
 
     def _in_place(self, entry: Finished) -> bool:
         mask = self.folder / entry.mask
-        return mask.exists() and (not entry.replaces or _digest(mask) != entry.replaces)
+        return mask.is_file() and (not entry.replaces or _digest(mask) != entry.replaces)
 
     def _path(self, job: Job) -> Path:
         return self.folder / CASES / f"{job.case.name}.json"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +87,8 @@ def _ledger(arguments: argparse.Namespace, spec: ModelSpec, cleaning: Cleaning) 
 def _run(arguments: argparse.Namespace, jobs: list[Job], cleaning: Cleaning, ledger: Ledger | None) -> list[Step]:
     """The last step of each job; the line that lives tells of all, and a fault is told as soon as it is met."""
     if not jobs:
+        if ledger is not None:
+            ledger.write_volumes()
         return []
 
     from napari_unet.batch import segment_all
@@ -96,19 +99,24 @@ def _run(arguments: argparse.Namespace, jobs: list[Job], cleaning: Cleaning, led
     with threads(arguments.threads):
         segmenter = Segmenter.load(arguments.model, device=arguments.device, mirror=arguments.mirror, uncertainty=arguments.uncertainty)
         begun = time.monotonic()
-        for step in segment_all(segmenter, jobs, cleaning, volume=arguments.volume, ledger=ledger):
-            line.show(_progress(step, len(jobs), time.monotonic() - begun))
-            if not step.over:
-                continue
-            ended.append(step)
-            if step.notes or (step.error and len(jobs) > 1):
-                line.end()
-                for note in step.notes:
-                    tell(f"note: {step.job.case.images[0]}: {note}")
-                if step.error:
-                    tell(f"napari-unet: {step.error}")
+        with closing(segment_all(segmenter, jobs, cleaning, volume=arguments.volume, ledger=ledger)) as steps:
+            for step in steps:
+                line.show(_progress(step, len(jobs), time.monotonic() - begun))
+                if step.over:
+                    ended.append(step)
+                    _tell(step, line, alone=len(jobs) == 1)
     line.end()
     return ended
+
+
+def _tell(step: Step, line: Line, alone: bool) -> None:
+    """What a careful reader should know of an image, and why it failed; of a single one the command ends with that."""
+    if step.notes or (step.error and not alone):
+        line.end()
+    for note in step.notes:
+        tell(f"note: {step.job.case.images[0]}: {note}")
+    if step.error and not alone:
+        tell(f"napari-unet: {step.error}")
 
 
 def _progress(step: Step, count: int, seconds: float) -> str:
