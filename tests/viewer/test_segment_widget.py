@@ -12,7 +12,7 @@ import nibabel
 import numpy as np
 import pytest
 from awkward_grids import affine_for
-from conftest import tiny_spec
+from conftest import PATIENCE, PLUGIN, tiny_spec
 from napari.layers import Image, Labels
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt, QThreadPool, QTimer
@@ -25,31 +25,6 @@ from napari_unet.viewer import layers
 from napari_unet.viewer.card import Model, ModelCard, facts
 from napari_unet.viewer.segment_widget import SegmentWidget, proposal
 from napari_unet.volume import Volume
-
-PLUGIN = "napari-unet-monai"
-PATIENCE = 20_000  # ms
-
-
-@pytest.fixture
-def window(make_napari_viewer, qtbot):
-    """A window with the widget docked in it, as a person opens it."""
-
-    def make(**options):
-        viewer = make_napari_viewer(**options)
-        _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, "Segment")
-        return viewer, widget
-
-    yield make
-    QThreadPool.globalInstance().waitForDone(PATIENCE)
-    qtbot.wait(10)  # what the threads still had to say
-
-
-@pytest.fixture
-def slow_scan(nifti_file, rng):
-    """Large enough, for windows of eight voxels, to be interrupted."""
-    return nifti_file(
-        "slow.nii.gz", data=rng.integers(0, 900, (32, 36, 32)).astype(np.int16), affine=affine_for("LSP", tilt=8)
-    )
 
 
 def started(viewer, widget, qtbot, scan, model, after=0):
