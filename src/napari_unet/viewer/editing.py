@@ -57,8 +57,9 @@ def _gap(painted: NDArray[np.int_], index: int) -> tuple[int, int]:
 
 
 def _signed_distance(inside: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Pixels to the border, negative inside."""
-    return np.asarray(ndimage.distance_transform_edt(~inside) - ndimage.distance_transform_edt(inside))
+    """Pixels to the border, which runs between pixels; negative inside."""
+    outside = ndimage.distance_transform_edt(~inside) - ndimage.distance_transform_edt(inside)
+    return np.asarray(outside + np.where(inside, 0.5, -0.5))
 
 
 def largest(labels: NDArray[Any], value: int) -> NDArray[Any]:

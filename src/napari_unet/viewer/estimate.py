@@ -44,7 +44,7 @@ def estimate(spec: ModelSpec, shape: Sequence[int], affine: Affine, options: Opt
     own = np.array([spacing_of(affine)[axis] for axis in turn.axes])
     turned = np.array([shape[axis] for axis in turn.axes])
     ratio = own / np.where(np.array(spec.spacing) > 0, spec.spacing, own)
-    size = [int(n) for n in np.ceil((turned - 1) * ratio) + 1]
+    size = [int(n) for n in np.round((turned - 1) * ratio) + 1]  # as MONAI's Spacing
     overlap = spec.overlap if options.overlap is None else options.overlap
     window = [window_size(n, p, s) for n, p, s in zip(size, spec.patch, spec.stride, strict=True)]
     counts = [len(window_starts(n, w, overlap)) for n, w in zip(size, window, strict=True)]

@@ -58,8 +58,8 @@ class Session:
 
     def is_safe(self, layer: Labels) -> None:
         """What the layer holds now is on disk, or nobody's work: the mask was opened, saved, or is empty."""
-        self._known[layer.unique_id] = fingerprint(layer)
-        self._painted.discard(layer.unique_id)
+        self._known[str(layer.unique_id)] = fingerprint(layer)
+        self._painted.discard(str(layer.unique_id))
         if self._folder is not None:
             self._file(layer).unlink(missing_ok=True)
             self._file(layer).with_suffix("").with_suffix(".json").unlink(missing_ok=True)
@@ -67,7 +67,7 @@ class Session:
     def keep(self, layer: Labels, others: list[Any]) -> Callable[[], None] | None:
         """What has to be done, in any thread, to keep a mask; None where it has not changed. Raises UNetError."""
         now = fingerprint(layer)
-        if self._known.get(layer.unique_id, 0) == now:
+        if self._known.get(str(layer.unique_id), 0) == now:
             return None
         grid, volume = grid_of(layer, others), volume_of(layer, others)
         volume = volume.with_data(volume.data.copy())  # the hand that paints does not wait
@@ -80,8 +80,8 @@ class Session:
 
         answer = Answer.in_layer(layer)
         if answer is None or answer.painted(layer).any():
-            self._painted.add(layer.unique_id)
-        self._known[layer.unique_id] = now
+            self._painted.add(str(layer.unique_id))
+        self._known[str(layer.unique_id)] = now
         return write
 
     def close(self) -> None:
