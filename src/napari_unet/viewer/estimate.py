@@ -35,7 +35,8 @@ class Estimate:
         if seconds_per_voxel is None:
             return f"{self.windows:,} {'window' if self.windows == 1 else 'windows'}, {needs}"
         seconds = self.voxels * seconds_per_voxel
-        return f"Takes {'' if seconds < 1 else 'about '}{duration(seconds)}; {needs}"
+        whole, slice_ = duration(seconds), duration(seconds * self.first / self.windows)
+        return f"Takes {'' if seconds < 1 else 'about '}{whole}, a slice {slice_}; {needs}"
 
 
 def estimate(spec: ModelSpec, shape: Sequence[int], affine: Affine, options: Options) -> Estimate:
