@@ -21,7 +21,7 @@ TIERS = (
     {"__init__", "errors", "files", "header", "pictures", "schema", "spec", "volume", "intensities", "windows"},
     {
         *("augment", "budget", "cases", "cells", "checks", "components", "distributed", "ensemble", "events", "finetune"),
-        *("learning", "loss", "network", "nifti", "optimiser", "options", "partial", "phantoms", "preprocess"),
+        *("learning", "loss", "measure", "network", "nifti", "optimiser", "options", "partial", "phantoms", "preprocess"),
         *("record", "runtime", "sampling", "schedule", "speed", "splits", "survey", "weights"),
         *("ledger", "memory", "outline", "targets", "volumes"),
     },

@@ -13,11 +13,15 @@ import pytest
 from awkward_grids import SHAPE, affine_for
 from napari.components import ViewerModel
 from npe2 import PluginManager
+from qtpy.QtCore import QThreadPool
 
 from napari_unet import weights
 from napari_unet.network import parameter_shapes
 from napari_unet.spec import Card, Channel, Label, ModelSpec, NetworkSpec
 from napari_unet.volume import Affine
+
+PLUGIN = "napari-unet-monai"
+PATIENCE = 20_000  # ms
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -35,6 +39,12 @@ def _mesa_keeps_its_programs() -> Iterator[None]:
 def _plugins_are_found() -> None:
     """What napari does when it starts; most tests here never start it."""
     PluginManager.instance().discover()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_at_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recent models and unsaved masks go to a folder of this test's own."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data_home")))
 
 
 def tiny_spec(channels: int = 1, dims: int = 3, **changes: Any) -> ModelSpec:
@@ -95,3 +105,25 @@ def nifti_file(tmp_path: Path, rng: np.random.Generator) -> Callable[..., Path]:
         return tmp_path / name
 
     return make
+
+
+@pytest.fixture
+def window(make_napari_viewer, qtbot):
+    """A window with the widget docked in it, as a person opens it."""
+
+    def make(**options):
+        viewer = make_napari_viewer(**options)
+        _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, "Segment")
+        return viewer, widget
+
+    yield make
+    QThreadPool.globalInstance().waitForDone(PATIENCE)
+    qtbot.wait(10)  # what the threads still had to say
+
+
+@pytest.fixture
+def slow_scan(nifti_file, rng):
+    """Large enough, for windows of eight voxels, to be interrupted."""
+    return nifti_file(
+        "slow.nii.gz", data=rng.integers(0, 900, (32, 36, 32)).astype(np.int16), affine=affine_for("LSP", tilt=8)
+    )

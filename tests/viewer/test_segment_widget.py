@@ -12,8 +12,9 @@ import nibabel
 import numpy as np
 import pytest
 from awkward_grids import affine_for
-from conftest import tiny_spec
-from napari.layers import Image, Labels
+from conftest import PATIENCE, PLUGIN, tiny_spec
+from napari.layers import Image, Labels, Layer
+from napari.settings import get_plugin_settings
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt, QThreadPool, QTimer
 from qtpy.QtWidgets import QApplication, QFileDialog, QLabel
@@ -23,33 +24,11 @@ from napari_unet.segment import Segmenter
 from napari_unet.spec import Card
 from napari_unet.viewer import layers
 from napari_unet.viewer.card import Model, ModelCard, facts
+from napari_unet.viewer.engine import Engine
+from napari_unet.viewer.options import Options
 from napari_unet.viewer.segment_widget import SegmentWidget, proposal
+from napari_unet.viewer.work import Work
 from napari_unet.volume import Volume
-
-PLUGIN = "napari-unet-monai"
-PATIENCE = 20_000  # ms
-
-
-@pytest.fixture
-def window(make_napari_viewer, qtbot):
-    """A window with the widget docked in it, as a person opens it."""
-
-    def make(**options):
-        viewer = make_napari_viewer(**options)
-        _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, "Segment")
-        return viewer, widget
-
-    yield make
-    QThreadPool.globalInstance().waitForDone(PATIENCE)
-    qtbot.wait(10)  # what the threads still had to say
-
-
-@pytest.fixture
-def slow_scan(nifti_file, rng):
-    """Large enough, for windows of eight voxels, to be interrupted."""
-    return nifti_file(
-        "slow.nii.gz", data=rng.integers(0, 900, (32, 36, 32)).astype(np.int16), affine=affine_for("LSP", tilt=8)
-    )
 
 
 def started(viewer, widget, qtbot, scan, model, after=0):
@@ -311,6 +290,8 @@ from napari.components import ViewerModel
 from qtpy.QtWidgets import QApplication
 from qtpy.QtCore import QThreadPool
 app = QApplication([])
+from napari_unet.viewer.engine import Engine
+from napari_unet.viewer.options import Options
 from napari_unet.viewer.segment_widget import SegmentWidget
 viewer = ViewerModel()
 widget = SegmentWidget(viewer)
@@ -330,3 +311,73 @@ def test_the_engine_is_warmed_up_and_never_in_the_viewer_s_thread(model_file):
     lines = done.stdout.splitlines()
     assert lines and lines[-1] == "warm True", done.stderr
     assert lines[:-1] and not any(line.endswith("True") for line in lines[:-1])
+
+
+class TestOptions:
+    def test_the_form_says_what_is_done(self, widget):
+        form = widget._advanced
+        assert form.options() == Options()
+        form.overlap.setCurrentText("0.25 (fast)")
+        form.mirror.setCurrentText("on")
+        form.threads.setValue(1)
+        form.largest.setChecked(False)
+        form.uncertainty.setChecked(True)
+        assert form.options() == Options("auto", 1, True, 0.25, True, False)
+
+    def test_the_preferences_come_first(self, qtbot, viewer_model, monkeypatch):
+        monkeypatch.setattr(get_plugin_settings(PLUGIN).running, "threads", 1)
+        monkeypatch.setattr(get_plugin_settings(PLUGIN).running, "device", "cpu")
+        widget = SegmentWidget(viewer_model)
+        qtbot.addWidget(widget)
+        assert widget._advanced.options() == Options(device="cpu", threads=1)
+
+    def test_the_folder_for_masks(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(get_plugin_settings(PLUGIN).saving, "folder", str(tmp_path))
+        assert proposal(Labels(np.zeros((3, 4, 5), np.uint8), name="m")) == tmp_path / "m.nii.gz"
+
+    def test_what_the_model_says_of_largest_parts_can_be_switched_off(self, viewer_model, nifti_file, model_file):
+        model = Model.read(model_file("largest", tiny_spec(keep_largest=(1, 2))))
+        image = viewer_model.add_layer(Layer.create(*layers.to_layer(nifti.read(nifti_file()))))
+        sums = []
+        for keep in (True, False):
+            work = Work.on_screen(Engine(), model, Options(device="cpu", largest=keep), viewer_model, image)
+            steps = work.whole(None)
+            while True:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    sums.append(np.count_nonzero(end.value))
+                    break
+        assert sums[0] < sums[1]
+
+    @pytest.mark.gui
+    def test_uncertainty_fills_beside_the_mask_and_leads_to_the_slice_to_check(self, window, qtbot, nifti_file, model_file):
+        viewer, widget = window()
+        scan = nifti_file(affine=affine_for("RPI"))
+        viewer.open(str(scan), plugin=PLUGIN)
+        widget.add_model(model_file())
+        widget._advanced.uncertainty.setChecked(True)
+        widget._start.click()
+        finished(widget, qtbot)
+        doubt = viewer.layers["scan_uncertainty"]
+        _, truth = Segmenter.load(model_file(), device="cpu", uncertainty=True).assess(nifti.read(scan))
+        assert np.allclose(layers.grid_of(doubt).stored(doubt.data), truth.data) and doubt.data.max() > 0
+        worst = int(doubt.data.sum(axis=(1, 2)).argmax())
+        viewer.dims.set_current_step(0, 0 if worst else 1)
+        qtbot.keyClick(viewer.window._qt_viewer.canvas.native, Qt.Key.Key_U)
+        assert viewer.dims.current_step[0] == worst
+
+
+def test_a_model_that_was_opened_is_offered_next_time(qtbot, viewer_model, model_file, monkeypatch):
+    path = model_file("mine")
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_, **__: (str(path), ""))
+    first = SegmentWidget(viewer_model)
+    qtbot.addWidget(first)
+    first._open.click()
+    second = SegmentWidget(viewer_model)
+    qtbot.addWidget(second)
+    assert path in [second._models.itemData(n).path for n in range(second._models.count())]
+    path.unlink()
+    third = SegmentWidget(viewer_model)
+    qtbot.addWidget(third)
+    assert path not in [third._models.itemData(n).path for n in range(third._models.count())]

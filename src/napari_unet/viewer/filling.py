@@ -7,53 +7,85 @@ from typing import Any
 
 import numpy as np
 from napari.components import ViewerModel
+from napari.layers import Image, Labels
 from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
 from napari_unet.spec import Label, ModelSpec
-from napari_unet.viewer.layers import ScalarLayer, grid_of, new_labels, slice_on_screen
+from napari_unet.viewer import answer as answers
+from napari_unet.viewer.answer import MAX_UNDO, Answer, Step
+from napari_unet.viewer.layers import ScalarLayer, grid_of, new_image, new_labels, slice_on_screen
+
+Of = tuple[str, str, int]
 
 
 class Filling:
-    """A new Labels layer in an image's place, which takes finished slices. It cannot be painted on until it is over.
+    """A Labels layer in an image's place, which takes finished slices. It cannot be painted on until it is over.
 
     Parameters
     ----------
     viewer, image : where the layer goes, and the layer it belongs to.
     spec : the model, for its classes' values, names and colours.
+    of : what the answer belongs to (see `Answer`).
+    onto : a layer to go on with, in which hands' work stays; None makes a new one.
+    uncertainty : fill a second layer with it.
     """
 
-    def __init__(self, viewer: ViewerModel, image: ScalarLayer, spec: ModelSpec) -> None:
+    def __init__(
+        self, viewer: ViewerModel, image: ScalarLayer, spec: ModelSpec, of: Of = ("", "", 0), onto: Labels | None = None,
+        uncertainty: bool = False,
+    ) -> None:  # fmt: skip
         self.viewer, self.over = viewer, False
         self.done = self.total = 0
         self.grid = grid_of(image, viewer.layers)
-        values = np.zeros(image.data.shape[: image.ndim][-3:], label_dtype(spec))
-        self._voxels = self.grid.stored(values)  # a view in the volume's own order
-        self.layer = new_labels(image, self.grid, values, f"{image.name}_seg", **appearance(spec.labels))
-        viewer.add_layer(self.layer)
-        self.layer.editable = False  # what is painted now would be overwritten
+        self.doubt: Image | None = None
+        if uncertainty:
+            self.doubt = _doubt_layer(image, self.grid)
+            viewer.add_layer(self.doubt)
+        self._before: tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]] | None = None  # values, said, filled
+        if onto is None:
+            self.layer = empty_mask(image, self.grid, spec, of)
+            viewer.add_layer(self.layer)
+        else:
+            self.layer = onto
+        found = Answer.in_layer(self.layer)
+        assert found is not None
+        self.answer = found
+        if onto is not None:
+            self.answer.forget_undone(onto)
+            self._before = np.array(onto.data), found.said.copy(), found.filled.copy()
+        self.layer.editable = False  # its end is one step of the history, which strokes in between would break
 
     def here(self) -> bool:
-        """Whether the layer is still in the viewer."""
-        return self.layer in self.viewer.layers
+        """Whether the layer is still in the viewer, and still of its shape."""
+        return self.layer in self.viewer.layers and Answer.in_layer(self.layer) is self.answer
 
-    def put(self, region: tuple[slice, ...], labels: NDArray[Any], done: int, total: int) -> bool:
+    def put(
+        self, region: tuple[slice, ...], labels: NDArray[Any], done: int, total: int, doubt: NDArray[Any] | None = None
+    ) -> bool:
         """Write labels at a region of the volume's own (i, j, k); whether that can be seen at the moment."""
         if self.over:
             return False
-        self._voxels[region] = labels
+        shown = self.grid.shown_region(region, self.layer.ndim)
+        self.answer.write(self.layer, shown, self.grid.shown(labels).reshape(self.answer.said[shown].shape))
+        if self.doubt is not None and doubt is not None:
+            self.doubt.data[shown] = self.grid.shown(doubt).reshape(self.answer.said[shown].shape)
         self.done, self.total = done, total
         screen = slice_on_screen(self.viewer, self.layer, self.grid)
         return screen is None or region[screen[0]].start <= screen[1] < region[screen[0]].stop
 
     def redraw(self) -> None:
         """Show what was written since."""
-        self.layer.refresh(extent=False, thumbnail=False, highlight=False)
+        for layer in (self.layer, self.doubt):
+            if layer is not None and layer in self.viewer.layers:
+                layer.refresh(extent=False, thumbnail=False, highlight=False)
 
     def complete(self, labels: NDArray[Any]) -> None:
         """The whole mask (i, j, k), after the model's last touch."""
         if not self.over:
-            self._voxels[...] = labels
+            everywhere = (slice(None),) * self.layer.ndim
+            self.answer.write(self.layer, everywhere, self.grid.shown(labels).reshape(self.answer.said.shape))
+            self.answer.open = False
             self._end()
 
     def volumes(self) -> dict[int, float]:
@@ -65,15 +97,60 @@ class Filling:
         return {value: count * ml for value, count in enumerate(counts) if value and count}
 
     def stop(self) -> None:
-        """Keep what is there, under a name that says that it is not all."""
+        """Keep what is there; a mask that the run began says in its name that it is not all."""
         if not self.over:
-            self.layer.name = f"{self.layer.name} ({self.done} of {self.total or '?'} slices)"
+            if self._before is None:
+                self.layer.name = f"{self.layer.name} ({self.done} of {self.total or '?'} slices)"
+                self.answer.open = False
             self._end()
+
+    def discard(self) -> None:
+        """Take away layers that nothing was written into: an empty mask would look like a finding."""
+        for layer in (self.doubt, self.layer if self._before is None else None):
+            if layer is not None and layer in self.viewer.layers:
+                self.viewer.layers.remove(layer)
 
     def _end(self) -> None:
         self.over = True
         self.layer.editable = True  # starts an undo history that knows nothing of the slices written past it
+        if self._before is not None:
+            self._record(*self._before)
         self.layer.refresh()
+        if self.doubt is not None:
+            self.doubt.refresh()
+
+    def _record(self, before: NDArray[Any], said: NDArray[Any], filled: NDArray[np.bool_]) -> None:
+        """Make all that a run changed in a layer that was there before one step of its history."""
+        changed = np.asarray(self.layer.data != before)
+        if 0 < np.count_nonzero(changed) <= MAX_UNDO:
+            after = self.layer.data[changed]
+            self.layer.data[changed] = before[changed]
+            everywhere = tuple(slice(0, n) for n in changed.shape)
+            self.answer.record(self.layer, Step(everywhere, changed, before[changed], said, filled), after)
+
+
+def empty_mask(image: ScalarLayer, grid: Any, spec: ModelSpec, of: Of) -> Labels:
+    """A Labels layer for a model's answer, not yet in any viewer."""
+    values = np.zeros(image.data.shape[: image.ndim][-3:], label_dtype(spec))
+    layer = new_labels(image, grid, values, f"{image.name}_seg", **appearance(spec.labels))
+    layer.metadata[answers.KEY] = Answer.empty(values, of)
+    return layer
+
+
+def _doubt_layer(image: ScalarLayer, grid: Any) -> Image:
+    values = np.zeros(image.data.shape[: image.ndim][-3:], np.float32)
+    return new_image(
+        image, grid, values, f"{image.name}_uncertainty", colormap="magma", contrast_limits=(0, 1), opacity=0.6, visible=False
+    )
+
+
+def answer_layer(viewer: ViewerModel, of: Of, unfinished: bool = False) -> Labels | None:
+    """The topmost layer with this model's answer for this image; `unfinished`: that was begun slice by slice."""
+    for layer in reversed(viewer.layers):
+        if isinstance(layer, Labels) and (answer := Answer.in_layer(layer)) and answer.of == of:
+            if answer.open or not unfinished:
+                return layer
+    return None
 
 
 def label_dtype(spec: ModelSpec) -> np.dtype[Any]:

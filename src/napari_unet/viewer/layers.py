@@ -72,6 +72,21 @@ class Grid:
             data = np.moveaxis(data, 0, 3)
         return self.reorientation.undo(data)
 
+    def shown_region(self, region: tuple[slice, ...], ndim: int = 3) -> tuple[slice, ...]:
+        """Where a region of (i, j, k) lies in a mask of `ndim` axes on this grid."""
+        where = []
+        for axis, flip in zip(self.reorientation.axes, self.reorientation.flips, strict=True):
+            start, stop, _ = region[axis].indices(self.shape[axis])
+            where.append(slice(self.shape[axis] - stop, self.shape[axis] - start) if flip else slice(start, stop))
+        return tuple(where[-ndim:])
+
+    def voxel_of(self, index: tuple[int, ...]) -> tuple[int, int, int]:
+        """A voxel of the layer's last three axes -> (i, j, k)."""
+        voxel = [0, 0, 0]
+        for at, axis, flip in zip(index, self.reorientation.axes, self.reorientation.flips, strict=True):
+            voxel[axis] = self.shape[axis] - 1 - at if flip else at
+        return voxel[0], voxel[1], voxel[2]
+
     def placement(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """`scale` and `translate` in mm along (I, P, L) that keep the volume's centre where it is."""
         affine = self.reorientation.affine(self.affine, self.shape)
@@ -173,18 +188,25 @@ def channels_of(layer: ScalarLayer) -> int:
 
 def new_labels(layer: ScalarLayer, grid: Grid, values: NDArray[Any], name: str, **options: Any) -> Labels:
     """A mask in a layer's place and on its grid; `values` has the layer's spatial shape."""
+    return Labels(values, name=name, **_place(layer, grid), **options)
+
+
+def new_image(layer: ScalarLayer, grid: Grid, values: NDArray[Any], name: str, **options: Any) -> Image:
+    """The same for values that are no classes."""
+    return Image(values, name=name, **_place(layer, grid), **options)
+
+
+def _place(layer: ScalarLayer, grid: Grid) -> dict[str, Any]:
+    """Where a layer lies, as options of another one."""
     spatial = min(layer.ndim, 3)
-    return Labels(
-        values,
-        name=name,
-        scale=layer.scale[-spatial:],
-        translate=layer.translate[-spatial:],
-        units=layer.units[-spatial:],
-        axis_labels=layer.axis_labels[-spatial:],
-        affine=layer.affine.affine_matrix[-spatial - 1 :, -spatial - 1 :],
-        metadata={KEY: grid},
-        **options,
-    )
+    return {
+        "scale": layer.scale[-spatial:],
+        "translate": layer.translate[-spatial:],
+        "units": layer.units[-spatial:],
+        "axis_labels": layer.axis_labels[-spatial:],
+        "affine": layer.affine.affine_matrix[-spatial - 1 :, -spatial - 1 :],
+        "metadata": {KEY: grid},
+    }
 
 
 def slice_on_screen(viewer: ViewerModel, layer: ScalarLayer, grid: Grid) -> tuple[int, int] | None:

@@ -1,8 +1,8 @@
-"""The Segment widget: choose an image and a model, press Segment, watch the mask fill, save it."""
+"""The Segment widget: choose an image and a model, press Segment, watch the mask fill, correct it, save it."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,32 +10,27 @@ import napari
 from magicgui.widgets import ComboBox
 from napari.layers import Image, Labels
 from napari.qt.threading import create_worker
-from napari.utils.notifications import show_info
 from qtpy.QtCore import QEvent, Qt
-from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import (
-    QComboBox,
-    QFileDialog,
-    QFrame,
-    QGridLayout,
-    QLabel,
-    QProgressBar,
-    QPushButton,
-    QScrollArea,
-    QWidget,
-)
+from qtpy.QtGui import QHideEvent, QShowEvent
+from qtpy.QtWidgets import QFileDialog, QFrame, QGridLayout, QLabel, QScrollArea, QTabWidget, QWidget
 
-from napari_unet import weights
-from napari_unet.errors import UNetError
-from napari_unet.viewer import worker
+from napari_unet.viewer import looking, worker
+from napari_unet.viewer.advanced import AdvancedForm
 from napari_unet.viewer.card import Model, ModelCard, text
+from napari_unet.viewer.correct import CorrectTab
+from napari_unet.viewer.engine import Engine
 from napari_unet.viewer.fit import objection, takes_one_of_a_series
-from napari_unet.viewer.layers import KEY, Grid, channels_of, is_picture
+from napari_unet.viewer.layers import channels_of
+from napari_unet.viewer.live import Slices
+from napari_unet.viewer.models import ModelList, remember
+from napari_unet.viewer.panel import RunPanel, button
 from napari_unet.viewer.planes import PlaneButtons
 from napari_unet.viewer.run import Run
-from napari_unet.viewer.writer import save
+from napari_unet.viewer.saving import Keeper, ask_and_save, proposal
+from napari_unet.viewer.table import MeasureTab
+from napari_unet.viewer.work import Work
 
-MASK_FILES = "NIfTI (*.nii.gz *.nii);;Picture (*.png *.tif)"
+__all__ = ["SegmentWidget", "proposal", "warm_up"]
 
 
 def warm_up() -> None:
@@ -44,56 +39,67 @@ def warm_up() -> None:
 
 
 class SegmentWidget(QScrollArea):
-    """Gathers an image layer and a model, hands them to a `Run`, and shows how far it is."""
+    """Gathers an image layer and a model, hands them to a `Run` or to `Slices`, and shows how far it is."""
 
     def __init__(self, napari_viewer: napari.Viewer) -> None:
         super().__init__()
         self._viewer = napari_viewer
+        self._engine = Engine()
         self._run: Run | None = None
+        self._slices = Slices(self, napari_viewer)
         self._warm = False
         self._make()
         self._arrange()
         self._connect()
-        for path in weights.shipped().values():
-            self.add_model(path)
-        self._models.setCurrentIndex(0)
+        self._show_model()
         self.reset_choices()
 
     # ---- what is there ------------------------------------------------------------------------------------------------
 
     def _make(self) -> None:
         self._image = ComboBox(choices=lambda _: self._layers(Image), tooltip="The image layer to segment")
-        self._models = QComboBox()
-        self._models.setToolTip("The model; its card is shown below")
-        self._models.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self._models.setPlaceholderText("Open a model…")
+        self._models = ModelList()
         self._open = button("Open…", "Open a model from a .safetensors file")
-        self._card, self._hint, self._state = ModelCard(), text(""), text("")
-        self._start = button("Segment", "Run the model; the mask fills from the slice on the screen outwards")
-        self._cancel = button("Cancel", "Stop; the slices that are finished stay")
-        self._bar = QProgressBar()
-        self._bar.setTextVisible(False)
-        self._mask = ComboBox(choices=lambda _: self._layers(Labels), tooltip="The mask to save")
+        self._card, self._hint = ModelCard(), text("")
+        self._panel, self._advanced = RunPanel(), AdvancedForm()
+        self._start, self._cancel = self._panel.start, self._panel.cancel
+        self._bar, self._state = self._panel.bar, self._panel.state
+        self._mask = ComboBox(choices=lambda _: self._layers(Labels), tooltip="The mask to correct, measure and save")
         self._save = button("Save…", "Save the mask on its image's own grid")
+        self._keeper = Keeper(self._viewer)
+        self._correct, self._measure = CorrectTab(self._viewer), MeasureTab(self._viewer)
+        self._view = looking.ViewTab(self._viewer)
+        self._pointer = QLabel()
+        self._pointer.setToolTip("Where the pointer is: the patient's right, anterior, superior in mm; the file's voxel; its value")
 
     def _arrange(self) -> None:
+        page = QWidget()
+        column = QGridLayout(page)
+        column.setContentsMargins(0, 4, 0, 0)
+        for number, part in enumerate((self._card, self._hint, self._panel)):
+            column.addWidget(part, number, 0)
+        column.setRowStretch(3, 1)
+        self._tabs = QTabWidget()
+        tabs = {"Segment": page, "Correct": self._correct, "Measure": self._measure, "View": self._view, "Options": self._advanced}
+        for name, part in tabs.items():
+            self._tabs.addTab(part, name)
         content = QWidget()
         grid = QGridLayout(content)
+        grid.setContentsMargins(6, 4, 6, 4)
+        grid.setVerticalSpacing(4)
         grid.setColumnStretch(1, 1)
         rows: tuple[tuple[str | QWidget, ...], ...] = (
+            (self._keeper,),
             ("Image", self._image.native),
             ("Plane", PlaneButtons(self._viewer)),
             ("Model", self._models, self._open),
-            (self._card,),
-            (self._hint,),
-            (self._start, self._cancel),
-            (self._bar,),
-            (self._state,),
+            (self._tabs,),
             ("Mask", self._mask.native, self._save),
+            (self._pointer,),
         )
         for number, row in enumerate(rows):
             fill(grid, number, row)
-        grid.setRowStretch(len(rows), 1)
+        grid.setRowStretch(4, 1)
         self.setWidget(content)
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
@@ -107,7 +113,20 @@ class SegmentWidget(QScrollArea):
         self._open.clicked.connect(self._open_model)
         self._start.clicked.connect(self.segment)
         self._cancel.clicked.connect(self.cancel)
+        self._panel.this.clicked.connect(self.this_slice)
+        self._panel.live.toggled.connect(self.follow)
+        self._advanced.changed.connect(self._options_changed)
+        self._slices.finished.connect(self._panel.slice_finished)
+        self._slices.failed.connect(lambda: self._panel.live.setChecked(False))
+        self._slices.unreachable.connect(self._panel.slice_unreachable)
+        self._slices.became.connect(self._slice_at_work)
         self._save.clicked.connect(self._save_mask)
+        for key, action in self._keys().items():
+            self._viewer.bind_key(key, lambda _, act=action: act(), overwrite=True)
+        self._viewer.mouse_move_callbacks.append(self._point)
+
+    def _keys(self) -> dict[str, Callable[[], None]]:
+        return {"S": self.this_slice, **self._correct.keys()}
 
     # ---- what is chosen -----------------------------------------------------------------------------------------------
 
@@ -121,35 +140,33 @@ class SegmentWidget(QScrollArea):
 
     def add_model(self, path: Path) -> None:
         """Offer a weights file, and choose it; what cannot be read is said and not offered."""
-        try:
-            model = Model.read(path)
-        except UNetError as error:
-            return worker.show(error)
-        known = [self._models.itemData(index).path for index in range(self._models.count())]
-        index = known.index(path) if path in known else len(known)
-        if path in known:
-            self._models.setItemData(index, model)  # trained anew, perhaps
-        else:
-            self._models.addItem(model.spec.name, model)
-        self._models.setCurrentIndex(index)
-        self._show_model()
+        if self._models.add(path):
+            self._show_model()
 
     def _layers(self, kind: type) -> list[Any]:
         return [layer for layer in self._viewer.layers if isinstance(layer, kind)]
 
     def _open_model(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Open a model", filter="Models (*.safetensors)")
-        if path:
-            self.add_model(Path(path))
+        if path and self._models.add(Path(path)):
+            remember(Path(path))
+            self._show_model()
 
     @property
     def _model(self) -> Model | None:
-        model: Model | None = self._models.currentData()
-        return model
+        return self._models.model
 
     def _show_model(self) -> None:
         if self._model:
             self._card.show_model(self._model)
+            if self._warm:
+                self._prime()
+        self._options_changed()
+
+    def _options_changed(self) -> None:
+        """Live goes on with the new choice; the old one's answers stay where they are."""
+        if self._slices.live:
+            self.follow(True)
         self._refresh()
 
     def _refresh(self) -> None:
@@ -159,11 +176,15 @@ class SegmentWidget(QScrollArea):
         self._hint.setVisible(bool(hint))
         self._card.setVisible(self._model is not None)
         running = self._run is not None
-        self._start.setEnabled(ready and not running)
-        self._cancel.setEnabled(running)
-        self._bar.setVisible(running)
-        self._state.setVisible(bool(self._state.text()))
-        self._save.setEnabled(self._mask.value is not None and not running)
+        self._panel.allow(ready=ready, running=running, slice_running=self._slices.busy)
+        if not ready:
+            self._panel.live.setChecked(False)
+        self._panel.show_cost(self._work() if ready else None)
+        mask = self._mask.value
+        self._save.setEnabled(mask is not None and not running)
+        self._correct.show_layer(mask)
+        self._measure.show_layer(mask)
+        self._view.show_layers(self._image.value, mask)
 
     def _judge(self) -> tuple[str, bool]:
         """What stands between the person and a mask, and whether nothing does."""
@@ -175,54 +196,68 @@ class SegmentWidget(QScrollArea):
             return against, not against
         return f"Of the layer's {channels_of(layer)} volumes, the one on the screen is segmented.", True
 
+    def _work(self) -> Work | None:
+        """What is chosen, ready to be done."""
+        if self._model is None or self._image.value is None:
+            return None
+        return Work.on_screen(self._engine, self._model, self._advanced.options(), self._viewer, self._image.value)
+
     # ---- what is done -------------------------------------------------------------------------------------------------
 
     def segment(self) -> None:
         """Start the model on the layer."""
-        if self._model is None:
+        work = self._work()
+        if work is None or self._run is not None:
             return
-        self._run = Run(self, self._viewer, self._image.value, self._model)
-        self._run.progressed.connect(self._show_progress)
+        self._panel.live.setChecked(False)
+        self._slices.stop()
+        self._run = Run(self, self._viewer, work)
+        self._run.progressed.connect(lambda done, total: self._panel.progressed(done, total, self._run and self._run.seconds_left()))
         self._run.ended.connect(self._finish)
         self._mask.value = self._run.filling.layer
-        self._bar.setRange(0, 0)
-        self._state.setText("loading the model")
+        self._panel.started()
         self._card.show_volumes({})
         self._refresh()
 
     def cancel(self) -> None:
-        """Stop a run, if there is one."""
+        """Stop whatever the model is doing."""
+        self._panel.live.setChecked(False)
+        self._slices.stop()
         if self._run:
             self._run.cancel()
 
-    def _show_progress(self, done: int, total: int) -> None:
-        self._bar.setRange(0, total)
-        self._bar.setValue(done)
-        self._state.setText(f"slice {done} of {total}")
+    def this_slice(self) -> None:
+        """Segment the slice on the screen."""
+        work = self._work()
+        if work is not None and self._panel.this.isEnabled():
+            self._slices.this(work)
+
+    def follow(self, live: bool) -> None:
+        """Segment each slice as it is shown, or stop doing so."""
+        self._slices.follow(self._work() if live else None)
+
+    def _slice_at_work(self, busy: bool) -> None:
+        self._panel.allow(ready=self._judge()[1], running=self._run is not None, slice_running=busy)
 
     def _finish(self, complete: bool) -> None:
         if self._run is None:
             return
-        filling, self._run = self._run.filling, None
+        filling, work, seconds, self._run = self._run.filling, self._run.work, self._run.seconds(), None
         if complete:
-            self._state.setText(f"{filling.total} slices, done")
             self._card.show_volumes(filling.volumes())
-        else:
-            how_far = f"after {filling.done} of {filling.total} slices" if filling.done else "before the first slice"
-            self._state.setText(f"stopped {how_far}")
+            self._engine.learn(work.model.path, work.options, seconds / max(1, self._panel.voxels(work)))
+        self._panel.ended(complete, filling.done, filling.total)
         self._refresh()
+        self._keeper.keep()
 
     def _save_mask(self) -> None:
         layer = self._mask.value
-        dialog = QFileDialog(self, "Save the mask", str(proposal(layer)), MASK_FILES)
-        dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
-        dialog.setDefaultSuffix("png" if is_picture(layer) else "nii.gz")
-        if dialog.exec():
-            try:
-                target = save(dialog.selectedFiles()[0], layer, self._viewer.layers)
-                show_info(f"{target} is saved.")
-            except UNetError as error:
-                worker.show(error)
+        if layer is not None and ask_and_save(self, layer, list(self._viewer.layers)) is not None:
+            self._keeper.saved(layer)
+
+    def _point(self, viewer: Any, event: Any) -> None:
+        layer = viewer.layers.selection.active
+        self._pointer.setText(looking.where(viewer, layer) if layer is not None else "")
 
     # ---- coming and going ---------------------------------------------------------------------------------------------
 
@@ -231,30 +266,33 @@ class SegmentWidget(QScrollArea):
         super().showEvent(event)
         if not self._warm:
             self._warm = True
-            create_worker(warm_up, _connect={"errored": worker.show})
+            create_worker(warm_up, _connect={"returned": lambda _: self._prime(), "errored": worker.show})
+
+    def _prime(self) -> None:
+        """Load the chosen model and time a window of it, so that the first slice comes at once and the cost is known."""
+        if self._model is not None:
+            path, options, spec = self._model.path, self._advanced.options(), self._model.spec
+            create_worker(self._engine.prime, path, options, spec, _connect={"returned": lambda _: self._refresh()})
 
     def event(self, event: QEvent) -> bool:
         """napari takes a closed dock widget out of its window, but does not delete it."""
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
             self.cancel()
+            self._leave()
         return bool(super().event(event))
 
+    def _leave(self) -> None:
+        """Give the viewer's keys and pointer back, and keep what a hand has done."""
+        for key in self._keys():
+            self._viewer.bind_key(key, None, overwrite=True)
+        if self._point in self._viewer.mouse_move_callbacks:
+            self._viewer.mouse_move_callbacks.remove(self._point)
+        self._keeper.close_session()
 
-def proposal(layer: Labels) -> Path:
-    """Where a mask may be saved: over the mask it was opened as, else beside its image under its own name."""
-    grid = layer.metadata.get(KEY)
-    source = Path(grid.source) if isinstance(grid, Grid) and grid.kind else None
-    if source and grid.kind == "labels":
-        return source
-    name = re.sub(r"[^\w.+-]+", "_", layer.name).strip("_") + (".png" if is_picture(layer) else ".nii.gz")
-    return source.with_name(name) if source else Path(name)
-
-
-def button(content: str, tip: str) -> QPushButton:
-    """A button that says what it does."""
-    made = QPushButton(content)
-    made.setToolTip(tip)
-    return made
+    def hideEvent(self, event: QHideEvent) -> None:
+        """The window may be closing: what is unsaved goes to disk while it can."""
+        super().hideEvent(event)
+        self._keeper.keep()
 
 
 def fill(grid: QGridLayout, number: int, row: tuple[str | QWidget, ...]) -> None:

@@ -22,12 +22,13 @@ def start(
     returned: Callable[[R], object],
     errored: Callable[[Exception], object],
     aborted: Callable[[], object],
+    quiet: bool = False,
 ) -> GeneratorWorker:
     """Run `work(*arguments)` in a thread; the callbacks are called in the viewer's.
 
     `what` names the work in the viewer's list of activities and in errors. Exactly one of `returned`, `errored` and
     `aborted` comes last. The worker's `quit()`, which napari calls too when its window is closed, aborts the work after
-    the step under way: keep steps short.
+    the step under way: keep steps short. `quiet` work is too short for that list.
     """
     # the list's bar only tells that something is going on: with a number, each update would run the event loop within
     # the callback that reports it, and the next callbacks within that
@@ -37,7 +38,7 @@ def start(
 
     return create_worker(
         steps,
-        _progress={"total": 0, "desc": what},
+        _progress=False if quiet else {"total": 0, "desc": what},
         _connect={"yielded": yielded, "returned": returned, "errored": errored, "aborted": aborted},
     )
 

@@ -1,0 +1,62 @@
+"""How the model runs, for those who ask; the model decides what is left alone."""
+
+from __future__ import annotations
+
+import os
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QSpinBox, QWidget
+
+from napari_unet.viewer.options import Options
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+OVERLAPS = {"as the model says": None, "0.25 (fast)": 0.25, "0.5": 0.5, "0.75 (smooth)": 0.75}
+MIRRORING = {"as the model says": None, "off": False, "on": True}
+
+
+class AdvancedForm(QWidget):
+    """Device, threads, windows, mirroring, largest component, uncertainty."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        preferred = Options.preferred()
+        self.device = _choice(DEVICES, "Where the model runs; auto takes the fastest there is")
+        self.device.setCurrentText(preferred.device)
+        self.threads = QSpinBox()
+        self.threads.setRange(0, os.cpu_count() or 1)
+        self.threads.setValue(preferred.threads)
+        self.threads.setSpecialValueText("all")
+        self.threads.setToolTip("Threads of the processor")
+        self.overlap = _choice(OVERLAPS, "How much of a window the next one sees again: more is smoother and slower")
+        self.mirror = _choice(MIRRORING, "Average over mirrored copies: slower, sometimes better")
+        self.largest = QCheckBox("as the model says")
+        self.largest.setChecked(True)
+        self.largest.setToolTip("Of some classes keep the largest connected part only; off keeps everything")
+        self.uncertainty = QCheckBox("beside the mask")
+        self.uncertainty.setToolTip("A layer of how unsure the model is; Correct > Check next leads through it")
+        form = QFormLayout(self)
+        form.setContentsMargins(4, 8, 4, 4)
+        for name, field in (("Device", self.device), ("Threads", self.threads), ("Overlap", self.overlap),
+                            ("Mirroring", self.mirror), ("Largest part", self.largest), ("Uncertainty", self.uncertainty)):  # fmt: skip
+            form.addRow(name, field)
+        for combo in (self.device, self.overlap, self.mirror):
+            combo.currentIndexChanged.connect(lambda _: self.changed.emit())
+        for box in (self.largest, self.uncertainty):
+            box.toggled.connect(lambda _: self.changed.emit())
+        self.threads.valueChanged.connect(lambda _: self.changed.emit())
+
+    def options(self) -> Options:
+        """What is chosen."""
+        return Options(
+            self.device.currentText(), self.threads.value(), MIRRORING[self.mirror.currentText()],
+            OVERLAPS[self.overlap.currentText()], self.uncertainty.isChecked(), self.largest.isChecked(),
+        )  # fmt: skip
+
+
+def _choice(names: tuple[str, ...] | dict[str, object], tip: str) -> QComboBox:
+    made = QComboBox()
+    made.addItems(list(names))
+    made.setToolTip(tip)
+    return made

@@ -1,0 +1,212 @@
+"""Correcting a mask: what takes a hand long is one button, and one Ctrl+Z takes it back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Image, Labels
+from numpy.typing import NDArray
+from qtpy.QtWidgets import QComboBox, QGridLayout, QLabel, QPushButton, QWidget
+
+from napari_unet.errors import UNetError
+from napari_unet.viewer import editing, worker
+from napari_unet.viewer.answer import Answer, revert
+from napari_unet.viewer.card import text
+from napari_unet.viewer.layers import grid_of
+from napari_unet.viewer.table import names_of
+
+
+class CorrectTab(QWidget):
+    """Buttons for the selected class of a mask; `show_layer` tells which mask."""
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._layer: Labels | None = None
+        self._seen: dict[tuple[str, int], set[int]] = {}  # (layer, axis) -> slices that were looked at
+        self.classes = QComboBox()
+        self.classes.setToolTip("The class that is painted and corrected")
+        self.classes.activated.connect(self._choose)
+        self.state = text("")
+        self._buttons = {
+            "interpolate": self._button("Interpolate  I", "Continue the class between two painted slices", self.interpolate),
+            "holes": self._button("Fill holes  H", "Fill what the class encloses in the slice on the screen", self.fill_holes),
+            "largest": self._button("Largest only", "Keep the class's largest connected part", self.keep_largest),
+            "before": self._button("◀ Class", "The previous slice with this class (Shift+N)", self.previous),
+            "next": self._button("Class ▶", "The next slice with this class (N)", self.following),
+            "check": self._button("Check next  U", "The most uncertain slice that was not looked at", self.check_next),
+            "undo": self._button("Undo", "Take the last step back (Ctrl+Z)", self.undo),
+            "revert": self._button("Revert", "Back to the model's mask; Undo brings your corrections back", self.revert),
+        }
+        grid = QGridLayout(self)
+        grid.setContentsMargins(4, 4, 4, 4)
+        grid.addWidget(QLabel("Class"), 0, 0)
+        grid.addWidget(self.classes, 0, 1)
+        for number, pair in enumerate((("interpolate", "holes"), ("largest", "check"), ("before", "next"), ("undo", "revert")), 1):
+            for column, name in enumerate(pair):
+                grid.addWidget(self._buttons[name], number, column)
+        grid.addWidget(self.state, 5, 0, 1, 2)
+        grid.addWidget(text("Paint with napari's brush (P), erase (E), fill (F). A run never changes what you painted."), 6, 0, 1, 2)
+        grid.setRowStretch(7, 1)
+        self.show_layer(None)
+
+    def keys(self) -> dict[str, Callable[[], None]]:
+        """What the viewer's keys do here."""
+        return {
+            "I": self.interpolate, "H": self.fill_holes, "U": self.check_next, "N": self.following, "Shift-N": self.previous,
+        }  # fmt: skip
+
+    def button(self, name: str) -> QPushButton:
+        """One of the buttons."""
+        return self._buttons[name]
+
+    def show_layer(self, layer: Labels | None) -> None:
+        """The mask that is corrected from now on."""
+        if self._layer is not None:
+            self._layer.events.selected_label.disconnect(self._show_class)
+        self._layer = layer
+        self.classes.clear()
+        if layer is not None:
+            names = names_of(layer) or {int(value): f"class {value}" for value in np.unique(layer.data)[:100]}
+            for value, name in names.items():
+                if value:
+                    self.classes.addItem(name, value)
+            layer.events.selected_label.connect(self._show_class)
+            self._show_class()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Allow what can be done."""
+        layer = self._layer
+        for name, each in self._buttons.items():
+            each.setEnabled(layer is not None and layer.editable)
+            if name == "revert" and layer is not None:
+                each.setEnabled(layer.editable and Answer.in_layer(layer) is not None)
+            if name == "check":
+                each.setEnabled(layer is not None and self._doubt() is not None)
+
+    # ---- what the buttons do ------------------------------------------------------------------------------------------
+
+    def interpolate(self) -> None:
+        """Between two painted slices, in the direction of the slider."""
+
+        def work(labels: NDArray[Any], value: int, axis: int, index: int) -> tuple[NDArray[Any], str]:
+            filled, low, high = editing.interpolate(labels, value, axis, index)
+            return filled, f"slices {low + 1} to {high - 1}"
+
+        self._edit("Interpolated", work, needs_slices=True)
+
+    def fill_holes(self) -> None:
+        """In the slice on the screen; in 3-D, all of them."""
+
+        def work(labels: NDArray[Any], value: int, axis: int | None, index: int) -> tuple[NDArray[Any], str]:
+            if axis is None:
+                return editing.fill_holes(labels, value), "whole class"
+            filled, here = labels.copy(), (slice(None),) * axis + (index,)
+            filled[here] = editing.fill_holes(labels[here], value)
+            return filled, f"slice {index}"
+
+        self._edit("Filled", work)
+
+    def keep_largest(self) -> None:
+        """Of the whole class."""
+        self._edit("Removed the smaller parts", lambda labels, value, *_: (editing.largest(labels, value), "whole class"))
+
+    def undo(self) -> None:
+        """napari's own history."""
+        if self._layer is not None:
+            self._layer.undo()
+
+    def revert(self) -> None:
+        """Take back all corrections, as one step."""
+        if self._layer is not None and self._layer.editable:
+            self.state.setText(f"Reverted: {revert(self._layer):,} voxels.")
+
+    def following(self) -> None:
+        """The next slice with the class."""
+        self._go(1)
+
+    def previous(self) -> None:
+        """The previous slice with the class."""
+        self._go(-1)
+
+    def check_next(self) -> None:
+        """The slice with the most uncertainty, of those not looked at in this direction."""
+        layer, doubt = self._layer, self._doubt()
+        axis = None if layer is None else editing.hidden_axis(self._viewer, layer)
+        if layer is None or doubt is None or axis is None:
+            return
+        seen = self._seen.setdefault((doubt.unique_id, axis), set())
+        seen.add(editing.slice_index(self._viewer, layer, axis))
+        scores = np.asarray(doubt.data).sum(axis=tuple(a for a in range(3) if a != axis))
+        left = [int(n) for n in np.argsort(-scores, kind="stable") if n not in seen and scores[n] > 0]
+        if not left:
+            return self.state.setText("Every slice with uncertainty was looked at.")
+        seen.add(left[0])
+        editing.show_slice(self._viewer, layer, axis, left[0])
+        self.state.setText(f"Slice {left[0]}; {len(left) - 1} more with uncertainty.")
+
+    # ---- how ----------------------------------------------------------------------------------------------------------
+
+    def _button(self, label: str, tip: str, action: Callable[[], None]) -> QPushButton:
+        made = QPushButton(label)
+        made.setToolTip(tip)
+        made.clicked.connect(action)
+        return made
+
+    def _choose(self) -> None:
+        if self._layer is not None and self.classes.currentData():
+            self._layer.selected_label = self.classes.currentData()
+
+    def _show_class(self, event: object = None) -> None:
+        if self._layer is not None:
+            self.classes.setCurrentIndex(self.classes.findData(int(self._layer.selected_label)))
+
+    def _edit(self, verb: str, work: Callable[..., tuple[NDArray[Any], str]], needs_slices: bool = False) -> None:
+        """Let `work(labels, value, axis, index)` change a mask, or the volume of a series on the screen."""
+        layer = self._layer
+        if layer is None or not layer.editable or layer not in self._viewer.layers:
+            return
+        value, axis = int(layer.selected_label), editing.hidden_axis(self._viewer, layer)
+        if needs_slices and axis is None:
+            return self.state.setText("Show slices (2-D) to interpolate between them.")
+        index = 0 if axis is None else editing.slice_index(self._viewer, layer, axis)
+        part = editing.volume_on_screen(self._viewer, layer)
+        values = np.array(layer.data)
+        try:
+            values[part], where = work(values[part], value, None if axis is None else axis - len(part), index)
+        except UNetError as error:
+            return worker.show(error)
+        changed = editing.put(layer, values)
+        name = names_of(layer).get(value, f"class {value}")
+        self.state.setText(f"{verb}: {name}, {where}, {changed:,} voxels.")
+
+    def _go(self, step: int) -> None:
+        layer = self._layer
+        axis = None if layer is None else editing.hidden_axis(self._viewer, layer)
+        if layer is None or axis is None or layer not in self._viewer.layers:
+            return
+        part = editing.volume_on_screen(self._viewer, layer)
+        here = editing.slice_index(self._viewer, layer, axis)
+        slices = editing.slices_with(np.asarray(layer.data)[part], int(layer.selected_label), axis - len(part))
+        ahead = slices[slices > here] if step > 0 else slices[slices < here][::-1]
+        if len(ahead):
+            editing.show_slice(self._viewer, layer, axis, int(ahead[0]))
+            self.state.setText("")
+        else:
+            self.state.setText(f"No {'further' if step > 0 else 'earlier'} slice holds this class.")
+
+    def _doubt(self) -> Image | None:
+        """The uncertainty that lies on the mask's grid, if there is some."""
+        layer = self._layer
+        if layer is None or layer not in self._viewer.layers or layer.ndim != 3:
+            return None
+        grid = grid_of(layer, self._viewer.layers)
+        for other in reversed(self._viewer.layers):
+            if isinstance(other, Image) and "_uncertainty" in other.name and other.data.shape == layer.data.shape:
+                if grid_of(other, self._viewer.layers).affine.tolist() == grid.affine.tolist():
+                    return other
+        return None

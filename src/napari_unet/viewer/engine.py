@@ -1,0 +1,90 @@
+"""The model in use, loaded once and kept: the next slice does not wait for the file again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_unet.spec import ModelSpec
+from napari_unet.viewer.estimate import estimate
+from napari_unet.viewer.options import Options
+from napari_unet.volume import Volume
+
+if TYPE_CHECKING:
+    from napari_unet.segment import Segmenter
+
+class Engine:
+    """Loads models in the thread that asks, one at a time, and keeps the last."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._key: object = None
+        self._segmenter: Segmenter | None = None
+        self._paces: dict[tuple[Path, Options], float] = {}
+
+    def segmenter(self, model: Path, options: Options) -> Segmenter:
+        """The model, from memory where neither its file nor the options have changed. Raises UNetError."""
+        import torch
+
+        from napari_unet.segment import Segmenter
+
+        # OpenMP counts per thread, and each piece of work may come in another one
+        torch.set_num_threads(options.threads or _all_threads())
+        with self._lock:
+            key = (model, _stamp(model), options)
+            if self._segmenter is None or key != self._key:
+                self._segmenter = None  # never two of them in memory
+                self._segmenter = Segmenter.load(
+                    model, device=options.device, mirror=options.mirror, overlap=options.overlap, uncertainty=options.uncertainty
+                )
+                self._key = key
+            return self._segmenter
+
+
+    def prime(self, model: Path, options: Options, spec: ModelSpec) -> None:
+        """Load the model and run it on noise, as large as a window, where its pace here is not known yet. Raises UNetError."""
+        segmenter = self.segmenter(model, options)
+        if self.pace(model, options) is not None:
+            return
+        noise = np.random.default_rng(0).normal(size=(*spec.patch[::-1], len(spec.channels)))
+        affine = np.diag((*(size or 1.0 for size in spec.spacing[::-1]), 1.0))
+        volume = Volume(noise.astype(np.float32), affine, shape_on_disk=noise.shape)
+        times = []
+        for _ in range(2):  # the first one allocates
+            began = time.perf_counter()
+            for _ in segmenter.stream(volume):
+                pass
+            times.append(time.perf_counter() - began)
+        shape = estimate(spec, volume.shape, affine, options)
+        self.learn(model, options, times[-1] / shape.voxels)
+
+    def learn(self, model: Path, options: Options, seconds_per_voxel: float) -> None:
+        """What a voxel of a window took."""
+        self._paces[model, options] = seconds_per_voxel
+
+    def pace(self, model: Path, options: Options) -> float | None:
+        """Seconds per voxel of a window, as far as it is known."""
+        return self._paces.get((model, options))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """What changes when a file is written anew; loading tells when it is missing."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_mtime_ns, stat.st_size
+
+
+def _all_threads() -> int:
+    """As many as torch takes by itself: OMP_NUM_THREADS, or the cores that this process may use."""
+    import os
+
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    if told.isdigit() and int(told):
+        return int(told)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

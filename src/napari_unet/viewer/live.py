@@ -1,0 +1,184 @@
+"""Single slices: the one on the screen at the press of a key, or each one as it comes onto the screen."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from napari.components import ViewerModel
+from qtpy.QtCore import QObject, Signal
+
+from napari_unet.viewer import worker
+from napari_unet.viewer.answer import Answer
+from napari_unet.viewer.filling import answer_layer, empty_mask
+from napari_unet.viewer.layers import grid_of, slice_on_screen
+from napari_unet.viewer.work import Work
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+
+    from napari_unet.segment import Piece
+    from napari_unet.viewer.layers import Grid
+
+AHEAD = 9  # slices that Live finishes around the one it was asked for: scrolling on then waits for nothing
+Slice = tuple[int, int] | None  # (axis, index) of the volume's own (i, j, k); None is a picture
+
+EVENTS = ("current_step", "order", "ndisplay")
+
+
+class Slices(QObject):
+    """Puts single slices of a model's answer into a layer that begins with the first of them.
+
+    One slice is in the making at most, and the newest wish replaces any older one. What was painted stays; what was
+    filled once is not asked for again, but by the person.
+
+    Signals: `finished(seconds)` with each slice that was waited for, `failed()`, `became(busy)`,
+    `unreachable()` where the model has no answer for the slice on the screen alone.
+    """
+
+    finished = Signal(float)
+    failed = Signal()
+    became = Signal(bool)
+    unreachable = Signal()
+
+    def __init__(self, parent: QObject, viewer: ViewerModel) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._work: Work | None = None
+        self._live: Work | None = None
+        self._wish: tuple[Work, Slice, bool] | None = None  # what, where, and whether a person asked for it
+        self._at_work: tuple[Work, Slice, bool] | None = None
+        self._worker: worker.GeneratorWorker | None = None
+        self._asked = 0.0
+        self._arrived = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether a slice is in the making."""
+        return self._at_work is not None
+
+    @property
+    def live(self) -> bool:
+        """Whether the slider is followed."""
+        return self._live is not None
+
+    def this(self, work: Work) -> None:
+        """Segment the slice on the screen, as one step that can be undone."""
+        where = self._on_screen(work)
+        if work.reaches(where):
+            self._ask((work, where, True))
+        else:
+            self.unreachable.emit()
+
+    def follow(self, work: Work | None) -> None:
+        """Segment each slice as it is shown, from now on; None ends it."""
+        events = self._viewer.dims.events
+        for name in EVENTS:
+            getattr(events, name).disconnect(self._look)
+            if work is not None:
+                getattr(events, name).connect(self._look)
+        self._live = work
+        if work is None:
+            self._wish = None
+            if self._at_work is not None and not self._at_work[2]:
+                self.stop()
+        else:
+            self._look()
+
+    def stop(self) -> None:
+        """Forget what is in the making; its worker leaves after the step under way."""
+        self._wish = None
+        if self._worker is not None:
+            self._worker.quit()
+
+    # ---- the way of a slice -------------------------------------------------------------------------------------------
+
+    def _on_screen(self, work: Work) -> Slice:
+        return slice_on_screen(self._viewer, work.image, self._grid(work))
+
+    def _grid(self, work: Work) -> Grid:
+        return grid_of(work.image, self._viewer.layers)
+
+    def _look(self, event: object = None) -> None:
+        """Live: what is on the screen now, unless it was filled already."""
+        work = self._live
+        if work is None:
+            return
+        if work.image not in self._viewer.layers:
+            return self.follow(None)
+        if work.step is not None:  # the slider may have gone on to the next volume of the series
+            work = Work.on_screen(work.engine, work.model, work.options, self._viewer, work.image)
+        where = self._on_screen(work)
+        if not work.reaches(where):
+            return
+        layer = answer_layer(self._viewer, work.of)
+        if layer is not None and self._filled(work, layer, where):
+            self._wish = None
+            return
+        self._ask((work, where, False))
+
+    def _filled(self, work: Work, layer: Labels, where: Slice) -> bool:
+        answer, grid = Answer.in_layer(layer), self._grid(work)
+        assert answer is not None
+        region = [slice(None)] * 3
+        if where is not None:
+            region[where[0]] = slice(where[1], where[1] + 1)
+        return bool(answer.filled[grid.shown_region(tuple(region), layer.ndim)].all())
+
+    def _ask(self, wish: tuple[Work, Slice, bool]) -> None:
+        if self._at_work is not None and _same(self._at_work, wish) and not self._arrived:
+            return
+        self._wish, self._asked = wish, time.monotonic()
+        if self._worker is not None:
+            self._worker.quit()  # its slice is not shown any more
+        else:
+            self._begin()
+
+    def _begin(self) -> None:
+        if self._wish is None:
+            return
+        (work, where, person), self._wish = self._wish, None
+        self._at_work, self._arrived = (work, where, person), False
+        self.became.emit(True)
+        self._worker = worker.start(
+            work.slices, where, 1 if person else AHEAD, what=f"Segmenting a slice of {work.image.name}",
+            yielded=self._put, returned=self._end, errored=self._fail, aborted=self._end, quiet=True,
+        )  # fmt: skip
+
+    def _put(self, piece: Piece) -> None:
+        if self._at_work is None or self._at_work[0].image not in self._viewer.layers:
+            return self.stop()
+        work, _, person = self._at_work
+        layer = answer_layer(self._viewer, work.of)
+        if layer is None:
+            layer = empty_mask(work.image, self._grid(work), work.model.spec, work.of)
+            self._viewer.add_layer(layer)
+        answer, grid = Answer.in_layer(layer), self._grid(work)
+        assert answer is not None
+        region = grid.shown_region(piece.region, layer.ndim)
+        labels = grid.shown(piece.labels).reshape(answer.said[region].shape)
+        if person:
+            answer.write_undoable(layer, region, labels)
+        elif not answer.filled[region].all():
+            answer.write(layer, region, labels)
+        if not self._arrived:
+            self._arrived = True
+            layer.refresh(extent=False, thumbnail=False, highlight=False)
+            self.finished.emit(time.monotonic() - self._asked)
+
+    def _fail(self, error: Exception) -> None:
+        worker.show(error)
+        self._wish = None
+        self.failed.emit()
+        self._end()
+
+    def _end(self, _: object = None) -> None:
+        self._worker = self._at_work = None
+        if self._wish is None:
+            self.became.emit(False)
+        self._begin()
+
+
+def _same(one: tuple[Work, Slice, bool], two: tuple[Work, Slice, bool]) -> bool:
+    """Whether the second wish is the first one over again."""
+    return one[0].of == two[0].of and one[0].options == two[0].options and one[1:] == two[1:]

@@ -1,0 +1,107 @@
+"""How the volume is looked at: from which side, through which window, in 3-D; and where the pointer is, in the patient's mm."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from napari.components import ViewerModel
+from napari.layers import Image, Labels
+from qtpy.QtWidgets import QButtonGroup, QGridLayout, QLabel, QPushButton, QRadioButton, QWidget
+
+from napari_unet.viewer.layers import KEY, Grid
+from napari_unet.viewer.table import names_of
+
+# level and width in Hounsfield units, as radiologists set them
+WINDOWS = {"Brain": (40, 80), "Soft tissue": (50, 400), "Lung": (-600, 1500), "Bone": (400, 1800)}
+
+
+def show_window(layer: Image, name: str) -> None:
+    """Set an image's contrast to a CT window."""
+    level, width = WINDOWS[name]
+    low, high = level - width / 2, level + width / 2
+    layer.contrast_limits_range = min(low, layer.contrast_limits_range[0]), max(high, layer.contrast_limits_range[1])
+    layer.contrast_limits = low, high
+
+
+def show_range(layer: Image) -> None:
+    """Set an image's contrast to all that is in it, but the outermost half per cent on either side."""
+    values = np.asarray(layer.data).ravel()
+    sample = values[:: max(1, values.size // 1_000_000)].astype(np.float64)
+    low, high = np.percentile(sample[np.isfinite(sample)], (0.5, 99.5)) if np.isfinite(sample).any() else (0.0, 1.0)
+    layer.contrast_limits = (low, high) if low < high else (low, low + 1)
+
+
+def set_side(viewer: ViewerModel, neurological: bool) -> None:
+    """Radiological: the patient's right on the screen's left, as if one stood at the feet; neurological: the other way round."""
+    down, _ = viewer.scene.camera.orientation2d
+    viewer.scene.camera.orientation2d = (down, "left" if neurological else "right")
+
+
+def where(viewer: ViewerModel, layer: Any) -> str:
+    """The pointer's place in the patient (RAS, mm), the voxel of the file, and its value; "" outside and for plain layers."""
+    grid = layer.metadata.get(KEY) if isinstance(layer, Image | Labels) else None
+    if not isinstance(grid, Grid) or not grid.kind or layer.ndim < 3:
+        return ""
+    index = np.rint(layer.world_to_data(viewer.cursor.position)).astype(int)
+    if (index < 0).any() or (index >= layer.data.shape[: layer.ndim]).any():
+        return ""
+    voxel = grid.voxel_of(tuple(int(n) for n in index[-3:]))
+    x, y, z = grid.affine[:3, :3] @ voxel + grid.affine[:3, 3]
+    value = np.asarray(layer.data[tuple(index)])
+    told = names_of(layer).get(int(value), f"{value}") if isinstance(layer, Labels) and not value.ndim else f"{value}"
+    return f"R {x:.1f}  A {y:.1f}  S {z:.1f} mm   voxel {voxel[0]}, {voxel[1]}, {voxel[2]}   {layer.name}: {told}"
+
+
+class ViewTab(QWidget):
+    """Sides, CT windows, and the result in 3-D."""
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._image: Image | None = None
+        grid = QGridLayout(self)
+        grid.setContentsMargins(4, 4, 4, 4)
+        grid.addWidget(QLabel("Side"), 0, 0)
+        self._sides = QButtonGroup(self)
+        for column, name in enumerate(("Radiological", "Neurological"), 1):
+            choice = QRadioButton(name)
+            choice.setToolTip("The patient's right is on the screen's " + ("left" if column == 1 else "right"))
+            choice.setChecked(column == 1)
+            self._sides.addButton(choice, column)
+            grid.addWidget(choice, 0, column)
+        self._sides.idClicked.connect(lambda column: set_side(viewer, column == 2))
+        grid.addWidget(QLabel("Window"), 1, 0)
+        self._windows = []
+        for number, name in enumerate((*WINDOWS, "Automatic")):
+            preset = QPushButton(name)
+            tip = f"CT: level {WINDOWS[name][0]}, width {WINDOWS[name][1]} HU" if name in WINDOWS else "From the image's own values"
+            preset.setToolTip(tip)
+            preset.clicked.connect(partial(self._show_window, name))
+            self._windows.append(preset)
+            grid.addWidget(preset, 1 + number // 2, 1 + number % 2)
+        self._solid = QPushButton("3-D view of the mask")
+        self._solid.setToolTip("Show the mask's surfaces in 3-D; the plane buttons lead back")
+        self._solid.clicked.connect(self.show_solid)
+        grid.addWidget(self._solid, 4, 0, 1, 3)
+        grid.setRowStretch(5, 1)
+        self._mask: Labels | None = None
+
+    def show_layers(self, image: Image | None, mask: Labels | None) -> None:
+        """What the buttons act on."""
+        self._image, self._mask = image, mask
+        for preset in self._windows:
+            preset.setEnabled(image is not None and not image.rgb)
+        self._solid.setEnabled(mask is not None and mask.ndim >= 3)
+
+    def show_solid(self) -> None:
+        """Surfaces of the mask, the image hidden behind nothing."""
+        if self._mask is not None and self._mask in self._viewer.layers:
+            self._mask.visible = True
+            self._viewer.dims.ndisplay = 3
+            self._viewer.reset_view()
+
+    def _show_window(self, name: str, _: bool = False) -> None:
+        if self._image is not None:
+            show_window(self._image, name) if name in WINDOWS else show_range(self._image)

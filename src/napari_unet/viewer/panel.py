@@ -1,0 +1,104 @@
+"""The buttons that set a model to work, what that will cost, and how far it is."""
+
+from __future__ import annotations
+
+from qtpy.QtWidgets import QGridLayout, QProgressBar, QPushButton, QWidget
+
+from napari_unet.errors import UNetError
+from napari_unet.viewer.card import text
+from napari_unet.viewer.estimate import Estimate, duration, estimate
+from napari_unet.viewer.work import Work
+
+
+class RunPanel(QWidget):
+    """This slice, Live, Segment, Cancel; a line of cost; progress."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.this = button("This slice  S", "Segment the slice on the screen; Ctrl+Z takes it back")
+        self.live = button("Live", "Segment each slice as the slider comes to it, in any plane")
+        self.live.setCheckable(True)
+        self.start = button("Segment", "Run the model; the mask fills from the slice on the screen outwards")
+        self.cancel = button("Cancel", "Stop; the slices that are finished stay")
+        self.bar = QProgressBar()
+        self.bar.setTextVisible(False)
+        self.cost, self.state = text(""), text("")
+        grid = QGridLayout(self)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.addWidget(self.this, 0, 0)
+        grid.addWidget(self.live, 0, 1)
+        grid.addWidget(self.start, 1, 0)
+        grid.addWidget(self.cancel, 1, 1)
+        for row, part in enumerate((self.cost, self.bar, self.state), 2):
+            grid.addWidget(part, row, 0, 1, 2)
+        grid.setColumnStretch(0, 3)
+        grid.setColumnStretch(1, 2)
+
+    def allow(self, *, ready: bool, running: bool, slice_running: bool) -> None:
+        """What can be pressed now."""
+        self.start.setEnabled(ready and not running)
+        self.this.setEnabled(ready and not running)
+        self.live.setEnabled(ready and not running)
+        self.cancel.setEnabled(running or slice_running)
+        self.bar.setVisible(running)
+        self.cost.setVisible(bool(self.cost.text()) and not running)
+        self.state.setVisible(bool(self.state.text()))
+
+    def show_cost(self, work: Work | None) -> None:
+        """What a whole volume will cost."""
+        found = None if work is None else _estimate(work)
+        self.cost.setText("" if work is None or found is None else found.words(work.engine.pace(work.model.path, work.options)))
+        self.cost.setVisible(bool(self.cost.text()) and not self.bar.isVisible())
+
+    def voxels(self, work: Work) -> int:
+        """What the network computes in a run, in voxels of its windows."""
+        found = _estimate(work)
+        return found.voxels if found else 0
+
+    # ---- how far it is ------------------------------------------------------------------------------------------------
+
+    def started(self) -> None:
+        """A run has begun."""
+        self.bar.setRange(0, 0)
+        self._say("loading the model")
+
+    def progressed(self, done: int, total: int, seconds_left: float | None) -> None:
+        """So many slices are there."""
+        self.bar.setRange(0, total)
+        self.bar.setValue(done)
+        left = "" if seconds_left is None or done == total else f", {duration(seconds_left)} left"
+        self._say(f"slice {done} of {total}{left}")
+
+    def ended(self, complete: bool, done: int, total: int) -> None:
+        """A run is over."""
+        if complete:
+            return self._say(f"{total} slices, done")
+        how_far = f"after {done} of {total} slices" if done else "before the first slice"
+        self._say(f"stopped {how_far}")
+
+    def slice_finished(self, seconds: float) -> None:
+        """A single slice is there."""
+        self._say(f"this slice took {seconds:.1f} s")
+
+    def slice_unreachable(self) -> None:
+        """The slice on the screen is none that the model reads."""
+        self._say("the model reads slices of another plane: show that one, in 2-D, or press Segment")
+
+    def _say(self, words: str) -> None:
+        self.state.setText(words)
+        self.state.setVisible(bool(words))
+
+
+def _estimate(work: Work) -> Estimate | None:
+    try:
+        volume = work.read()
+    except UNetError:
+        return None
+    return estimate(work.model.spec, volume.shape, volume.affine, work.options)
+
+
+def button(content: str, tip: str) -> QPushButton:
+    """A button that says what it does."""
+    made = QPushButton(content)
+    made.setToolTip(tip)
+    return made

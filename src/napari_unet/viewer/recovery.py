@@ -1,0 +1,153 @@
+"""Masks not yet saved are kept on disk, and offered again after a crash.
+
+Each session has a folder of its own, which it holds by a lock of the system: a folder that nobody holds is left behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from napari.layers import Labels
+
+from napari_unet import files, nifti
+from napari_unet.errors import UNetError
+from napari_unet.spec import Label
+from napari_unet.viewer import places
+from napari_unet.viewer.answer import Answer
+from napari_unet.viewer.filling import appearance
+from napari_unet.viewer.layers import KEY, grid_of, to_layer, volume_of
+from napari_unet.viewer.table import names_of
+
+
+@dataclass(frozen=True)
+class Found:
+    """A mask that an earlier session left behind: its file, its layer's name, its image's file, and its classes."""
+
+    path: Path
+    name: str = "recovered"
+    source: str = ""
+    kind: str = ""
+    classes: tuple[tuple[int, str, str], ...] = ()  # value, name, colour
+
+    def layer(self) -> Labels:
+        """The mask as a layer on its image's grid, as if it had never been away. Raises UNetError."""
+        data, options, _ = to_layer(nifti.read_labels(self.path), "labels")
+        kind: Any = self.kind if self.kind in ("image", "labels") else ""
+        grid = replace(options["metadata"][KEY], source=self.source, kind=kind)
+        known = appearance([Label(*each) for each in self.classes]) if self.classes else {}
+        return Labels(data, **options | {"name": self.name, "metadata": {KEY: grid}} | known)
+
+
+class Session:
+    """This session's unsaved masks, by layer."""
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None
+        self._held = contextlib.ExitStack()
+        self._known: dict[str, int] = {}  # layer's id -> what was in it when it was last safe
+        self._painted: set[str] = set()  # those in which a hand has been
+
+    def is_safe(self, layer: Labels) -> None:
+        """What the layer holds now is on disk, or nobody's work: the mask was opened, saved, or is empty."""
+        self._known[str(layer.unique_id)] = fingerprint(layer)
+        self._painted.discard(str(layer.unique_id))
+        if self._folder is not None:
+            self._file(layer).unlink(missing_ok=True)
+            self._file(layer).with_suffix("").with_suffix(".json").unlink(missing_ok=True)
+
+    def keep(self, layer: Labels, others: list[Any]) -> Callable[[], None] | None:
+        """What has to be done, in any thread, to keep a mask; None where it has not changed. Raises UNetError."""
+        now = fingerprint(layer)
+        if self._known.get(str(layer.unique_id), 0) == now:
+            return None
+        grid, volume = grid_of(layer, others), volume_of(layer, others)
+        volume = volume.with_data(volume.data.copy())  # the hand that paints does not wait
+        about = {"name": layer.name, "source": grid.source, "kind": grid.kind, "classes": classes_of(layer)}
+        path = self._file(layer)
+
+        def write() -> None:
+            nifti.write(path, volume)
+            files.write_bytes(path.with_suffix("").with_suffix(".json"), json.dumps(about).encode())
+
+        answer = Answer.in_layer(layer)
+        if answer is None or answer.painted(layer).any():
+            self._painted.add(str(layer.unique_id))
+        self._known[str(layer.unique_id)] = now
+        return write
+
+    def close(self) -> None:
+        """The session ends as it should: what a model can say again goes, what a hand has done is left behind."""
+        if self._folder is not None:
+            for path in self._folder.glob("*.*"):
+                if path.name.split(".")[0] not in self._painted:
+                    path.unlink(missing_ok=True)
+            self._held.close()
+            if not self._painted:
+                shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+        self._known.clear()
+
+    def _file(self, layer: Labels) -> Path:
+        if self._folder is None:
+            self._folder = places.folder("recovery", f"{os.getpid()}-{os.urandom(3).hex()}")
+            self._held.enter_context(files.lock(self._folder))
+        return self._folder / f"{layer.unique_id}.nii.gz"
+
+
+def left_behind() -> list[Found]:
+    """The masks that earlier sessions left behind, the latest first."""
+    paths = [path for folder in _orphans() for path in folder.glob("*.nii.gz")]
+    return [_found(path) for path in sorted(paths, key=lambda path: -path.stat().st_mtime)]
+
+
+def clear() -> None:
+    """Remove what such sessions left behind."""
+    for folder in list(_orphans()):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def fingerprint(layer: Labels) -> int:
+    """What tells one content of a layer from another; 0 of an empty one."""
+    data = np.ascontiguousarray(layer.data)
+    return zlib.crc32(data.view(np.uint8).ravel()) | 1 << 32 if data.any() else 0
+
+
+def classes_of(layer: Labels) -> list[tuple[int, str, str]]:
+    """Value, name and colour (#rrggbb) of the classes that a layer names."""
+    colours = {value: layer.get_color(value) for value in names_of(layer) if value}
+    return [
+        (value, names_of(layer)[value], "#" + "".join(f"{round(255 * float(part)):02x}" for part in colour[:3]))
+        for value, colour in colours.items()
+        if colour is not None
+    ]
+
+
+def _orphans() -> Iterator[Path]:
+    """Session folders that no living process holds."""
+    for folder in places.folder("recovery").iterdir():
+        if folder.is_dir():
+            try:
+                with files.lock(folder):
+                    pass
+            except UNetError:
+                continue
+            yield folder
+
+
+def _found(path: Path) -> Found:
+    """A file, and what is known of it; a description that was cut off costs the name, not the mask."""
+    try:
+        about = json.loads(path.with_suffix("").with_suffix(".json").read_text("utf-8"))
+        classes = tuple((int(value), str(name), str(colour)) for value, name, colour in about["classes"])
+        return Found(path, str(about["name"]), str(about["source"]), str(about["kind"]), classes)
+    except (OSError, ValueError, KeyError, TypeError):
+        return Found(path)

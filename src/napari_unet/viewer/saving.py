@@ -1,0 +1,175 @@
+"""Saving masks: where one is proposed to go, and what keeps those that nobody has saved."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from napari.components import ViewerModel
+from napari.layers import Labels
+from napari.qt.threading import create_worker
+from napari.settings import get_plugin_settings
+from napari.utils.notifications import show_info
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication, QFileDialog, QHBoxLayout, QPushButton, QWidget
+
+from napari_unet.errors import UNetError
+from napari_unet.viewer import recovery, worker
+from napari_unet.viewer.card import text
+from napari_unet.viewer.layers import KEY, Grid, is_picture
+from napari_unet.viewer.options import PLUGIN
+from napari_unet.viewer.writer import save
+
+MASK_FILES = "NIfTI (*.nii.gz *.nii);;Picture (*.png *.tif)"
+
+
+def proposal(layer: Labels) -> Path:
+    """Where a mask may be saved: over the mask it was opened as, else beside its image under its own name.
+
+    The preferences may name another folder than the image's.
+    """
+    grid = layer.metadata.get(KEY)
+    source = Path(grid.source) if isinstance(grid, Grid) and grid.kind else None
+    if source and grid.kind == "labels":
+        return source
+    name = re.sub(r"[^\w.+-]+", "_", layer.name).strip("_") + (".png" if is_picture(layer) else ".nii.gz")
+    folder = str(get_plugin_settings(PLUGIN).saving.folder)
+    return Path(folder, name) if folder else source.with_name(name) if source else Path(name)
+
+
+def ask_and_save(parent: QWidget, layer: Labels, others: list[Any]) -> Path | None:
+    """Ask where to, with a proposal, and save; None where the person thought better of it or it failed, which is told."""
+    dialog = QFileDialog(parent, "Save the mask", str(proposal(layer)), MASK_FILES)
+    dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
+    dialog.setDefaultSuffix("png" if is_picture(layer) else "nii.gz")
+    if not dialog.exec():
+        return None
+    try:
+        target = save(dialog.selectedFiles()[0], layer, others)
+    except UNetError as error:
+        worker.show(error)
+        return None
+    show_info(f"{target} is saved.")
+    return target
+
+
+class Keeper(QWidget):
+    """Keeps unsaved masks on disk while people work, and offers those of a session that crashed. One line, mostly hidden."""
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__()
+        self._viewer, self._session = viewer, recovery.Session()
+        self._writing = False
+        self._seen: set[str] = set()
+        self._offer = text("")
+        self.restore, self.discard = QPushButton("Restore"), QPushButton("Discard")
+        self.restore.setToolTip("Open them as layers")
+        self.discard.setToolTip("Delete them for good")
+        self.restore.clicked.connect(self._restore)
+        self.discard.clicked.connect(self._discard)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self._offer, 1)
+        row.addWidget(self.restore)
+        row.addWidget(self.discard)
+        self._found = self._look()
+        self._show()
+        seconds = int(get_plugin_settings(PLUGIN).saving.autosave)
+        self._timer = QTimer(self)
+        self._timer.timeout.connect(self.keep)
+        if seconds:
+            self._timer.start(1000 * seconds)
+        self.destroyed.connect(self._session.close)
+        QApplication.instance().aboutToQuit.connect(self._session.close)
+        viewer.layers.events.inserted.connect(self._meet)
+        for layer in viewer.layers:
+            self._meet_layer(layer)
+
+    @property
+    def offered(self) -> int:
+        """How many masks of an earlier session are offered."""
+        return len(self._found)
+
+    def saved(self, layer: Labels) -> None:
+        """The person has saved it."""
+        self._session.is_safe(layer)
+
+    def keep(self) -> None:
+        """Write what has changed, in a worker."""
+        jobs = list(self._jobs())
+        if jobs and not self._writing:
+            self._writing = True
+
+            def write() -> None:
+                for job in jobs:
+                    job()
+
+            create_worker(write, _connect={"errored": worker.show, "finished": self._written})
+
+    def close_session(self) -> None:
+        """The widget goes: a hand's unsaved work is kept and offered next time; what a model can say again is not."""
+        self._timer.stop()
+        try:
+            for job in self._jobs():
+                job()
+        except UNetError as error:
+            worker.show(error)
+        self._session.close()
+
+    def _jobs(self) -> Iterator[Any]:
+        for layer in self._masks():
+            try:
+                job = self._session.keep(layer, list(self._viewer.layers))
+            except UNetError:  # a layer of five axes, say
+                continue
+            if job is not None:
+                yield job
+
+    def _masks(self) -> list[Labels]:
+        return [layer for layer in self._viewer.layers if isinstance(layer, Labels) and layer.editable and 2 <= layer.ndim <= 4]
+
+    def _written(self) -> None:
+        self._writing = False
+
+    def _meet(self, event: Any) -> None:
+        self._meet_layer(event.value)
+
+    def _meet_layer(self, layer: Any) -> None:
+        """A mask that comes from a file is safe; one that comes from anywhere else is not."""
+        if isinstance(layer, Labels) and layer.unique_id not in self._seen:
+            self._seen.add(layer.unique_id)
+            grid = layer.metadata.get(KEY)
+            opened = layer.source.path or layer.source.sample or (isinstance(grid, Grid) and grid.kind == "labels")
+            if opened:
+                self._session.is_safe(layer)
+
+    def _look(self) -> list[recovery.Found]:
+        try:
+            return recovery.left_behind()
+        except (UNetError, OSError):  # the folder cannot be read: nothing to offer
+            return []
+
+    def _show(self) -> None:
+        count = len(self._found)
+        self._offer.setText(f"{count} unsaved {'mask' if count == 1 else 'masks'} of an earlier session")
+        self.setVisible(count > 0)
+
+    def _restore(self) -> None:
+        for found in self._found:
+            try:
+                layer = found.layer()
+            except UNetError as error:
+                worker.show(error)
+                continue
+            self._seen.add(layer.unique_id)  # it is still unsaved
+            self._viewer.add_layer(layer)
+        for job in self._jobs():
+            job()  # in this session's keeping before it leaves that of the other
+        self._discard()
+
+    def _discard(self) -> None:
+        recovery.clear()
+        self._found = []
+        self._show()

@@ -1,0 +1,80 @@
+"""What is asked of a model: an image layer, a model, and how to run it; and the generators that do it in a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.components import ViewerModel
+from numpy.typing import NDArray
+
+from napari_unet.viewer.card import Model
+from napari_unet.viewer.engine import Engine
+from napari_unet.viewer.filling import label_dtype
+from napari_unet.viewer.fit import takes_one_of_a_series
+from napari_unet.viewer.layers import ScalarLayer, is_picture, step_on_screen, volume_of
+from napari_unet.viewer.options import Options
+from napari_unet.volume import Reorientation, Volume
+
+if TYPE_CHECKING:
+    from napari_unet.segment import Piece
+
+
+@dataclass(frozen=True)
+class Work:
+    """One image for one model.
+
+    step : which volume of a series; None where the layer is taken whole.
+    others : the layers that tell the grid of one that was painted from nothing.
+    """
+
+    engine: Engine
+    model: Model
+    options: Options
+    image: ScalarLayer
+    others: tuple[Any, ...]
+    step: int | None
+
+    @classmethod
+    def on_screen(cls, engine: Engine, model: Model, options: Options, viewer: ViewerModel, image: ScalarLayer) -> Work:
+        """What the widget shows; of a series, the volume that the canvas shows."""
+        others = tuple(layer for layer in viewer.layers if layer is not image)
+        step = step_on_screen(viewer, image) if takes_one_of_a_series(model.spec, image) else None
+        return cls(engine, model, options, image, others, step)
+
+    @property
+    def of(self) -> tuple[str, str, int]:
+        """What its answer belongs to (see `Answer`)."""
+        return str(self.model.path), str(self.image.unique_id), self.step or 0
+
+    def read(self) -> Volume:
+        """The voxels: a view, so that nothing is copied in the viewer's thread."""
+        volume = volume_of(self.image, self.others, self.model.spec.pictures)
+        return volume if self.step is None else volume.channel(self.step)
+
+    def reaches(self, where: tuple[int, int] | None) -> bool:
+        """Whether the model can answer for the slice (axis, index) alone; a 2-D one sees slices along one axis only.
+
+        None is a picture, or all of a volume in 3-D.
+        """
+        if where is None:
+            return is_picture(self.image)
+        spec = self.model.spec
+        return spec.network.dims == 3 or Reorientation.between(self.read().affine, spec.orientation).axes[0] == where[0]
+
+    def whole(self, first: tuple[int, int] | None) -> Generator[Piece, None, NDArray[Any]]:
+        """For a worker: yields finished slices, `first` first, and returns the whole mask (i, j, k) when it is clean."""
+        segmenter, volume = self.engine.segmenter(self.model.path, self.options), self.read()
+        labels = np.zeros(volume.shape, label_dtype(self.model.spec))
+        for piece in segmenter.stream(volume, first):
+            labels[piece.region] = piece.labels
+            yield piece
+        return segmenter.clean(labels) if self.options.largest else labels
+
+    def slices(self, first: tuple[int, int] | None, count: int) -> Generator[Piece, None, None]:
+        """For a worker: the slice `first`, then its neighbours outwards, `count` in all."""
+        segmenter = self.engine.segmenter(self.model.path, self.options)
+        yield from islice(segmenter.stream(self.read(), first), count)

@@ -1,0 +1,125 @@
+"""What a hand has painted stays, whatever a model says afterwards; an undone answer may be said again. No window needed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import tiny_spec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from napari.components import ViewerModel
+from napari.layers import Image
+
+from napari_unet.viewer.answer import Answer, revert
+from napari_unet.viewer.filling import Filling, answer_layer, empty_mask
+from napari_unet.viewer.layers import grid_of
+
+OF = ("model", "layer", 0)
+SHAPE = (4, 5, 6)
+
+
+def mask(shape=SHAPE):
+    image = Image(np.zeros(shape))
+    layer = empty_mask(image, grid_of(image), tiny_spec(), OF)
+    return layer, Answer.in_layer(layer)
+
+
+def paint(layer, index, value):
+    layer.data_setitem(tuple(np.array([n]) for n in index), value)
+
+
+STROKES = st.tuples(st.just("paint"), st.tuples(*(st.integers(0, n - 1) for n in SHAPE)), st.integers(0, 2))
+WORDS = st.tuples(st.sampled_from(["say", "say undoably"]), st.integers(0, SHAPE[0] - 1), st.integers(0, 9))
+
+
+@settings(max_examples=60)
+@given(st.lists(STROKES | WORDS, max_size=12))
+def test_no_stroke_is_ever_lost(acts):
+    layer, answer = mask()
+    painted = {}
+    for kind, where, what in acts:
+        if kind == "paint":
+            if layer.data[where] != what:  # a stroke that changes nothing is none
+                painted[where] = what
+            elif where in painted and what == answer.said[where]:
+                del painted[where]  # back to what the model says: nobody's
+            paint(layer, where, what)
+            continue
+        labels = np.random.default_rng(what).integers(0, 3, (1, *SHAPE[1:])).astype(np.uint8)
+        region = (slice(where, where + 1), slice(None), slice(None))
+        painted = {at: value for at, value in painted.items() if value != answer.said[at]}
+        (answer.write if kind == "say" else answer.write_undoable)(layer, region, labels)
+    for where, value in painted.items():
+        assert layer.data[where] == value
+
+
+def test_one_undo_takes_a_slice_back_and_it_may_be_said_again():
+    layer, answer = mask()
+    region, labels = (slice(2, 3), slice(None), slice(None)), np.full((1, 5, 6), 2, np.uint8)
+    paint(layer, (2, 0, 0), 1)
+    answer.write_undoable(layer, region, labels)
+    assert layer.data[2, 0, 0] == 1 and (layer.data[2] == 2).sum() == 29
+    layer.undo()
+    assert layer.data[2, 0, 0] == 1 and layer.data.sum() == 1
+    layer.undo()
+    assert not layer.data.any()
+    answer.write_undoable(layer, region, labels)
+    assert (layer.data[2] == 2).all()
+
+
+def test_what_was_erased_stays_erased():
+    layer, answer = mask()
+    region, labels = (slice(0, 4), slice(None), slice(None)), np.ones(SHAPE, np.uint8)
+    answer.write(layer, region, labels)
+    paint(layer, (1, 1, 1), 0)
+    answer.write(layer, region, labels)
+    assert layer.data[1, 1, 1] == 0 and layer.data.sum() == layer.data.size - 1
+
+
+def test_revert_is_one_step():
+    layer, answer = mask()
+    answer.write(layer, (slice(None),) * 3, np.ones(SHAPE, np.uint8))
+    for n in range(3):
+        paint(layer, (n, 0, 0), 2)
+    corrected = layer.data.copy()
+    assert revert(layer) == 3 and (layer.data == 1).all()
+    layer.undo()
+    assert np.array_equal(layer.data, corrected)
+
+
+class TestAWholeVolumeAfterSlices:
+    @pytest.fixture
+    def begun(self):
+        viewer = ViewerModel()
+        image = viewer.add_image(np.zeros(SHAPE))
+        layer = viewer.add_layer(empty_mask(image, grid_of(image), tiny_spec(), OF))
+        answer = Answer.in_layer(layer)
+        answer.write(layer, (slice(0, 1), slice(None), slice(None)), np.ones((1, 5, 6), np.uint8))
+        paint(layer, (0, 0, 0), 2)
+        paint(layer, (3, 3, 3), 2)
+        return viewer, image, layer
+
+    def run(self, begun):
+        viewer, image, _ = begun
+        filling = Filling(viewer, image, tiny_spec(), OF, answer_layer(viewer, OF, unfinished=True))
+        filling.complete(filling.grid.stored(np.ones(SHAPE, np.uint8)))
+        return filling
+
+    def test_it_goes_on_in_the_same_layer_around_what_was_painted(self, begun):
+        filling = self.run(begun)
+        assert filling.layer is begun[2] and filling.layer.editable
+        assert filling.layer.data[0, 0, 0] == filling.layer.data[3, 3, 3] == 2
+        assert (filling.layer.data == 1).sum() == filling.layer.data.size - 2
+
+    def test_one_undo_brings_back_what_was_there(self, begun):
+        before = begun[2].data.copy()
+        filling = self.run(begun)
+        after = filling.layer.data.copy()
+        filling.layer.undo()
+        assert np.array_equal(filling.layer.data, before)
+        filling.layer.redo()
+        assert np.array_equal(filling.layer.data, after)
+
+    def test_the_next_run_has_its_own_layer(self, begun):
+        first = self.run(begun)
+        assert answer_layer(begun[0], OF, unfinished=True) is None and answer_layer(begun[0], OF) is first.layer

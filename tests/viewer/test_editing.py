@@ -1,0 +1,167 @@
+"""Corrections change their class alone, and each is one Undo step."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from napari.layers import Image, Labels
+
+from napari_unet.errors import UNetError
+from napari_unet.viewer import editing
+from napari_unet.viewer.correct import CorrectTab
+
+MASKS = arrays(np.uint8, array_shapes(min_dims=3, max_dims=3, min_side=2, max_side=7), elements=st.integers(0, 2))
+
+
+def disk(shape, centre, radius):
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    return (rows - centre[0]) ** 2 + (columns - centre[1]) ** 2 <= radius**2
+
+
+@given(MASKS, st.sampled_from([None, 0, 1, 2]))
+def test_filling_holes_adds_to_its_class_where_nothing_was(labels, axis):
+    filled = editing.fill_holes(labels, 1, axis)
+    changed = filled != labels
+    assert (labels[changed] == 0).all() and (filled[changed] == 1).all()
+    assert np.array_equal(editing.fill_holes(filled, 1, axis), filled)
+
+
+@given(MASKS)
+def test_the_largest_part_takes_away_only(labels):
+    kept = editing.largest(labels, 1)
+    assert np.array_equal(kept == 2, labels == 2) and (kept[kept != labels] == 0).all()
+
+
+def test_a_ring_is_filled_in_its_slice():
+    labels = np.zeros((3, 20, 20), np.uint8)
+    labels[1] = disk((20, 20), (10, 10), 7) & ~disk((20, 20), (10, 10), 4)
+    assert np.array_equal(editing.fill_holes(labels, 1, 0)[1], disk((20, 20), (10, 10), 7))
+    assert np.array_equal(editing.fill_holes(labels, 1), labels)  # open above and below
+
+
+class TestInterpolation:
+    @pytest.mark.parametrize("axis", [0, 1, 2])
+    def test_between_two_disks_lies_a_cone(self, axis):
+        planes = np.zeros((11, 40, 40), np.uint8)
+        planes[0], planes[10] = disk((40, 40), (20, 20), 12), disk((40, 40), (20, 20), 4)
+        filled, low, high = editing.interpolate(np.moveaxis(planes, 0, axis), 1, axis, 5)
+        areas = np.moveaxis(filled, axis, 0).reshape(11, -1).sum(1)
+        assert (low, high) == (0, 10)
+        radii = np.sqrt(areas / np.pi)
+        assert np.abs(radii - np.linspace(radii[0], radii[-1], 11)).max() < 0.5 and (np.diff(radii) < 0).all()
+
+    def test_a_disk_moves_along(self):
+        planes = np.zeros((5, 30, 30), np.uint8)
+        planes[0], planes[4] = disk((30, 30), (15, 12), 6), disk((30, 30), (15, 18), 6)
+        filled, *_ = editing.interpolate(planes, 1, 0, 2)
+        assert abs(np.argwhere(filled[2])[:, 1].mean() - 15) < 0.3
+
+    def test_other_classes_and_the_painted_slices_stay(self, rng):
+        planes = rng.integers(0, 2, (6, 12, 12)).astype(np.uint8) * 2
+        planes[0, 3:9, 3:9] = planes[5, 3:9, 3:9] = 1
+        filled, *_ = editing.interpolate(planes, 1, 0, 3)
+        changed = filled != planes
+        assert changed[1:5].any() and not changed[[0, 5]].any() and (planes[changed] == 0).all()
+
+    @pytest.mark.parametrize(("painted", "index", "gap"), [
+        ([2, 6], 4, (2, 6)), ([2, 6], 2, (2, 6)), ([2, 6], 6, (2, 6)), ([0, 2, 6, 9], 7, (6, 9)), ([0, 1, 5], 0, None),
+        ([3], 3, None), ([3, 4], 3, None), ([3, 6], 8, None), ([], 4, None),
+    ])  # fmt: skip
+    def test_which_gap(self, painted, index, gap):
+        labels = np.zeros((10, 6, 6), np.uint8)
+        labels[painted, 2:4, 2:4] = 1
+        if gap is None:
+            with pytest.raises(UNetError, match="no two painted slices"):
+                editing.interpolate(labels, 1, 0, index)
+        else:
+            assert editing.interpolate(labels, 1, 0, index)[1:] == gap
+
+
+@pytest.fixture
+def tab(qtbot, viewer_model):
+    """The tab with a mask of two classes: a ring in slices 2 and 8, a far speck, another class in slice 5."""
+    labels = np.zeros((12, 30, 30), np.uint8)
+    for n in (2, 8):
+        labels[n] = disk((30, 30), (14, 14), 9) & ~disk((30, 30), (14, 14), 4)
+    labels[11, 28, 28], labels[5, 0, 0] = 1, 2
+    viewer_model.add_image(np.zeros(labels.shape))
+    layer = viewer_model.add_labels(labels, name="m", features={"index": [0, 1, 2], "class": ["background", "ring", "dot"]})
+    tab = CorrectTab(viewer_model)
+    qtbot.addWidget(tab)
+    tab.show_layer(layer)
+    return tab
+
+
+class TestTheTab:
+    @pytest.mark.parametrize("button", ["interpolate", "holes", "largest"])
+    def test_each_button_is_one_undo_step(self, tab, viewer_model, button):
+        layer = viewer_model.layers["m"]
+        viewer_model.dims.set_current_step(0, 2)
+        before = layer.data.copy()
+        tab.button(button).click()
+        after = layer.data.copy()
+        assert (after != before).any() and np.array_equal(after == 2, before == 2)
+        tab.button("undo").click()
+        assert np.array_equal(layer.data, before)
+        assert "ring" in tab.state.text()
+
+    def test_the_class_is_the_brush_s(self, tab, viewer_model):
+        layer = viewer_model.layers["m"]
+        assert [tab.classes.itemText(n) for n in range(2)] == ["ring", "dot"] and tab.classes.currentText() == "ring"
+        layer.selected_label = 2
+        assert tab.classes.currentText() == "dot"
+        tab.classes.setCurrentIndex(0)
+        tab.classes.activated.emit(0)
+        assert layer.selected_label == 1
+
+    def test_to_the_slices_with_the_class_and_back(self, tab, viewer_model):
+        viewer_model.dims.set_current_step(0, 0)
+        seen = []
+        for name in ("next", "next", "next", "next", "before", "before", "before"):
+            tab.button(name).click()
+            seen.append(viewer_model.dims.current_step[0])
+        assert seen == [2, 8, 11, 11, 8, 2, 2] and "No earlier slice" in tab.state.text()
+
+    def test_in_another_plane_too(self, tab, viewer_model):
+        viewer_model.dims.order = (1, 0, 2)
+        viewer_model.dims.set_current_step(1, 23)
+        tab.button("next").click()
+        assert viewer_model.dims.current_step[1] == 28
+
+    def test_the_most_uncertain_slice_first_and_none_twice(self, tab, viewer_model):
+        doubt = np.zeros((12, 30, 30), np.float32)
+        doubt[3], doubt[9], doubt[6] = 0.5, 0.9, 0.2
+        assert not tab.button("check").isEnabled()
+        viewer_model.add_layer(Image(doubt, name="m_uncertainty"))
+        tab.refresh()
+        viewer_model.dims.set_current_step(0, 0)
+        seen = []
+        for _ in range(3):
+            tab.button("check").click()
+            seen.append(viewer_model.dims.current_step[0])
+        assert seen == [9, 3, 6]
+        tab.button("check").click()
+        assert viewer_model.dims.current_step[0] == 6 and "looked at" in tab.state.text()
+
+    def test_a_mask_that_a_run_fills_is_left_alone(self, tab, viewer_model):
+        layer = viewer_model.layers["m"]
+        layer.editable = False
+        tab.refresh()
+        assert not tab.button("holes").isEnabled()
+        before = layer.data.copy()
+        tab.fill_holes()  # the key
+        assert np.array_equal(layer.data, before)
+
+    def test_a_series_is_corrected_where_it_is_looked_at(self, qtbot, viewer_model):
+        labels = np.zeros((3, 7, 8, 8), np.uint8)
+        labels[:, [1, 5], 2:5, 2:5] = 1
+        layer = viewer_model.add_layer(Labels(labels))
+        tab = CorrectTab(viewer_model)
+        qtbot.addWidget(tab)
+        tab.show_layer(layer)
+        viewer_model.dims.set_current_step((0, 1), (1, 3))
+        tab.button("interpolate").click()
+        assert layer.data[1, 3].any() and not layer.data[0, 3].any() and not layer.data[2, 3].any()

@@ -1,0 +1,59 @@
+"""What a run will cost is told before it runs, and is what the engine then does."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from awkward_grids import affine_for
+from conftest import tiny_spec
+
+from napari_unet.segment import Segmenter
+from napari_unet.viewer.engine import Engine
+from napari_unet.viewer.estimate import duration, estimate
+from napari_unet.viewer.options import Options
+from napari_unet.volume import Volume
+
+
+@pytest.mark.parametrize(("dims", "changes"), [
+    (3, {}), (3, {"overlap": 0.0}), (3, {"spacing": (2.0, 0.0, 1.0)}), (2, {}), (3, {"mirror_axes": (0, 2), "mirror_tta": True}),
+])  # fmt: skip
+def test_it_counts_the_voxels_that_the_network_sees(model_file, rng, dims, changes):
+    spec = tiny_spec(dims=dims, **changes)
+    segmenter = Segmenter.load(model_file(f"m{dims}{len(changes)}{sorted(changes)}", spec), device="cpu")
+    seen = []
+    for network in segmenter.networks:
+        network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, :1].numel()))
+    volume = Volume(rng.normal(size=(19, 22, 26)).astype(np.float32), affine_for("PSR", tilt=9))
+    for _ in segmenter.stream(volume):
+        pass
+    expected = estimate(spec, volume.shape, volume.affine, Options())
+    assert expected.voxels == sum(seen) and expected.windows <= len(seen)
+    assert 1 <= expected.first <= expected.windows
+
+
+def test_more_is_dearer():
+    affine = np.diag((1.0, 1.0, 1.0, 1.0))
+    small, large = (estimate(tiny_spec(), (n, n, n), affine, Options()) for n in (32, 64))
+    smooth = estimate(tiny_spec(), (32, 32, 32), affine, Options(overlap=0.75))
+    assert small.memory < large.memory and small.voxels < large.voxels and small.voxels < smooth.voxels
+
+
+def test_the_words():
+    affine = np.eye(4)
+    huge = estimate(tiny_spec(), (9000, 9000, 9000), affine, Options())
+    assert "⚠ more memory than there is" in huge.words(None) and "windows" in huge.words(None)
+    assert "Takes about 20 s" in estimate(tiny_spec(), (8, 8, 8), affine, Options()).words(20 / 512)
+    assert [duration(s) for s in (0.2, 12, 200, 9000)] == ["under a second", "12 s", "3 min", "2.5 h"]
+
+
+def test_an_engine_learns_its_pace_and_loads_a_model_once(model_file):
+    engine, model = Engine(), model_file()
+    assert engine.pace(model, Options()) is None
+    engine.prime(model, Options(), tiny_spec())
+    assert 0 < engine.pace(model, Options()) < 1
+    assert engine.segmenter(model, Options()) is engine.segmenter(model, Options())
+    first = engine.segmenter(model, Options())
+    assert engine.segmenter(model, Options(mirror=True)) is not first
+    model.write_bytes(model.read_bytes())  # trained anew, perhaps
+    again = engine.segmenter(model, Options())
+    assert again is not first and again is not engine.segmenter(model, Options(overlap=0.25))

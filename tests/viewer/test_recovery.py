@@ -1,0 +1,164 @@
+"""A killed session's masks are offered again; a session that ends well leaves a hand's work alone. Real processes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import nibabel
+import numpy as np
+import pytest
+from awkward_grids import SHAPE, affine_for
+from conftest import tiny_spec
+from napari.components import ViewerModel
+from napari.layers import Layer
+
+from napari_unet import nifti
+from napari_unet.viewer import layers, places, recovery
+from napari_unet.viewer.answer import Answer
+from napari_unet.viewer.filling import empty_mask
+from napari_unet.viewer.saving import Keeper, proposal
+from napari_unet.viewer.table import names_of
+
+PAINT_AND_DIE = """
+import sys, time
+import numpy as np
+from napari.layers import Layer
+from napari_unet import nifti
+from napari_unet.spec import Label
+from napari_unet.viewer import layers, recovery
+from napari_unet.viewer.filling import appearance
+image = Layer.create(*layers.to_layer(nifti.read(sys.argv[1])))
+values = np.zeros(image.data.shape, np.uint8)
+values[1, 2, :3] = 2
+mask = layers.new_labels(image, layers.grid_of(image), values, "by hand", **appearance([Label(2, "tumour", "#aa11cc")]))
+session = recovery.Session()
+session.keep(mask, [image])()
+print("kept", flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.fixture(scope="module")
+def remains(tmp_path_factory):
+    """The scan and the data folder of a session that was killed after it had kept a mask."""
+    scan, home = tmp_path_factory.mktemp("scan") / "scan.nii.gz", tmp_path_factory.mktemp("killed")
+    nibabel.save(nibabel.Nifti1Image(np.arange(210, dtype=np.int16).reshape(SHAPE), affine_for("ASL", tilt=14)), scan)
+    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen", "XDG_DATA_HOME": str(home)}
+    process = subprocess.Popen([sys.executable, "-c", PAINT_AND_DIE, str(scan)], stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout.readline() == "kept\n"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_DATA_HOME", str(home))
+        assert recovery.left_behind() == []  # it still lives
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return scan, home
+
+
+@pytest.fixture
+def killed(remains):
+    """The same in this test's own data folder; the scan."""
+    scan, home = remains
+    shutil.copytree(home, os.environ["XDG_DATA_HOME"], dirs_exist_ok=True)
+    return scan
+
+
+def keeper(qtbot, viewer):
+    made = Keeper(viewer)
+    qtbot.addWidget(made)
+    return made
+
+
+def test_a_killed_session_s_mask_comes_back_as_it_was(killed, qtbot, viewer_model):
+    made = keeper(qtbot, viewer_model)
+    assert made.offered == 1
+    made.restore.click()
+    (mask,) = viewer_model.layers
+    assert mask.name == "by hand" and mask.data[1, 2, :3].tolist() == [2, 2, 2] and mask.data.sum() == 6
+    assert names_of(mask)[2] == "tumour" and np.allclose(mask.get_color(2)[:3], np.array([0xAA, 0x11, 0xCC]) / 255, atol=0.01)
+    assert (layers.grid_of(mask).affine == nifti.read(killed).affine).all()
+    assert proposal(mask) == killed.with_name("by_hand.nii.gz")  # beside its image, as before
+    assert made.offered == 0 and len(list(places.folder("recovery").glob("*/*.nii.gz"))) == 1  # in this session's keeping
+
+
+def test_discard_is_for_good(killed, qtbot, viewer_model):
+    made = keeper(qtbot, viewer_model)
+    made.discard.click()
+    assert recovery.left_behind() == [] and not viewer_model.layers
+
+
+def test_a_description_that_was_cut_off_costs_the_name_alone(killed, qtbot, viewer_model):
+    (about,) = places.folder("recovery").glob("*/*.json")
+    about.write_text(about.read_text()[:20])
+    made = keeper(qtbot, viewer_model)
+    made.restore.click()
+    assert viewer_model.layers[0].name == "recovered" and viewer_model.layers[0].data.sum() == 6
+
+
+class TestASession:
+    @pytest.fixture
+    def mask(self, viewer_model, nifti_file):
+        image = viewer_model.add_layer(Layer.create(*layers.to_layer(nifti.read(nifti_file()))))
+        layer = viewer_model.add_layer(empty_mask(image, layers.grid_of(image), tiny_spec(), ("", "", 0)))
+        Answer.in_layer(layer).write(layer, (slice(None),) * 3, np.ones(layer.data.shape, np.uint8))
+        return layer
+
+    def kept(self):
+        return list(places.folder("recovery").glob("*/*.nii.gz"))
+
+    def test_a_model_s_mask_is_kept_while_the_session_lives(self, qtbot, viewer_model, mask):
+        made = keeper(qtbot, viewer_model)
+        made.keep()
+        qtbot.waitUntil(lambda: len(self.kept()) == 1)
+        assert recovery.left_behind() == []
+        made.close_session()
+        assert self.kept() == [] and recovery.left_behind() == []  # a model can say it again
+
+    def test_a_hand_s_work_outlives_the_session(self, qtbot, viewer_model, mask):
+        made = keeper(qtbot, viewer_model)
+        mask.data_setitem((np.array([1]), np.array([1]), np.array([1])), 2)
+        made.close_session()
+        assert [found.name for found in recovery.left_behind()] == ["scan_seg"]
+
+    def test_what_was_saved_is_not_offered(self, qtbot, viewer_model, mask):
+        made = keeper(qtbot, viewer_model)
+        mask.data_setitem((np.array([1]), np.array([1]), np.array([1])), 2)
+        made.keep()
+        qtbot.waitUntil(lambda: len(self.kept()) == 1)
+        made.saved(mask)
+        made.close_session()
+        assert recovery.left_behind() == []
+
+    def test_what_was_opened_or_is_empty_is_nobody_s_work(self, qtbot, viewer_model, nifti_file):
+        path = nifti_file("seg.nii.gz", data=np.ones((4, 5, 6), np.uint8))
+        made = keeper(qtbot, viewer_model)
+        viewer_model.open(str(path), plugin="napari-unet-monai")
+        viewer_model.add_labels(np.zeros((4, 5, 6), np.uint8))
+        made.keep()
+        made.close_session()
+        assert self.kept() == []
+
+    def test_it_is_written_again_only_when_it_has_changed(self, qtbot, viewer_model, mask):
+        made = keeper(qtbot, viewer_model)
+        made.keep()
+        qtbot.waitUntil(lambda: len(self.kept()) == 1 and not made._writing)
+        before = self.kept()[0].stat().st_mtime_ns
+        made.keep()
+        time.sleep(0.05)
+        assert self.kept()[0].stat().st_mtime_ns == before and not made._writing
+
+
+def test_two_viewers_do_not_take_each_other_s_masks(qtbot, viewer_model):
+    other = ViewerModel()
+    mine, yours = keeper(qtbot, viewer_model), keeper(qtbot, other)
+    for viewer, one in ((viewer_model, mine), (other, yours)):
+        viewer.add_labels(np.ones((4, 5, 6), np.uint8))
+        for job in one._jobs():
+            job()
+    assert recovery.left_behind() == []
+    mine.close_session()
+    assert len(recovery.left_behind()) == 1

@@ -1,0 +1,195 @@
+"""This slice and Live, with clicks, keys and the slider of a real window."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from awkward_grids import affine_for
+from conftest import PATIENCE, PLUGIN, tiny_spec
+from napari.layers import Labels
+from napari.utils.notifications import notification_manager
+from qtpy.QtCore import Qt, QThreadPool
+
+from napari_unet import nifti
+from napari_unet.segment import Segmenter
+from napari_unet.viewer.answer import Answer
+from napari_unet.viewer.layers import grid_of
+
+pytestmark = pytest.mark.gui
+
+
+def opened(viewer, widget, scan, model):
+    viewer.open(str(scan), plugin=PLUGIN)
+    widget.add_model(model)
+
+
+def mask_of(viewer):
+    return next((layer for layer in viewer.layers if isinstance(layer, Labels)), None)
+
+
+def idle(widget, qtbot):
+    qtbot.waitUntil(lambda: not widget._slices.busy, timeout=PATIENCE)
+
+
+def finished(widget, qtbot):
+    qtbot.waitUntil(lambda: widget._run is None, timeout=PATIENCE)
+
+
+def on_screen(viewer, data):
+    axis = viewer.dims.order[0]
+    return data.take(viewer.dims.current_step[axis], axis)
+
+
+def truth_of(viewer, widget, scan, model):
+    labels = Segmenter.load(model, device="cpu").segment(nifti.read(scan)).data
+    return grid_of(viewer.layers[0]).shown(labels)
+
+
+@pytest.mark.parametrize("how", ["click", "key"])
+def test_this_slice_is_the_engine_s_slice_and_no_other(window, qtbot, slow_scan, model_file, how):
+    viewer, widget = window()
+    opened(viewer, widget, slow_scan, model_file())
+    viewer.dims.set_current_step(0, 9)
+    if how == "click":
+        widget._panel.this.click()
+    else:
+        qtbot.keyClick(viewer.window._qt_viewer.canvas.native, Qt.Key.Key_S)
+    idle(widget, qtbot)
+    data = mask_of(viewer).data
+    truth = truth_of(viewer, widget, slow_scan, model_file())
+    assert np.array_equal(data[9], truth[9]) and data[9].any()
+    assert not np.delete(data, 9, axis=0).any()
+    assert "this slice took" in widget._state.text()
+    mask_of(viewer).undo()
+    assert not mask_of(viewer).data.any()
+
+
+@pytest.mark.parametrize("plane", ["Axial", "Coronal", "Sagittal"])
+def test_live_follows_the_slider_in_every_plane(window, qtbot, slow_scan, model_file, plane):
+    viewer, widget = window()
+    opened(viewer, widget, slow_scan, model_file())
+    next(b for b in widget.findChildren(type(widget._start)) if b.text() == plane).click()
+    axis = viewer.dims.order[0]
+    truth = truth_of(viewer, widget, slow_scan, model_file())
+    widget._panel.live.click()
+    for step in (3, 20, 11):
+        viewer.dims.set_current_step(axis, step)
+        idle(widget, qtbot)
+        assert np.array_equal(on_screen(viewer, mask_of(viewer).data), truth.take(step, axis))
+    widget._panel.live.click()
+    viewer.dims.set_current_step(axis, 31)
+    assert not widget._slices.busy and not widget._slices.live
+
+
+def test_live_drops_what_is_no_longer_shown_and_asks_for_nothing_twice(window, qtbot, slow_scan, model_file):
+    viewer, widget = window()
+    opened(viewer, widget, slow_scan, model_file())
+    waited = []
+    widget._slices.finished.connect(waited.append)
+    widget._panel.live.click()
+    for step in range(35):  # a hand that drags the slider from one end to the other
+        viewer.dims.set_current_step(0, step)
+    qtbot.waitUntil(lambda: mask_of(viewer) is not None and Answer.in_layer(mask_of(viewer)).filled[34].all(), timeout=PATIENCE)
+    idle(widget, qtbot)
+    assert len(waited) < 10
+    before = len(waited)
+    viewer.dims.set_current_step(0, 33)  # finished beside its neighbour
+    viewer.dims.set_current_step(0, 34)
+    qtbot.wait(50)
+    assert len(waited) == before and not widget._slices.busy
+
+
+def test_live_leaves_strokes_alone(window, qtbot, slow_scan, model_file):
+    viewer, widget = window()
+    opened(viewer, widget, slow_scan, model_file())
+    viewer.dims.set_current_step(0, 5)
+    widget._panel.this.click()
+    idle(widget, qtbot)
+    layer = mask_of(viewer)
+    layer.data_setitem(tuple(np.array([n]) for n in (20, 4, 4)), 2)
+    layer.data_setitem(tuple(np.array([n]) for n in (5, 4, 4)), 0)
+    widget._panel.live.click()
+    for step in (20, 5):
+        viewer.dims.set_current_step(0, step)
+        idle(widget, qtbot)
+    assert layer.data[20, 4, 4] == 2 and layer.data[5, 4, 4] == 0 and Answer.in_layer(layer).filled[20].all()
+
+
+def test_segment_goes_on_with_the_slices(window, qtbot, slow_scan, model_file):
+    viewer, widget = window()
+    opened(viewer, widget, slow_scan, model_file())
+    widget._panel.this.click()
+    idle(widget, qtbot)
+    widget._start.click()
+    finished(widget, qtbot)
+    assert [type(layer) for layer in viewer.layers].count(Labels) == 1
+    assert np.array_equal(mask_of(viewer).data, truth_of(viewer, widget, slow_scan, model_file()))
+    assert mask_of(viewer).name == "slow_seg"
+
+
+def test_cancel_ends_live_and_segment_does_too(window, qtbot, slow_scan, model_file):
+    viewer, widget = window()
+    opened(viewer, widget, slow_scan, model_file())
+    for end in (widget._cancel, widget._start):
+        widget._panel.live.setChecked(True)
+        assert widget._cancel.isEnabled()
+        end.click()
+        assert not widget._slices.live and not widget._panel.live.isChecked()
+        widget.cancel()
+        idle(widget, qtbot)
+
+
+def test_removing_layers_ends_live_quietly(window, qtbot, slow_scan, model_file):
+    viewer, widget = window()
+    opened(viewer, widget, slow_scan, model_file())
+    widget._panel.live.click()
+    viewer.layers.clear()
+    idle(widget, qtbot)
+    assert not viewer.layers and not widget._panel.live.isChecked()
+
+
+def test_a_damaged_model_ends_live_with_one_sentence(window, qtbot, nifti_file, model_file):
+    model = model_file("broken")
+    content = bytearray(model.read_bytes())
+    content[-3] ^= 1
+    model.write_bytes(content)
+    viewer, widget = window()
+    opened(viewer, widget, nifti_file(), model)
+    QThreadPool.globalInstance().waitForDone(PATIENCE)
+    qtbot.wait(20)
+    before = len(notification_manager.records)
+    widget._panel.live.click()
+    qtbot.waitUntil(lambda: not widget._panel.live.isChecked(), timeout=PATIENCE)
+    told = [record.message for record in notification_manager.records[before:] if "checksum" in record.message]
+    assert len(told) == 1 and mask_of(viewer) is None
+
+
+def test_a_flat_model_says_which_plane_it_reads(window, qtbot, nifti_file, model_file):
+    viewer, widget = window()
+    scan = nifti_file(affine=affine_for("LPS"))
+    opened(viewer, widget, scan, model_file("flat1", tiny_spec(1, 2)))
+    widget._panel.this.click()
+    idle(widget, qtbot)
+    truth = truth_of(viewer, widget, scan, model_file("flat1", tiny_spec(1, 2)))
+    assert np.array_equal(on_screen(viewer, mask_of(viewer).data), on_screen(viewer, truth))
+    viewer.dims.order = (1, 0, 2)
+    widget._panel.this.click()
+    assert not widget._slices.busy and "another plane" in widget._state.text()
+
+
+def test_a_picture_is_one_slice(window, qtbot, rng, model_file):
+    viewer, widget = window()
+    viewer.add_image(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8), rgb=True, name="picture")
+    widget.add_model(model_file("flat", tiny_spec(3, 2, pictures=True)))
+    widget._panel.this.click()
+    idle(widget, qtbot)
+    assert mask_of(viewer).data.shape == (40, 50) and mask_of(viewer).data.any()
+
+
+def test_the_keys_go_with_the_widget(window, qtbot):
+    viewer, widget = window()
+    viewer.add_image(np.zeros((9, 9, 9)))
+    canvas = viewer.window._qt_viewer.canvas.native
+    viewer.window.remove_dock_widget(widget)
+    qtbot.keyClick(canvas, Qt.Key.Key_S)
+    assert not widget._slices.busy and len(viewer.layers) == 1

@@ -1,0 +1,80 @@
+"""The table of volumes: what it says is what is in the mask, in the file's own millimetres."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from awkward_grids import affine_for
+from napari.layers import Layer
+from qtpy.QtWidgets import QApplication, QFileDialog
+
+from napari_unet import nifti
+from napari_unet.spec import Label
+from napari_unet.viewer import layers
+from napari_unet.viewer.filling import appearance
+from napari_unet.viewer.table import MeasureTab, rows_of
+
+CLASSES = appearance([Label(1, "inner", "#e6194b"), Label(2, "cut", "#3cb44b"), Label(7, "absent", "#4363d8")])
+
+
+@pytest.fixture
+def mask(viewer_model, nifti_file):
+    """On a tilted, anisotropic grid: 12 voxels within, 6 at the border, and a class that is not there."""
+    image = viewer_model.add_layer(Layer.create(*layers.to_layer(nifti.read(nifti_file(affine=affine_for("PSR", tilt=12))))))
+    grid = layers.grid_of(image)
+    values = np.zeros(image.data.shape, np.uint8)
+    within = values[1:-1, 1:-1, 1:-1]
+    within[:2, :2, :3] = 1
+    values[0, :3, :2] = 2
+    return viewer_model.add_layer(layers.new_labels(image, grid, values, "m", **CLASSES))
+
+
+@pytest.fixture
+def tab(qtbot, viewer_model, mask):
+    tab = MeasureTab(viewer_model)
+    qtbot.addWidget(tab)
+    tab.show_layer(mask)
+    tab.update_rows()
+    return tab
+
+
+def test_voxels_and_millilitres(mask):
+    ml = abs(np.linalg.det(affine_for("PSR", tilt=12)[:3, :3])) / 1000
+    rows = {row.name: row for row in rows_of(mask)}
+    assert [rows[name].voxels for name in ("inner", "cut", "absent")] == [12, 6, 0]
+    assert rows["inner"].ml == pytest.approx(12 * ml) and not rows["inner"].at_border and rows["cut"].at_border
+
+
+def test_it_follows_corrections(tab, mask):
+    mask.data_setitem((np.array([1]), np.array([1]), np.array([1])), 0)
+    tab.measure.click()
+    assert tab.table.item(0, 0).text() == "inner" and tab.table.item(0, 1).text() == "11"
+    assert "cut: at the image's border" in tab.note.text()
+
+
+def test_the_clipboard_gets_a_table(tab):
+    tab.copy.click()
+    lines = [line.split("\t") for line in QApplication.clipboard().text().splitlines()]
+    assert lines[0] == ["value", "class", "voxels", "ml", "touches_border"]
+    assert [line[2] for line in lines[1:]] == ["12", "6", "0"] and lines[2][4] == "yes"
+
+
+def test_it_is_saved_as_csv(tab, tmp_path, monkeypatch):
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "volumes.csv"), ""))
+    tab.save.click()
+    with open(tmp_path / "volumes.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["value"], row["class"], row["voxels"]) for row in rows] == [("1", "inner", "12"), ("2", "cut", "6"), ("7", "absent", "0")]
+
+
+def test_a_picture_has_pixels_and_no_millilitres(viewer_model):
+    layer = viewer_model.add_labels(np.eye(6, dtype=np.uint8))
+    (row,) = rows_of(layer)
+    assert row.voxels == 6 and row.ml is None
+
+
+def test_a_click_takes_the_class_into_the_brush(tab, mask):
+    tab.table.cellClicked.emit(1, 0)
+    assert mask.selected_label == 2
