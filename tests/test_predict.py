@@ -23,6 +23,7 @@ from test_memory import honest_giant
 
 from napari_unet import nifti, weights
 from napari_unet.cli import main
+from napari_unet.cli.terminal import duration
 from napari_unet.network import UNet
 from napari_unet.spec import Card, Label, ModelSpec
 
@@ -77,6 +78,7 @@ def count(event, arguments):
             os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(count)
 from napari_unet.cli import main
+from napari_unet.cli.terminal import duration
 main()
 """
 
@@ -176,6 +178,10 @@ def test_the_time_that_is_left_is_told(model: Path, images: Path, tmp_path: Path
     shown = [line.strip() for line in told.decode().split("\r") if line.strip()]
     assert re.fullmatch(r"1 of 6: a0, needs \d+\.\d GB of \d+\.\d GB free|1 of 6: a0, needs \d+ MB of \d+\.\d GB free", shown[0])
     assert any(re.fullmatch(r"4 of 6: a3, slice 9 of 18, \d+ s left", line) for line in shown), shown
+
+
+def test_hours_are_not_told_to_the_second() -> None:
+    assert [duration(seconds) for seconds in (5, 65, 7199, 7200, 18725)] == ["5 s", "1 min 05 s", "119 min 59 s", "2 h 00 min", "5 h 12 min"]
 
 
 # --- volumes

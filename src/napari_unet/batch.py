@@ -18,7 +18,7 @@ from napari_unet.preprocess import label_dtype
 from napari_unet.segment import Segmenter
 from napari_unet.targets import Job
 from napari_unet.volume import Volume
-from napari_unet.volumes import Extent, measure
+from napari_unet.volumes import Extent, extents_in
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def _segment(segmenter: Segmenter, step: Step, end: float, cleaning: Cleaning, c
         yield replace(step, done=piece.done, total=piece.total, share=share, memory=memory)
     mask = image.with_data(segmenter.clean(labels, 1000 * image.voxel_ml, cleaning))
     return _Found(
-        mask, None if doubt is None else image.with_data(doubt), measure(job.case.name, mask, spec.labels, picture=job.picture),
+        mask, None if doubt is None else image.with_data(doubt), extents_in(job.case.name, mask, spec.labels, picture=job.picture),
         image.notes, {label.value: label.colour for label in spec.labels},
         pictures.resolution(job.case.images[0]) if job.picture else None,
     )  # fmt: skip

@@ -24,10 +24,19 @@ def amounts(labels: NDArray[Any], values: Iterable[int] = ()) -> list[Amount]:
 
     Along an axis of one voxel, as in a picture, there is no border.
     """
-    counts = np.bincount(np.ravel(labels), minlength=1)
-    edges = [labels.take((0, -1), axis) for axis in range(labels.ndim) if labels.shape[axis] > 1]
-    outermost = {int(value) for edge in edges for value in np.unique(edge)}
-    found = {int(value) for value in np.flatnonzero(counts)} | set(values)
+    counts = np.zeros(1, np.int64)
+    for part in labels:  # counting turns values into 8 bytes each
+        found = np.bincount(part.ravel(), minlength=len(counts))
+        found[: len(counts)] += counts
+        counts = found
+    outermost = set().union(*touched(labels).values())
+    there = {int(value) for value in np.flatnonzero(counts)} | set(values)
     return [
-        Amount(value, int(counts[value]) if value < len(counts) else 0, value in outermost) for value in sorted(found - {0})
+        Amount(value, int(counts[value]) if value < len(counts) else 0, value in outermost) for value in sorted(there - {0})
     ]
+
+
+def touched(labels: NDArray[Any]) -> dict[tuple[int, int], set[int]]:
+    """The values in each outermost slice of a mask (i, j, k), by (axis, 0 for the first or -1 for the last)."""
+    return {(axis, end): set(np.unique(labels.take(end, axis)).tolist())
+            for axis in range(labels.ndim) if labels.shape[axis] > 1 for end in (0, -1)}  # fmt: skip

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 
-import numpy as np
-
+from napari_unet.measure import amounts, touched
 from napari_unet.schema import STRICT
 from napari_unet.spec import Label
 from napari_unet.volume import Volume
@@ -37,29 +36,19 @@ class Extent:
     border: str
 
 
-def measure(case: str, mask: Volume, labels: Iterable[Label], *, picture: bool = False) -> tuple[Extent, ...]:
+def extents_in(case: str, mask: Volume, labels: Sequence[Label], *, picture: bool = False) -> tuple[Extent, ...]:
     """The extent of each of a model's classes in a mask, also of those that it does not have.
 
-    Along an axis of a single voxel there is no side to touch.
+    Along an axis of a single voxel there is no side to touch. See `measure.amounts` for masks that no model made.
     """
-    counts = np.zeros(65536, np.int64)
-    for plane in mask.data:  # counting turns values into 8 bytes each
-        found = np.bincount(plane.ravel())
-        counts[: len(found)] += found
-    touched = {side: set(np.unique(face).tolist()) for side, face in _faces(mask, picture)}
+    voxels = {amount.value: amount.voxels for amount in amounts(mask.data, [label.value for label in labels])}
+    sides = _PICTURE_SIDES if picture else [(_DIRECTIONS[_OPPOSITE[to]], _DIRECTIONS[to]) for to in mask.orientation]
+    touching = {sides[axis][end]: values for (axis, end), values in touched(mask.data).items()}
     return tuple(
-        Extent(case, label.value, label.name, int(counts[label.value]),
-               None if picture else float(counts[label.value] * mask.voxel_ml),
-               " ".join(side for side, values in touched.items() if label.value in values))
+        Extent(case, label.value, label.name, voxels[label.value], None if picture else voxels[label.value] * mask.voxel_ml,
+               " ".join(side for side, values in touching.items() if label.value in values))
         for label in labels
     )  # fmt: skip
-
-
-def _faces(mask: Volume, picture: bool) -> list[tuple[str, np.ndarray]]:
-    """The outermost slices of a mask, each with the name of its side."""
-    sides = _PICTURE_SIDES if picture else [(_DIRECTIONS[_OPPOSITE[to]], _DIRECTIONS[to]) for to in mask.orientation]
-    return [(side, mask.data.take(index, axis)) for axis, both in enumerate(sides) if mask.shape[axis] > 1
-            for side, index in zip(both, (0, -1), strict=True)]  # fmt: skip
 
 
 def as_csv(extents: Iterable[Extent]) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from napari_unet.spec import ModelSpec
     from napari_unet.targets import Job
 
-LEAST_SHARE = 0.01  # of the work has to be done before it tells how long the rest takes
+LEAST_SHARE, LEAST_SECONDS = 0.01, 30.0  # of the work: one of them has to be behind before it tells how long the rest takes
 
 
 def add_predict(commands: Any) -> None:
@@ -124,7 +124,8 @@ def _progress(step: Step, count: int, seconds: float) -> str:
     text = f"{step.number + 1} of {count}: {step.job.case.name}"
     if not step.done:
         return text + (f", {step.memory}" if step.memory else "")
-    left = f", {duration(seconds * (1 / step.share - 1))} left" if step.share > LEAST_SHARE else ""
+    known = step.share > LEAST_SHARE or (step.share and seconds > LEAST_SECONDS)
+    left = f", {duration(seconds * (1 / step.share - 1))} left" if known else ""
     return f"{text}, slice {step.done} of {step.total}{left}"
 
 

@@ -70,8 +70,10 @@ def number(value: float | None, digits: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """As in "6 min 05 s"."""
+    """As in "6 min 05 s" or, from two hours on, "2 h 10 min"."""
     minutes, rest = divmod(round(seconds), 60)
+    if minutes >= 120:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
