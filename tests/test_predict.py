@@ -181,7 +181,8 @@ def test_the_time_that_is_left_is_told(model: Path, images: Path, tmp_path: Path
 
 
 def test_hours_are_not_told_to_the_second() -> None:
-    assert [duration(seconds) for seconds in (5, 65, 7199, 7200, 18725)] == ["5 s", "1 min 05 s", "119 min 59 s", "2 h 00 min", "5 h 12 min"]
+    told = [duration(seconds) for seconds in (5, 65, 7199, 7200, 18725)]
+    assert told == ["5 s", "1 min 05 s", "119 min 59 s", "2 h 00 min", "5 h 12 min"]
 
 
 # --- volumes

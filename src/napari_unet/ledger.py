@@ -81,6 +81,7 @@ class Ledger:
         or, without `resume`, any; and where the folder holds masks of another method.
         """
         path, remedy = self.folder / METHOD, "Use --overwrite, or another --out"
+        table = (self.folder / VOLUMES).exists()  # asked first: other parts may begin now, and write it after the method
         to_do = [job for job in jobs if not self.finished(job)] if resume else list(jobs)
         if not overwrite:
             known = decode(Method, path.read_bytes(), str(path)) if path.exists() else None
@@ -90,7 +91,7 @@ class Ledger:
                 check_free([job for job in to_do if not self._entry(job)], f"It is not of the run that is resumed. {remedy}")
             else:
                 check_free(to_do, f"{remedy}, or --resume to go on with what is there")
-            if not known and (self.folder / VOLUMES).exists():
+            if table and not known:
                 raise UNetError(self.folder / VOLUMES, "it exists already", remedy)
         files.make_folder(self.folder / CASES)
         files.write_bytes(path, encode(self.method).encode())
