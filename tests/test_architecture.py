@@ -25,7 +25,7 @@ TIERS = (
         *("phantoms", "preprocess", "record", "runtime", "sampling", "schedule", "speed", "splits", "survey", "torch_runtime", "weights"),
         *("ledger", "memory", "outline", "targets", "volumes"),
     },
-    {"assist", "batch", "crossval", "evaluate", "plan", "pooling", "segment", "train"},
+    {"assist", "batch", "crossval", "evaluate", "onnx_export", "plan", "pooling", "segment", "train"},
     {"charts", "comparison", "cost", "experiment", "figures", "formats", "page", "report", "results"},
     {"__main__", "cli", "viewer"},
 )

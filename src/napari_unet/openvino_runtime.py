@@ -104,30 +104,33 @@ def _model(networks: Sequence[UNet]) -> Any:
     """One graph of all members: (1, C, [z,] y, x), of any size, to logits (members, K, [z,] y, x)."""
     spec = networks[0].spec
     window = ops.parameter([1, spec.channels, *[-1] * spec.dims], np.float32)
-    logits = [lower(network, window, _Operations()) for network in networks]
+    operations = _Operations(spec.dims)
+    logits = [lower(network, window, operations) for network in networks]
     return openvino.Model([ops.concat(logits, 0)], [window], "unet")
 
 
 class _Operations:
-    """`lowering.Operations` in OpenVINO's."""
+    """`lowering.Operations` in OpenVINO's, for values with so many spatial axes."""
+
+    def __init__(self, dims: int) -> None:
+        self.dims, self.axes = dims, ops.constant(np.arange(2, dims + 2))
 
     def convolution(self, x: Any, weight: Array, bias: Array | None, stride: Sequence[int], padding: Sequence[int]) -> Any:
         y = ops.convolution(x, ops.constant(weight), list(stride), list(padding), list(padding), [1] * len(stride))
-        return y if bias is None else ops.add(y, _per_channel(bias, y))
+        return y if bias is None else ops.add(y, self._per_channel(bias))
 
     def transposed_convolution(self, x: Any, weight: Array, bias: Array | None, stride: Sequence[int]) -> Any:
         y = ops.convolution_backprop_data(x, ops.constant(weight), list(stride))
-        return y if bias is None else ops.add(y, _per_channel(bias, y))
+        return y if bias is None else ops.add(y, self._per_channel(bias))
 
     def instance_norm(self, x: Any, weight: Array, bias: Array, epsilon: float) -> Any:
-        axes = np.arange(2, _rank(x))
-        return self.scale(ops.mvn(x, ops.constant(axes), True, epsilon, "inside_sqrt"), weight, bias)
+        return self.scale(ops.mvn(x, self.axes, True, epsilon, "inside_sqrt"), weight, bias)
 
     def group_norm(self, x: Any, groups: int, weight: Array, bias: Array, epsilon: float) -> Any:
         return ops.group_normalization(x, ops.constant(weight), ops.constant(bias), groups, epsilon)
 
     def scale(self, x: Any, weight: Array, bias: Array) -> Any:
-        return ops.add(ops.multiply(x, _per_channel(weight, x)), _per_channel(bias, x))
+        return ops.add(ops.multiply(x, self._per_channel(weight)), self._per_channel(bias))
 
     def leaky_relu(self, x: Any, slope: float) -> Any:
         return ops.prelu(x, ops.constant(np.array([slope], np.float32))) if slope else ops.relu(x)
@@ -137,16 +140,10 @@ class _Operations:
         return ops.max_pool(x, list(size), [1] * len(size), none, none, list(size)).output(0)
 
     def enlarge(self, x: Any, factors: Sequence[int]) -> Any:
-        axes = np.arange(2, _rank(x))
-        return ops.interpolate(x, ops.constant(np.array(factors, np.float32)), "linear_onnx", "scales", axes=ops.constant(axes))
+        return ops.interpolate(x, ops.constant(np.array(factors, np.float32)), "linear_onnx", "scales", axes=self.axes)
 
     def join(self, values: Sequence[Any]) -> Any:
         return ops.concat(list(values), 1)
 
-
-def _rank(x: Any) -> int:
-    return int(x.get_output_partial_shape(0).rank.get_length() if hasattr(x, "get_output_partial_shape") else len(x.get_partial_shape()))
-
-
-def _per_channel(values: Array, x: Any) -> Any:
-    return ops.constant(values.reshape(1, -1, *[1] * (_rank(x) - 2)))
+    def _per_channel(self, values: Array) -> Any:
+        return ops.constant(values.reshape(1, -1, *[1] * self.dims))
