@@ -21,11 +21,11 @@ TIERS = (
     {"__init__", "errors", "files", "header", "pictures", "schema", "spec", "volume", "intensities", "windows"},
     {
         *("augment", "budget", "cases", "cells", "checks", "components", "distributed", "ensemble", "events", "finetune"),
-        *("learning", "loss", "measure", "network", "nifti", "optimiser", "options", "partial", "phantoms", "preprocess"),
-        *("record", "runtime", "sampling", "schedule", "speed", "splits", "survey", "weights"),
+        *("learning", "loss", "lowering", "measure", "network", "nifti", "openvino_runtime", "optimiser", "options", "partial"),
+        *("phantoms", "preprocess", "record", "runtime", "sampling", "schedule", "speed", "splits", "survey", "torch_runtime", "weights"),
         *("ledger", "memory", "outline", "targets", "volumes"),
     },
-    {"assist", "batch", "crossval", "evaluate", "plan", "pooling", "segment", "train"},
+    {"assist", "batch", "crossval", "evaluate", "onnx_export", "plan", "pooling", "segment", "train"},
     {"charts", "comparison", "cost", "experiment", "figures", "formats", "page", "report", "results"},
     {"__main__", "cli", "viewer"},
 )

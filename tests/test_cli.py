@@ -523,6 +523,18 @@ def test_predict_to_a_file(call: Callable[..., Outcome], data3d: Path, run3d: Pa
     assert np.array_equal(mask.data, nifti.read_labels(tmp_path / "folder/a0.nii.gz").data)
 
 
+def test_a_mask_is_the_same_whatever_runs_the_network(
+    call: Callable[..., Outcome], run3d: Path, data3d: Path, tmp_path: Path
+) -> None:
+    image = data3d / "imagesTr/a0.nii.gz"
+    for runtime, threads in (("torch", 1), ("auto", 2)):
+        assert call("predict", run3d, image, "--out", tmp_path / f"{runtime}.nii.gz", "--runtime", runtime, "--threads", threads).code == 0
+    one, other = (nifti.read_labels(tmp_path / f"{name}.nii.gz").data for name in ("torch", "auto"))
+    assert (one == other).mean() >= 0.999
+    assert call("predict", run3d, image, "--out", tmp_path / "m.nii.gz", "--runtime", "fast").code == 2
+    assert not (tmp_path / "m.nii.gz").exists()
+
+
 def test_uncertainty_beside_the_masks(call: Callable[..., Outcome], data3d: Path, run3d: Path, tmp_path: Path) -> None:
     affine = affine_for("LSP", (1, 1.2, 1.5), tilt=11)
     (tmp_path / "in").mkdir()

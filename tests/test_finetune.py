@@ -23,7 +23,7 @@ from napari_unet import (
     checks,
     find_cases,
     phantoms,
-    runtime,
+    torch_runtime,
     weights,
 )
 from napari_unet.cases import Dataset
@@ -200,7 +200,7 @@ def test_which_classes_are_known(before: tuple[Label, ...], after: tuple[Label, 
         else:
             assert np.array_equal(value, old.tensors[name])
     image = torch.randn(1, 1, 8, 8, 8)
-    logits, were = (runtime.forward(runtime.build(s.network, t, CPU), image)[0] for s, t in ((new, start), (spec, old.tensors)))
+    logits, were = (torch_runtime.forward(torch_runtime.build(s.network, t, CPU), image)[0] for s, t in ((new, start), (spec, old.tensors)))
     for n, source in enumerate(rows):
         torch.testing.assert_close(logits[n], torch.zeros_like(logits[n]) if source is None else were[source])
 
@@ -218,9 +218,9 @@ def test_before_the_first_step_it_is_the_old_model(dims: int, norm: str) -> None
     old = base(model_spec(network_spec(dims, classes=3, norm=norm)))
     learner = learner_of(old.spec, TrainConfig(seed=3), old.start(old.spec))
     data = prepare(scan(5)[0], old.spec).data[None, :, : 8 if dims == 3 else 1, :16, :16]
-    expected = runtime.forward(runtime.build(old.spec.network, old.tensors, CPU), data)
+    expected = torch_runtime.forward(torch_runtime.build(old.spec.network, old.tensors, CPU), data)
     for network in (learner.network.eval(), learner.averaged):
-        assert torch.equal(runtime.forward(network, data), expected)
+        assert torch.equal(torch_runtime.forward(network, data), expected)
 
 
 def test_weights_that_do_not_fit_are_refused(old: Base) -> None:
@@ -235,9 +235,9 @@ def test_a_step_at_a_tiny_rate_stays_near(folder: Path, old: Base, tmp_path: Pat
     run((find_cases(folder).cases, spec, config), tmp_path, start=old.start(spec))
     image = scan(9)[0]
     tensors = (weights.load(tmp_path / MODEL)[1], old.tensors)
-    near, was = (Segmenter(spec, runtime.build(spec.network, each, CPU)) for each in tensors)
+    near, was = (Segmenter(spec, torch_runtime.build(spec.network, each, CPU)) for each in tensors)
     data = prepare(image, spec).data[None, :, :16, :16, :16]
-    torch.testing.assert_close(runtime.forward(near.network, data), runtime.forward(was.network, data), atol=0.01, rtol=0.01)
+    torch.testing.assert_close(torch_runtime.forward(near.network, data), torch_runtime.forward(was.network, data), atol=0.01, rtol=0.01)
     assert (near.segment(image).data == was.segment(image).data).mean() > 0.99
 
 

@@ -12,7 +12,7 @@ from engine import model_spec, network_spec, seen_as, segmenter, threshold_spec,
 from hostile import ORIENTATIONS, affine_for
 from torch import Tensor
 
-from napari_unet import UNetError, runtime, schema, weights
+from napari_unet import UNetError, schema, torch_runtime, weights
 from napari_unet.augment import Augmentation
 from napari_unet.cli import main
 from napari_unet.preprocess import prepare, with_neighbours
@@ -73,7 +73,7 @@ def test_what_the_network_is_given_whatever_the_order(shape: tuple[int, ...]) ->
     spec = model_spec(network_spec(2, channels=6, classes=3), neighbours=1, mirror_axes=(1, 2), orientation="PIL", patch=(1, 64, 64))
     image, tested = seen_as(volume((*shape, 2), "PIL"), "LSA"), segmenter(spec, mirror=True)
     data = prepare(image, spec).data
-    logits = [runtime.forward(tested.network, by_hand(data, z, 1)[None, :, None], (1, 2))[0, :, 0] for z in range(shape[0])]
+    logits = [torch_runtime.forward(tested.network, by_hand(data, z, 1)[None, :, None], (1, 2))[0, :, 0] for z in range(shape[0])]
     expected = torch.stack(logits).argmax(1).numpy()
     for first in ((1, 0), (2, shape[0] - 1), (2, 1), None):
         labels = np.zeros(image.shape, np.uint8)

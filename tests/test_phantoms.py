@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from napari_unet import check, find_cases, nifti
-from napari_unet.phantoms import LABELS, SHAPE, SPACING, make, write_dataset
-from napari_unet.volume import tilt_degrees
+from napari_unet.phantoms import LABELS, SHAPE, SPACING, make, tiled, write_dataset
+from napari_unet.volume import Reorientation, tilt_degrees
 
 SEEDS = range(12)
 
@@ -67,3 +67,11 @@ def test_written_as_a_decathlon_whose_test_cases_training_cannot_see(tmp_path: P
     image, mask = make(1003)
     assert np.array_equal(nifti.read(tmp_path / "data/imagesTs/phantom_1003.nii.gz").data, image.data)
     assert np.array_equal(nifti.read_labels(tmp_path / "data/labelsTs/phantom_1003.nii.gz").data, mask.data)
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "SAR", "ILP"])
+def test_a_phantom_of_any_size_lies_as_it_was_asked_for(orientation: str) -> None:
+    image = tiled((70, 20, 90), orientation, (2.0, 1.0, 0.5))
+    turn = Reorientation.between(image.affine, orientation)
+    assert image.shape == (70, 20, 90) and turn.axes == (0, 1, 2) and image.spacing == pytest.approx((2.0, 1.0, 0.5))
+    assert np.array_equal(turn.apply(image.data), image.data) and np.array_equal(image.data[60:], image.data[:10])

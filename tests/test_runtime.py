@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+import sys
 from itertools import chain, combinations
 from typing import Any
 
@@ -10,7 +12,8 @@ import torch
 from engine import network_spec, random_network
 
 from napari_unet.errors import UNetError
-from napari_unet.runtime import build, choose_device, forward
+from napari_unet.runtime import RUNTIMES, choose_runtime
+from napari_unet.torch_runtime import build, choose_device, forward
 
 CPU = torch.device("cpu")
 
@@ -63,6 +66,29 @@ def test_what_torch_cannot_run_is_a_clear_error() -> None:
     with pytest.raises(UNetError, match=r"network: windows of \(8, 8, 8\) cannot be run on cpu \(.+\)\. Close") as caught:
         forward(network, torch.randn(1, 2, 8, 8, 8))
     assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+@pytest.mark.parametrize("place", ["cpu", "auto"])
+def test_a_runtime_chosen_by_name(place: str) -> None:
+    assert choose_runtime(place, "torch") == (choose_device(place), "torch")
+    assert choose_runtime(place)[1] in RUNTIMES
+
+
+def test_a_runtime_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)  # as where it is not installed
+    assert choose_runtime("cpu") == (CPU, "torch")
+    with pytest.raises(UNetError, match=r'^runtime: OpenVINO cannot be imported .+ Run pip install "napari-unet-monai\[openvino\]", or'):
+        choose_runtime("auto", "openvino")
+    with pytest.raises(UNetError, match=r"^runtime: there is no 'onnx'\. Use auto, torch or openvino\.$"):
+        choose_runtime("cpu", "onnx")
+
+
+def test_openvino_runs_on_the_cpu_only() -> None:
+    with pytest.raises(UNetError, match=r"^runtime: OpenVINO runs on the CPU, not on meta\. Use --device cpu or --runtime torch\.$"):
+        choose_runtime("meta", "openvino")
+    pytest.importorskip("openvino")
+    assert choose_runtime("auto", "openvino") == (CPU, "openvino")
+    assert (choose_runtime("cpu")[1] == "openvino") == (platform.machine().lower() in ("x86_64", "amd64"))
 
 
 def test_devices() -> None:

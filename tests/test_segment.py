@@ -25,7 +25,7 @@ from engine import (
 from hostile import ORIENTATIONS, affine_for
 from PIL import Image
 
-from napari_unet import nifti, runtime, weights
+from napari_unet import nifti, torch_runtime, weights
 from napari_unet.errors import UNetError
 from napari_unet.preprocess import prepare
 from napari_unet.segment import Segmenter, _cut, uncertainty_of
@@ -166,7 +166,7 @@ def test_mirroring_is_as_the_model_says_unless_asked() -> None:
     data = prepare(image, spec).data[None]
     for mirror, axes in ((None, (0, 2)), (True, (0, 2)), (False, ())):
         tested = segmenter(spec, mirror=mirror)
-        torch.testing.assert_close(logits_of(tested, image), runtime.forward(tested.network, data, axes)[0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(logits_of(tested, image), torch_runtime.forward(tested.network, data, axes)[0], atol=1e-5, rtol=1e-5)
     turned = segmenter(spec).segment(Volume(image.data[::-1, :, ::-1], image.affine)).data
     np.testing.assert_array_equal(turned[::-1, :, ::-1], segmenter(spec).segment(image).data)
 

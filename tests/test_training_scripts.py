@@ -77,6 +77,11 @@ def test_a_script_says_how_it_is_called(
         ("evaluate.py", ["--masks", "nothing", "--labels", "."]),
         ("prepare_phantoms.py", ["file"]),
         ("benchmark.py", ["train", "nothing"]),
+        ("benchmark_command.py", ["--model", "nothing"]),
+        ("benchmark_memory.py", ["nothing"]),
+        ("benchmark_model.py", ["file/model.safetensors"]),
+        ("benchmark_slice.py", ["nothing"]),
+        ("benchmark_windows.py", ["--model", "nothing"]),
         ("learning_curve.py", ["nothing"]),
         ("monai_recipe.py", ["nothing", "--out", "run"]),
         ("nnunet_iteration.py", ["nothing"]),
@@ -182,6 +187,39 @@ def test_a_benchmark_of_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ours = found["ours"]
     assert (found["trained"], found["unseen"]) == (3, 1) and "MONAI" not in found and lines[1].startswith("ours")
     assert 0 < ours["peak_share"] < 1 and ours["data_share"] > 0 and ours["steps"] >= 1 and "GFLOP/s" in lines[2]
+
+
+def test_everyone_gives_the_same_labels_from_the_same_windows(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("--model", "phantoms", "--shape", "64,64,64", "--repeats", "1", "--no-mirror")
+    lines = told("benchmark_windows.py", monkeypatch, capsys, *arguments)
+    found = json.loads(lines[-1])
+    assert found["foreground"] > 0.01 and found["runs"].keys() >= {"MONAI", "ours, torch"} and len(lines) == len(found["runs"]) + 2
+    assert all(row["seconds"] > 0 and row["equal"] >= 0.999 for row in found["runs"].values())
+
+
+def test_a_benchmark_of_one_slice_and_of_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, picture = tmp_path / MODEL, tmp_path / "memory.png"
+    told("benchmark_model.py", monkeypatch, capsys, model, "--features", "4,8", "--patch", "32")
+    assert weights.read_spec(model).network.features == (4, 8)
+    found = json.loads(told("benchmark_slice.py", monkeypatch, capsys, model, "--size", "40", "--slices", "9", "--repeats", "2")[-1])
+    assert "torch" in found and all(0 < row["seconds"] <= row["slowest"] for row in found.values())
+    arguments = (model, "--size", "64", "--slices", "40", "--picture", picture)
+    found = json.loads(told("benchmark_memory.py", monkeypatch, capsys, *arguments)[-1])
+    assert found["slices"] == 40 and found["seconds"] > 0 and 0 <= found["peak_mb"] < 1500
+    assert imread(picture).shape[1] > imread(picture).shape[0]
+
+
+@pytest.mark.slow
+def test_a_benchmark_of_segmenting_as_a_whole(tmp_path: Path) -> None:
+    lines = run("benchmark.py", "predict", "--quick", "--repeats", 1, "--json", "--picture", tmp_path / "memory.png").splitlines()
+    found = json.loads(lines[-1])
+    assert list(found) == ["no-mirror", "mirror", "slice", "memory 200", "memory 1000", "command"] and all(found.values())
+    assert any(line.startswith("ours") and "against MONAI" in line for line in lines) and (tmp_path / "memory.png").exists()
+    assert found["command"].keys() >= {"predict", "help", "info"}
 
 
 @pytest.mark.slow

@@ -1,12 +1,13 @@
 """How well and how fast we are, beside others, on the same data, the same minutes and the same cores.
 
     python training/benchmark.py train DATA --minutes 8 --out runs/benchmark
+    python training/benchmark.py predict --json
 
 `train`: our `train`, MONAI's stock recipe (training/monai_recipe.py) and, where nnunetv2 is installed, one iteration of
 nnU-Net (training/nnunet_iteration.py), one after the other. Scored are cases that none of them saw: the first of the five
 folds that the seed draws. Then what a step of ours costs: the share of drawing and augmenting batches, and the
 convolutions' operations against the most that this device reaches in the same minute. What is finished is not done again.
-A table for people, then one JSON line. OMP_NUM_THREADS=2 gives all of them two cores.
+A table for people, then one JSON line. `predict` is benchmark_predict.py. OMP_NUM_THREADS=2 gives all of them two cores.
 """
 
 import argparse
@@ -85,6 +86,9 @@ def main() -> None:
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--seconds", type=float, default=1.0, help="for each thing that is measured of our step")
     command.add_argument("--rivals", nargs="*", default=["monai", "nnunet"], choices=["monai", "nnunet"])
+    commands.add_parser("predict", help="segmenting, against MONAI's and nnU-Net's sliding window", add_help=False)
+    if sys.argv[1:2] == ["predict"]:
+        raise SystemExit(subprocess.call([sys.executable, Path(__file__).with_name("benchmark_predict.py"), *sys.argv[2:]]))
     options = parser.parse_args()
     print(json.dumps(options.run(options)))
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 from napari_unet import distributed, speed
 from napari_unet.cases import Case
 from napari_unet.learning import Learner, Order, State, Task
-from napari_unet.runtime import choose_device
 from napari_unet.sampling import Sampler
 from napari_unet.splits import arrange
+from napari_unet.torch_runtime import choose_device
 from napari_unet.train import Progress, read_example
 
 

@@ -14,10 +14,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from napari_unet.cases import Case, read_image, read_label
 from napari_unet.learning import Learner
 from napari_unet.network import UNet
-from napari_unet.runtime import choose_device
 from napari_unet.sampling import Example, Sampler
 from napari_unet.schedule import Stage, stages
 from napari_unet.spec import ModelSpec, NetworkSpec, TrainConfig
+from napari_unet.torch_runtime import choose_device
 
 SECONDS = 1.0  # for each thing that is measured
 MATRIX = {"cpu": 1024, "cuda": 8192}  # large enough to keep the device busy

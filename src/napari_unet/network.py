@@ -26,13 +26,15 @@ _LAYOUT = {2: torch.channels_last, 3: torch.channels_last_3d}
 class InstanceNorm(nn.Module):
     """Instance normalisation (Ulyanov et al. 2016) as groups of one channel: unlike torch's own it keeps the layout."""
 
+    epsilon = 1e-5
+
     def __init__(self, features: int) -> None:
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(features)), nn.Parameter(torch.zeros(features))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, features, ...) -> the same, each channel of each sample to mean 0, spread 1, then scaled and shifted."""
-        return nn.functional.group_norm(x, len(self.weight), self.weight, self.bias, eps=1e-5)
+        return nn.functional.group_norm(x, len(self.weight), self.weight, self.bias, self.epsilon)
 
 
 def _norm(spec: NetworkSpec, features: int) -> nn.Module:

@@ -44,6 +44,15 @@ def make(seed: int) -> tuple[Volume, Volume]:
     return Volume(image.astype(np.int16), affine, source=name), Volume(labels, affine, source=f"{name} mask")
 
 
+def tiled(shape: tuple[int, int, int], orientation: str = "RAS", spacing: tuple[float, ...] = (1.0, 1.0, 1.0)) -> Volume:
+    """A phantom repeated to a shape, its axes running towards `orientation`: a scan of any size, for measuring."""
+    image = np.pad(make(0)[0].data, [(0, n) for n in shape], "wrap")[tuple(slice(n) for n in shape)]
+    affine = np.diag([0.0, 0.0, 0.0, 1.0])
+    for axis, letter in enumerate(orientation):
+        affine["RLAPSI".index(letter) // 2, axis] = spacing[axis] if letter in "RAS" else -spacing[axis]
+    return Volume(image, affine, source=f"phantom of {shape}")
+
+
 def _affine(random: np.random.Generator) -> NDArray[np.float64]:
     """Tilted by up to 12 degrees, its axes in one of the scanners' usual directions."""
     angle, axis = np.radians(random.uniform(-12, 12)), int(random.integers(3))

@@ -1,27 +1,25 @@
-"""What runs a model's networks: windows in, logits out, in order. torch is here; OpenVINO has a room of its own."""
+"""What runs a model's networks: windows in, logits out, in order."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+import platform
+from collections.abc import Generator, Iterable, Sequence
+from typing import Protocol
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_unet.errors import UNetError
 from napari_unet.network import UNet
-from napari_unet.spec import NetworkSpec
+from napari_unet.torch_runtime import TorchRuntime, choose_device, first_line
 
-RUNTIMES = ("torch",)
+RUNTIMES = ("torch", "openvino")
 
 
 class Runtime(Protocol):
     """A model's networks, ready to run."""
 
-    @property
-    def in_flight(self) -> int:
-        """How many windows are in memory at once, at most."""
+    in_flight: int  # windows in memory at once, at most
 
     def each(self, windows: Iterable[Tensor]) -> Generator[Tensor]:
         """Logits (members, K, z, y, x), float32 on the CPU, of each window (C, z, y, x), in order; mirrored copies averaged.
@@ -31,78 +29,36 @@ class Runtime(Protocol):
         """
 
 
-def choose(device: str = "auto", runtime: str = "auto") -> tuple[torch.device, str]:
-    """The device by name, and the runtime that is fastest there unless one is asked for. Raises UNetError."""
-    if runtime not in ("auto", *RUNTIMES):
-        raise UNetError("runtime", f"there is no {runtime!r}", f"Use auto or {' or '.join(RUNTIMES)}")
-    return choose_device(device), "torch"
+def choose_runtime(device: str = "auto", runtime: str = "auto") -> tuple[torch.device, str]:
+    """The device by name, and the runtime that is fastest there unless one is asked for.
 
-
-def start(networks: Sequence[UNet], mirror_axes: tuple[int, ...], runtime: str = "torch") -> Runtime:
-    """Networks made ready to run by the runtime of that name."""
-    return TorchRuntime(networks, mirror_axes)
-
-
-class TorchRuntime:
-    """torch, wherever the networks are: one window at a time."""
-
-    in_flight = 1
-
-    def __init__(self, networks: Sequence[UNet], mirror_axes: tuple[int, ...]) -> None:
-        self.networks, self.mirror_axes = networks, mirror_axes
-
-    def each(self, windows: Iterable[Tensor]) -> Generator[Tensor]:
-        """See `Runtime.each`."""
-        for window in windows:
-            yield torch.cat([forward(network, window[None], self.mirror_axes).cpu() for network in self.networks])
-
-
-def choose_device(name: str = "auto") -> torch.device:
-    """The device by name (cpu, cuda, cuda:1, mps); auto takes the fastest there is. UNetError where it is missing."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UNetError("device", f"{name!r} cannot be used ({_first_line(error)})", "Use auto, cpu, cuda or mps") from error
-    return device
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or ["unknown"])[0][:160]
-
-
-def build(spec: NetworkSpec, tensors: Mapping[str, NDArray[Any]], device: torch.device) -> UNet:
-    """A network for inference with these weights."""
-    with torch.device("meta"):
-        network = UNet(spec)
-    network.load_state_dict({name: torch.tensor(value) for name, value in tensors.items()}, strict=True, assign=True)
-    return network.to(device).eval().in_fast_layout()
-
-
-def forward(network: UNet, windows: Tensor, mirror_axes: tuple[int, ...] = ()) -> Tensor:
-    """Logits of a batch (B, C, z, y, x), averaged over mirrored copies along any of `mirror_axes` (of z, y, x).
-
-    A 2-D network takes windows of one slice. Raises UNetError where logits are not finite, or memory does not suffice.
+    Raises UNetError where one of them is missing, or where they do not go together.
     """
-    subsets: list[list[int]] = [[]]
-    for axis in mirror_axes:
-        subsets += [[*chosen, axis + 2] for chosen in subsets]
-    device = next(network.parameters()).device
+    if runtime not in ("auto", *RUNTIMES):
+        raise UNetError("runtime", f"there is no {runtime!r}", f"Use auto, {' or '.join(RUNTIMES)}")
+    place = choose_device("cpu" if (device, runtime) == ("auto", "openvino") else device)
+    if runtime == "openvino" and place.type != "cpu":
+        raise UNetError("runtime", f"OpenVINO runs on the CPU, not on {place}", "Use --device cpu or --runtime torch")
+    if runtime == "openvino" and (fault := _openvino_missing()):
+        raise UNetError("runtime", f"OpenVINO cannot be imported ({fault})",
+                        'Run pip install "napari-unet-monai[openvino]", or use --runtime torch')  # fmt: skip
+    faster = place.type == "cpu" and platform.machine().lower() in ("x86_64", "amd64") and not _openvino_missing()
+    return place, ("openvino" if faster else "torch") if runtime == "auto" else runtime
+
+
+def _openvino_missing() -> str:
+    """Why OpenVINO cannot be imported; "" where it can."""
     try:
-        with torch.inference_mode():
-            batch = windows.to(device)
-            logits = sum(_once(network, batch.flip(s)).flip(s) if s else _once(network, batch) for s in subsets) / len(subsets)
-    except (RuntimeError, MemoryError) as error:
-        raise UNetError("network", f"windows of {tuple(windows.shape[2:])} cannot be run on {device} ({_first_line(error)})",
-                        "Close other programs, or run it on the CPU") from error  # fmt: skip
-    if not torch.isfinite(logits).all():  # type: ignore[arg-type]
-        raise UNetError("network", "its logits are not finite", "Train the model anew, or run it on the CPU")
-    return logits  # type: ignore[return-value]
+        import openvino  # noqa: F401 - is it there?
+    except ImportError as error:
+        return first_line(error)
+    return ""
 
 
-def _once(network: UNet, batch: Tensor) -> Tensor:
-    if network.spec.dims == 3:
-        return network(batch)  # type: ignore[no-any-return]
-    return network(batch[:, :, 0])[:, :, None]  # type: ignore[no-any-return]
+def start_runtime(networks: Sequence[UNet], mirror_axes: tuple[int, ...], runtime: str = "torch") -> Runtime:
+    """Networks made ready by the runtime of that name, which then follows torch's number of threads. Raises UNetError."""
+    if runtime == "openvino":
+        from napari_unet.openvino_runtime import OpenVINORuntime
+
+        return OpenVINORuntime(networks, mirror_axes)
+    return TorchRuntime(networks, mirror_axes)

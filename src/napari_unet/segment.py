@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_unet import ensemble, preprocess
-from napari_unet import runtime as runtimes
 from napari_unet.components import Cleaning
 from napari_unet.errors import UNetError
 from napari_unet.files import check_memory
 from napari_unet.network import UNet
 from napari_unet.preprocess import Prepared
+from napari_unet.runtime import choose_runtime, start_runtime
 from napari_unet.spec import ModelSpec
+from napari_unet.torch_runtime import build
 from napari_unet.volume import Volume
 from napari_unet.windows import Tile, Tiling
 
@@ -52,7 +53,7 @@ class Segmenter:
     uncertainty : give it beside the labels, which are the same with and without. Of an ensemble, the share of members
         whose own most likely class is another than the ensemble's (deep ensembles: Lakshminarayanan et al. 2017, arXiv
         1612.01474); of a single network, the entropy of its softmax over that of all classes being alike.
-    runtime : what runs the networks, see `runtime.start`: torch, for networks that are here already; `load` chooses.
+    runtime : what runs the networks, see `runtime.start_runtime`: torch, for networks that are here already; `load` chooses.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class Segmenter:
         self.overlap = spec.overlap if overlap is None else overlap
         if not 0 <= self.overlap <= 0.9:
             raise UNetError("overlap", f"windows that overlap by {self.overlap}", "Use 0 to 0.9")
-        self.runtime = runtimes.start(networks, self.mirror_axes, runtime)
+        self.runtime = start_runtime(networks, self.mirror_axes, runtime)
 
     @classmethod
     def load(cls, model: str | Path, device: str = "auto", runtime: str = "auto", **options: Any) -> Segmenter:
@@ -76,8 +77,8 @@ class Segmenter:
         Raises UNetError.
         """
         spec, members = ensemble.load(model)
-        place, chosen = runtimes.choose(device, runtime)
-        networks = (runtimes.build(spec.network, tensors, place) for tensors in members)
+        place, chosen = choose_runtime(device, runtime)
+        networks = (build(spec.network, tensors, place) for tensors in members)
         return cls(spec, *networks, runtime=chosen, **options)
 
     @property

@@ -36,13 +36,13 @@ from napari_unet.record import (
     new_record,
     read_record,
 )  # fmt: skip
-from napari_unet.runtime import build, choose_device
 from napari_unet.sampling import Example, Sampler
 from napari_unet.schedule import Schedule, in_seconds, in_steps, stages
 from napari_unet.schema import encode
 from napari_unet.segment import Segmenter
 from napari_unet.spec import Card, ModelSpec, TrainConfig
 from napari_unet.splits import arrange, several
+from napari_unet.torch_runtime import build, choose_device
 
 CHECK_CASES = 8  # validated during the run; all of them at its end
 SAVE_SECONDS = 30.0

@@ -13,7 +13,7 @@ from typing import Any
 from napari_unet import __version__
 from napari_unet.cli.check import add_check
 from napari_unet.cli.evaluate import add_evaluate
-from napari_unet.cli.models import add_info, add_join, add_view
+from napari_unet.cli.models import add_export, add_info, add_join, add_view
 from napari_unet.cli.predict import add_predict
 from napari_unet.cli.terminal import tell
 from napari_unet.cli.train import add_train
@@ -58,6 +58,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("napari-unet", description="Train a U-Net on labelled scans and segment others with it.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_check, add_train, add_predict, add_evaluate, add_join, add_info, add_view):
+    for add in (add_check, add_train, add_predict, add_evaluate, add_join, add_export, add_info, add_view):
         add(commands)
     return parser

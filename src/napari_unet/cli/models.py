@@ -1,4 +1,4 @@
-"""`napari-unet join`, `info` and `view`: models are put together, told about, and used in napari."""
+"""`napari-unet join`, `export`, `info` and `view`: models are put together, given to others, told about, and used in napari."""
 
 from __future__ import annotations
 
@@ -18,6 +18,15 @@ def add_join(commands: Any) -> None:
     parts = ("models", "+", "folders of runs (such as folds of a job array), or weights files")
     parser = add_command(commands, "join", join, "Make one model, an ensemble, of models trained separately.", parts)
     parser.add_argument("--out", required=True, help="the weights file to write")
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    add_json(parser)
+
+
+def add_export(commands: Any) -> None:
+    """The arguments of `export`."""
+    parser = add_command(commands, "export", export, "Write a model for other programs.", MODEL)
+    parser.add_argument("--format", default="onnx", choices=["onnx"], help="of the file (default: onnx)")
+    parser.add_argument("--out", help="the file to write (default: the model's name, here)")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     add_json(parser)
 
@@ -52,6 +61,29 @@ def join(arguments: argparse.Namespace) -> int:
         say("no score: the models are not all folds of one split, each with its scores")
     say(f"weights  {out}")
     finish(arguments, {"model": str(out), "dice": card.dice, "cases_scored": card.cases_scored, "scored_by": card.scored_by})
+    return 0
+
+
+def export(arguments: argparse.Namespace) -> int:
+    """The network in another format, with its specification."""
+    from napari_unet import ensemble
+    from napari_unet.weights import read_card
+
+    first = ensemble.files_of(arguments.model)[0]
+    out = Path(arguments.out or f"{Path(arguments.model).stem or 'model'}.{arguments.format}")
+    if out.suffix != f".{arguments.format}":
+        raise UNetError(out, f"the ending {out.suffix!r}", f"Give a file that ends in .{arguments.format}")
+    if out.exists() and not arguments.overwrite:
+        raise UNetError(out, "it exists already", "Use --overwrite, or another --out")
+
+    from napari_unet.onnx_export import export_onnx
+
+    spec, members = ensemble.load(arguments.model)
+    export_onnx(out, spec, read_card(first), members)
+    say(f"model  {out} ({out.stat().st_size / 1e6:.1f} MB)")
+    say(f"image (batch, {spec.network.channels} channels, {', '.join('zyx'[-spec.network.dims:])}), each axis a multiple of "
+        f"{spec.network.total_stride}, to logits (batch, {spec.network.classes} classes, ...)")  # fmt: skip
+    finish(arguments, {"model": str(out), "format": arguments.format})
     return 0
 
 

@@ -34,12 +34,14 @@ def add_predict(commands: Any) -> None:
     parser.add_argument("--resume", action="store_true", help="go on where a run ended: what this model has finished in --out is kept")
     parser.add_argument("--part", metavar="N/M", help="only the Nth of M parts of all images, as in 2/8; parts may run at once")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
+    parser.add_argument("--runtime", default="auto", choices=["auto", "torch", "openvino"],
+                        help="what runs the network; auto: OpenVINO on x86 CPUs, where it is installed")
     parser.add_argument("--volume", type=int, help="which volume of 4-D images to segment, from 0")
     parser.add_argument("--uncertainty", action="store_true",
                         help="write NAME_uncertainty.nii.gz, too: 0 sure to 1 not, by the members' disagreement or the entropy of one")
     parser.add_argument("--mirror", action=argparse.BooleanOptionalAction, help="average over mirrored copies (default: the model's)")
     add_cleaning(parser)
-    parser.add_argument("--threads", type=int, help="threads of torch; 1 is fastest for small networks on a busy machine")
+    parser.add_argument("--threads", type=int, help="threads that compute; 1 is fastest for small networks on a busy machine")
     add_json(parser)
 
 
@@ -97,7 +99,8 @@ def _run(arguments: argparse.Namespace, jobs: list[Job], cleaning: Cleaning, led
 
     ended, line = [], Line()
     with threads(arguments.threads):
-        segmenter = Segmenter.load(arguments.model, device=arguments.device, mirror=arguments.mirror, uncertainty=arguments.uncertainty)
+        segmenter = Segmenter.load(arguments.model, arguments.device, arguments.runtime, mirror=arguments.mirror,
+                                   uncertainty=arguments.uncertainty)  # fmt: skip
         begun = time.monotonic()
         with closing(segment_all(segmenter, jobs, cleaning, volume=arguments.volume, ledger=ledger)) as steps:
             for step in steps:

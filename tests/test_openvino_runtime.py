@@ -1,0 +1,156 @@
+"""OpenVINO gives torch's logits: for every kind of network, however many windows are in flight, and it can be left at any time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from engine import model_spec, network_spec, random_network, volume
+from torch import Tensor
+
+from napari_unet import runtime, speed
+from napari_unet.errors import UNetError
+from napari_unet.segment import Segmenter
+from napari_unet.spec import NetworkSpec
+
+pytest.importorskip("openvino")
+CLOSE: dict[str, float] = {"atol": 1e-4, "rtol": 1e-4}  # of logits; float32 rounds in another order
+KINDS: dict[str, dict[str, Any]] = {
+    "instance": {}, "group": {"norm": "group"}, "batch": {"norm": "batch"}, "none": {"norm": "none", "bias": False},
+    "max-pooling": {"down": "maxpool", "activation": "relu"}, "interpolated": {"up": "interpolate"}, "no skips": {"skips": False},
+    "channels": {"channels": 3, "classes": 5}, "deep": {"levels": 3, "deep_supervision": True},
+}  # fmt: skip
+
+
+def windows(spec: NetworkSpec, count: int, seed: int = 0) -> list[Tensor]:
+    """Windows of several sizes."""
+    shapes = [(8, 12, 16), (16, 8, 8), (8, 12, 16)] if spec.dims == 3 else [(1, 16, 24), (1, 8, 8), (1, 16, 24)]
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(spec.channels, *shapes[n % 3], generator=generator) for n in range(count)]
+
+
+def agree(spec: NetworkSpec, count: int = 4, members: int = 1, axes: tuple[int, ...] = ()) -> None:
+    """The same windows through both runtimes: in order, and the same but for rounding."""
+    networks = [random_network(spec, seed) for seed in range(members)]
+    given = windows(spec, count)
+    found, expected = (list(runtime.start_runtime(networks, axes, name).each(given)) for name in ("openvino", "torch"))
+    assert [logits.shape for logits in found] == [(members, spec.classes, *window.shape[1:]) for window in given]
+    for one, other in zip(found, expected, strict=True):
+        assert one.dtype == torch.float32
+        torch.testing.assert_close(one, other, **CLOSE)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_network_gives_the_same_logits(kind: str, dims: int) -> None:
+    agree(network_spec(dims, **KINDS[kind]))
+
+
+def test_unequal_strides_and_kernels_give_the_same_logits() -> None:
+    agree(network_spec(kernels=((1, 3, 3), (3, 3, 5)), strides=((1, 1, 1), (1, 2, 2))))
+    agree(network_spec(kernels=((1, 3, 3), (3, 3, 3)), strides=((1, 1, 1), (1, 2, 2)), up="interpolate", down="maxpool"))
+
+
+@pytest.mark.parametrize("axes", [(1,), (2, 0)])
+def test_mirrored_copies_and_members_are_the_same_as_well(axes: tuple[int, ...]) -> None:
+    agree(network_spec(), members=3, axes=axes)
+    agree(network_spec(2), members=2, axes=(1, 2))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("count", [0, 1, 2, 9])
+def test_however_many_windows_and_threads_there_are(count: int, threads: int) -> None:
+    with speed.threads(threads):
+        agree(network_spec(), count)
+
+
+def test_windows_are_drawn_as_they_are_needed() -> None:
+    """No more than `in_flight` of them, and one, are ahead of what was given out."""
+    spec, drawn = network_spec(), []
+
+    def source() -> Iterator[Tensor]:
+        for window in windows(spec, 20):
+            drawn.append(1)
+            yield window
+
+    with speed.threads(2):
+        tested = runtime.start_runtime([random_network(spec)], (), "openvino")
+    for given, _ in enumerate(tested.each(source()), 1):
+        assert len(drawn) <= given + tested.in_flight + 1
+    assert len(drawn) == 20 and 2 <= tested.in_flight <= 3
+
+
+@pytest.mark.parametrize("taken", [0, 1, 3])
+def test_it_can_be_left_at_any_time_and_used_again(taken: int) -> None:
+    spec = network_spec(levels=3)
+    tested = runtime.start_runtime([random_network(spec)], (2,), "openvino")
+    given = [torch.randn(1, 48, 48, 48) for _ in range(5)]
+    for _ in range(3):
+        answers = tested.each(given)
+        for _ in range(taken):
+            next(answers)
+        answers.close()
+    small = windows(spec, 2)
+    again = list(tested.each(small))
+    torch.testing.assert_close(again, list(runtime.start_runtime([random_network(spec)], (2,), "torch").each(small)), **CLOSE)
+
+
+def test_a_fault_of_the_source_is_the_sources_own() -> None:
+    def source() -> Iterator[Tensor]:
+        yield from windows(network_spec(), 2)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(runtime.start_runtime([random_network(network_spec())], (), "openvino").each(source()))
+
+
+def test_two_threads_share_one_model() -> None:
+    """As a viewer does whose user begins another run."""
+    spec = network_spec()
+    tested, given = runtime.start_runtime([random_network(spec)], (0,), "openvino"), windows(spec, 6)
+    expected, found = list(tested.each(given)), {}
+    workers = [threading.Thread(target=lambda n=n: found.update({n: list(tested.each(given))})) for n in range(2)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for n in range(2):
+        torch.testing.assert_close(found[n], expected, **CLOSE)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_are_no_logits(value: float) -> None:
+    network = random_network(network_spec(norm="none"))
+    with torch.no_grad():
+        network.decoder.seg_layers[-1].weight[0] = value
+    with pytest.raises(UNetError, match=r"network: its logits are not finite\. Train"):
+        list(runtime.start_runtime([network], (), "openvino").each([torch.randn(1, 8, 8, 8)]))
+
+
+def test_what_openvino_cannot_run_is_a_clear_error() -> None:
+    tested = runtime.start_runtime([random_network(network_spec())], (), "openvino")
+    with pytest.raises(UNetError, match=r"network: windows of \(8, 8, 8\) cannot be run by OpenVINO \(.+\)\. Close") as caught:
+        list(tested.each([torch.randn(2, 8, 8, 8)]))
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+@pytest.mark.parametrize("kind", ["2-D", "2.5-D", "3-D", "mirrored", "ensemble"])
+def test_masks_are_the_same_but_for_rounding(kind: str) -> None:
+    """At least 99.9 % of labels; the uncertainty within a thousandth."""
+    dims, neighbours = 2 if kind.startswith("2") else 3, int(kind == "2.5-D")
+    spec = model_spec(network_spec(dims, channels=2 * neighbours + 1, classes=3), neighbours=neighbours)
+    if kind == "mirrored":
+        spec = replace(spec, mirror_axes=(0, 2), mirror_tta=True)
+    spec = replace(spec, members=3 if kind == "ensemble" else 1)
+    networks = [random_network(spec.network, seed) for seed in range(spec.members)]
+    image = volume()
+    (one, doubt), (other, known) = (
+        Segmenter(spec, *networks, uncertainty=True, runtime=name).assess(image) for name in ("openvino", "torch")
+    )
+    assert (one.data == other.data).mean() >= 0.999 and len(np.unique(one.data)) == 3
+    assert doubt is not None and known is not None and (np.abs(doubt.data - known.data) < 1e-3).mean() >= 0.999

@@ -1,0 +1,94 @@
+"""Our sliding window beside MONAI's and nnU-Net's: the same network, windows and weights, in turns, several times.
+
+    OMP_NUM_THREADS=2 python training/benchmark_windows.py --model hippocampus --shape 80,112,80
+
+MONAI and, where nnunetv2 is installed, nnU-Net's predictor get the prepared tensor; ours is the whole `stream` of a
+volume, a phantom repeated. The shape is to be patches plus halves of patches, so that everybody's windows lie alike.
+A table of medians (seconds on the clock, and of the processor) and the share of voxels with MONAI's label; then JSON.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from monai.inferers import sliding_window_inference
+
+from napari_unet import Segmenter, UNetError, phantoms
+from napari_unet.preprocess import prepare
+from napari_unet.torch_runtime import forward
+
+
+def monai(run: Callable, data: torch.Tensor, patch: tuple[int, ...], overlap: float) -> torch.Tensor:
+    profiles = [torch.exp(-0.5 * ((torch.arange(n) - (n - 1) / 2) / (n / 8)) ** 2) for n in patch]
+    weights = torch.einsum("z,y,x->zyx", *profiles)  # its own are cut off below, which moves a few borders
+    with torch.inference_mode():
+        return sliding_window_inference(data[None], patch, 1, run, overlap, mode="gaussian", roi_weight_map=weights)[0]
+
+
+def nnunet(run: Callable, data: torch.Tensor, patch: tuple[int, ...], overlap: float) -> torch.Tensor:
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    predictor = nnUNetPredictor(1 - overlap, use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
+    predictor.network = torch.nn.Identity()
+    predictor.network.forward = run
+    predictor.configuration_manager = SimpleNamespace(patch_size=patch)
+    predictor.label_manager = SimpleNamespace(num_segmentation_heads=run.args[0].spec.classes)
+    return predictor.predict_sliding_window_return_logits(data)
+
+
+def contenders(options: argparse.Namespace) -> dict[str, Callable[[], np.ndarray]]:
+    """Everyone who is installed, as a function that gives labels."""
+    names = ["torch"] + ["openvino"] * bool(find_spec("openvino"))
+    segmenters = {name: Segmenter.load(options.model, "cpu", name, mirror=options.mirror) for name in names}
+    mine, spec = segmenters["torch"], segmenters["torch"].spec
+    if spec.network.dims != 3 or spec.members != 1 or spec.keep_largest:
+        raise UNetError(options.model, f"{spec.kind}, {spec.members} members", "Give a 3-D model of one network, its mask as it is")
+    volume = phantoms.tiled(options.shape, spec.orientation, tuple(mm or 1.0 for mm in spec.spacing))
+    given = (partial(forward, mine.network, mirror_axes=mine.mirror_axes), prepare(volume, spec).data, spec.patch, mine.overlap)
+    values = np.array([0, *(label.value for label in spec.labels)])
+
+    def labels_of(rival: Callable) -> np.ndarray:
+        return values[rival(*given).argmax(0).numpy()]
+
+    rivals = {"MONAI": monai} | ({"nnU-Net": nnunet} if find_spec("nnunetv2") else {})
+    return {name: partial(labels_of, rival) for name, rival in rivals.items()} | {
+        f"ours, {name}": lambda mine=segmenter: mine.segment(volume).data for name, segmenter in segmenters.items()}  # fmt: skip
+
+
+def timed(run: Callable[[], np.ndarray]) -> tuple[float, float, np.ndarray]:
+    before = time.perf_counter(), time.process_time()
+    labels = run()
+    return time.perf_counter() - before[0], time.process_time() - before[1], labels
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="hippocampus")
+    parser.add_argument("--shape", type=lambda text: tuple(map(int, text.split(","))), default=(80, 112, 80))
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--mirror", action=argparse.BooleanOptionalAction, help="default: the model's")
+    options = parser.parse_args()
+    everyone = contenders(options)
+    rounds = [{name: timed(run) for name, run in everyone.items()} for _ in range(options.repeats + 1)][1:]  # the first warms up
+    truth, rows = rounds[0]["MONAI"][2], {}
+    print(f"{'':14}  {'seconds':>8}  {'CPU s':>8}  MONAI's labels")
+    for name in everyone:
+        wall, cpu = (statistics.median(each[name][n] for each in rounds) for n in (0, 1))
+        rows[name] = {"seconds": wall, "cpu_seconds": cpu, "equal": float((rounds[0][name][2] == truth).mean())}
+        print(f"{name:14}  {wall:8.2f}  {cpu:8.2f}  {rows[name]['equal']:.4%}")
+    print(json.dumps({"model": options.model, "shape": options.shape, "threads": torch.get_num_threads(),
+                      "foreground": float((truth > 0).mean()), "runs": rows}))  # fmt: skip
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except UNetError as error:
+        raise SystemExit(f"benchmark_windows.py: {error}") from None
