@@ -21,7 +21,7 @@ TIERS = (
     {"__init__", "errors", "files", "header", "pictures", "schema", "spec", "volume", "intensities", "windows"},
     {
         *("augment", "budget", "cases", "cells", "checks", "components", "distributed", "ensemble", "events", "finetune"),
-        *("learning", "loss", "lowering", "measure", "network", "nifti", "openvino_runtime", "optimiser", "options", "partial"),
+        *("layout", "learning", "loss", "lowering", "measure", "network", "nifti", "openvino_runtime", "optimiser", "options", "partial"),
         *("phantoms", "preprocess", "record", "runtime", "sampling", "schedule", "speed", "splits", "survey", "torch_runtime", "weights"),
         *("ledger", "memory", "outline", "targets", "volumes"),
     },

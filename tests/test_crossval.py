@@ -18,8 +18,9 @@ from napari_unet.cases import read_image, read_label
 from napari_unet.components import NOISE, keep_largest, pays
 from napari_unet.crossval import learn
 from napari_unet.evaluate import read_scores, score_case, summary, write_scores
+from napari_unet.layout import EVENTS, LOG, MASKS, MODEL, RECORD, RESUME, SCORES
 from napari_unet.pooling import choose_components, folds_of_one_split, join, pooled, read_fold, scores_beside
-from napari_unet.record import EVENTS, LOG, MASKS, MODEL, RECORD, RESUME, SCORES, Record
+from napari_unet.record import Record
 from napari_unet.sampling import Sampler
 from napari_unet.spec import Channel, TrainConfig
 from napari_unet.splits import halves, split_cases

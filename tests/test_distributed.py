@@ -20,8 +20,9 @@ from datasets import ONE_THREAD, _one_thread, decathlon, planned  # noqa: F401 -
 from test_train import Plan, assert_equal_runs, run
 
 from napari_unet import distributed, schema, weights
+from napari_unet.layout import LOG, MODEL, RECORD, RESUME
 from napari_unet.learning import Order, State
-from napari_unet.record import LOG, MODEL, RECORD, RESUME, Record
+from napari_unet.record import Record
 from napari_unet.schedule import Stage
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are another thing there")

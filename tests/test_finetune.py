@@ -29,10 +29,10 @@ from napari_unet import (
 from napari_unet.cases import Dataset
 from napari_unet.cli import main
 from napari_unet.finetune import Base, fingerprint, gentle, known
+from napari_unet.layout import MODEL, RESUME
 from napari_unet.learning import Learner
 from napari_unet.plan import plan
 from napari_unet.preprocess import prepare
-from napari_unet.record import MODEL, RESUME
 from napari_unet.sampling import Example, Sampler
 from napari_unet.schedule import Stage, in_steps
 from napari_unet.spec import Card, Label, Parent

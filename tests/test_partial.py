@@ -34,12 +34,13 @@ from napari_unet import (
 )
 from napari_unet.cases import Case, read_image, read_label, read_mask
 from napari_unet.evaluate import evaluate, read_scores, score_case
+from napari_unet.layout import LOG, MASKS, MODEL, RESUME, SCORES
 from napari_unet.learning import Learner
 from napari_unet.loss import UNLABELLED as NO_CLASS
 from napari_unet.partial import PLANES, UNLABELLED, mark, settle
 from napari_unet.plan import plan
 from napari_unet.preprocess import prepare_labels
-from napari_unet.record import LOG, MASKS, MODEL, RESUME, SCORES, read_record
+from napari_unet.record import read_record
 from napari_unet.report import write_report
 from napari_unet.sampling import Example, Sampler
 from napari_unet.schedule import Stage, in_steps

@@ -18,7 +18,7 @@ from test_train import Plan, assert_equal_runs, run
 
 from napari_unet.cli import train as command
 from napari_unet.events import Events
-from napari_unet.record import EVENTS, LOG
+from napari_unet.layout import EVENTS, LOG
 from napari_unet.train import Progress
 
 STEPS = 24

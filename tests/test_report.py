@@ -17,8 +17,9 @@ from PIL import Image
 from napari_unet import PlanChoices, UNetError, nifti, schema
 from napari_unet.crossval import learn
 from napari_unet.evaluate import Score, confidence, read_scores, write_scores
+from napari_unet.layout import LOG, MASKS, RECORD, SCORES
 from napari_unet.page import page
-from napari_unet.record import LOG, MASKS, RECORD, SCORES, Record
+from napari_unet.record import Record
 from napari_unet.report import write_report
 from napari_unet.results import Results
 from napari_unet.spec import COLOURS, Label

@@ -171,6 +171,17 @@ def test_mirroring_is_as_the_model_says_unless_asked() -> None:
     np.testing.assert_array_equal(turned[::-1, :, ::-1], segmenter(spec).segment(image).data)
 
 
+def test_fewer_windows_at_a_time_change_nothing_and_smaller_ones_little() -> None:
+    image, spec = volume((40, 44, 48)), model_spec(THREE_D, patch=(32, 32, 32))
+    tested = segmenter(spec)
+    mask = tested.segment(image).data
+    few = tested.with_windows(spec.patch, 1)
+    assert few.runtime is tested.runtime and np.array_equal(few.segment(image).data, mask)
+    small = tested.with_windows((16, 16, 32), 1)
+    assert tested.spec is spec and small.spec.patch == (16, 16, 32)
+    assert 0.5 < (small.segment(image).data == mask).mean() < 1
+
+
 # ensembles, and how sure they are
 
 

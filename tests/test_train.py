@@ -29,7 +29,8 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from napari_unet import UNetError, nifti, schema, weights
 from napari_unet.evaluate import read_scores
-from napari_unet.record import EVENTS, LOG, MASKS, MODEL, RECORD, RESUME, SCORES, Record
+from napari_unet.layout import EVENTS, LOG, MASKS, MODEL, RECORD, RESUME, SCORES
+from napari_unet.record import Record
 from napari_unet.sampling import Sampler
 from napari_unet.schedule import HASTE, Stage
 from napari_unet.train import Progress, train

@@ -12,7 +12,7 @@ from napari_unet.cases import read_image
 from napari_unet.components import Cleaning
 from napari_unet.errors import UNetError
 from napari_unet.ledger import Ledger
-from napari_unet.memory import Estimate, estimate
+from napari_unet.memory import Estimate, fit
 from napari_unet.outline import outline
 from napari_unet.preprocess import label_dtype
 from napari_unet.segment import Segmenter
@@ -27,7 +27,7 @@ class Step:
 
     number : of the job, from 0; done, total : slices; share : of all jobs' work that is behind, 0 to 1.
     memory : what the image takes. At the end of a job either `extents` of the classes in the mask, which is on disk then,
-    and `notes` on the image, or the `error` that it failed by.
+    and `notes` on it and on how it was segmented, or the `error` that it failed by.
     """
 
     job: Job
@@ -96,9 +96,9 @@ class _Found:
 def _segment(segmenter: Segmenter, step: Step, end: float, cleaning: Cleaning, chosen: int | None) -> Generator[Step, None, _Found]:
     """The steps of one job, from its first one to the share `end`; UNetError before reading where memory does not suffice."""
     spec, job, begin = segmenter.spec, step.job, step.share
-    memory = estimate(outline(job.case), spec, cleaning=cleaning, uncertainty=segmenter.uncertainty,
-                      in_flight=segmenter.runtime.in_flight)  # fmt: skip
-    memory.check(job.case.images[0])
+    way = fit(outline(job.case), spec, job.case.images[0], cleaning=cleaning, uncertainty=segmenter.uncertainty,
+              in_flight=segmenter.in_flight)  # fmt: skip
+    memory, segmenter = way.estimate, segmenter.with_windows(way.spec.patch, way.in_flight)
     yield replace(step, memory=memory)
     image = read_image(job.case)
     image = image if chosen is None else image.channel(chosen)
@@ -113,7 +113,7 @@ def _segment(segmenter: Segmenter, step: Step, end: float, cleaning: Cleaning, c
     mask = image.with_data(segmenter.clean(labels, 1000 * image.voxel_ml, cleaning))
     return _Found(
         mask, None if doubt is None else image.with_data(doubt), extents_in(job.case.name, mask, spec.labels, picture=job.picture),
-        image.notes, {label.value: label.colour for label in spec.labels},
+        (*image.notes, *[way.note] * bool(way.note)), {label.value: label.colour for label in spec.labels},
         pictures.resolution(job.case.images[0]) if job.picture else None,
     )  # fmt: skip
 

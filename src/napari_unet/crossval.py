@@ -15,19 +15,9 @@ from napari_unet import ensemble, files, weights
 from napari_unet.cases import Case
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import write_scores
+from napari_unet.layout import MODEL, RECORD, SCORES, folds_of
 from napari_unet.pooling import Fold, choose_components, copy_masks, pooled, read_fold, scored
-from napari_unet.record import (
-    MODEL,
-    RECORD,
-    SCORES,
-    begin,
-    check_present,
-    clear,
-    fold_folder,
-    folds_of,
-    new_record,
-    read_record,
-)
+from napari_unet.record import begin, check_present, clear, fold_folder, new_record, read_record
 from napari_unet.schedule import Schedule
 from napari_unet.schema import encode
 from napari_unet.spec import Card, ModelSpec, TrainConfig

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from napari_unet import weights
 from napari_unet.errors import UNetError
-from napari_unet.record import MODEL, folds_of
+from napari_unet.layout import MODEL, folds_of
 from napari_unet.spec import MAX_MEMBERS, ModelSpec
 
 Member = dict[str, NDArray[np.float32]]

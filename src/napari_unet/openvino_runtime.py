@@ -47,9 +47,9 @@ class OpenVINORuntime:
         except FAILURES as error:
             raise UNetError("network", f"OpenVINO cannot run it ({first_line(error)})", "Use --runtime torch") from error
 
-    def each(self, windows: Iterable[Tensor]) -> Generator[Tensor]:
+    def each(self, windows: Iterable[Tensor], in_flight: int | None = None) -> Generator[Tensor]:
         """See `runtime.Runtime.each`."""
-        with closing(self._answers(self._jobs(windows))) as answers:
+        with closing(self._answers(self._jobs(windows), min(in_flight or self.in_flight, self.in_flight))) as answers:
             while copies := list(islice(answers, len(self.flips))):
                 back = [np.flip(logits, flips) for logits, flips in zip(copies, self.flips, strict=True)]
                 yield check_finite(torch.from_numpy(np.mean(back, 0)))
@@ -60,12 +60,12 @@ class OpenVINORuntime:
             for flips in self.flips:
                 yield np.ascontiguousarray(np.flip(window.numpy()[None], flips))
 
-    def _answers(self, jobs: Iterable[NDArray[np.float32]]) -> Generator[NDArray[np.float32]]:
+    def _answers(self, jobs: Iterable[NDArray[np.float32]], in_flight: int) -> Generator[NDArray[np.float32]]:
         """Logits (members, K, z, y, x) of each job, in order; the next ones run meanwhile."""
         running: deque[tuple[Any, NDArray[np.float32]]] = deque()
         try:
             for job in jobs:
-                if len(running) == self.in_flight:
+                if len(running) == in_flight:
                     yield self._finished(*running.popleft())
                 running.append((self._started(job), job))
             while running:

@@ -13,7 +13,7 @@ from napari_unet.charts import curves, scale, strip
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, confidence
 from napari_unet.figures import Slice, overlay
-from napari_unet.record import RECORD, SCORES
+from napari_unet.layout import RECORD, SCORES
 from napari_unet.results import BEST, WORST, Results
 from napari_unet.spec import Label, ModelSpec
 

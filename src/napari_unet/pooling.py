@@ -14,7 +14,8 @@ from napari_unet.cases import Case, read_image, read_label
 from napari_unet.components import keep_largest, pays
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, dice, mean_dice, read_scores, write_scores
-from napari_unet.record import MASKS, MODEL, RECORD, SCORES, Record
+from napari_unet.layout import MASKS, MODEL, RECORD, SCORES
+from napari_unet.record import Record
 from napari_unet.schema import decode
 from napari_unet.spec import Card, ModelSpec
 from napari_unet.splits import Split

@@ -14,17 +14,12 @@ import numpy as np
 from napari_unet import __version__, files
 from napari_unet.cases import Case
 from napari_unet.errors import UNetError
+from napari_unet.layout import EVENTS, LOG, LOG_HEAD, MODEL, RECORD, REPORT, RESUME, SCORES
 from napari_unet.schedule import Schedule
 from napari_unet.schema import STRICT, decode, encode
 from napari_unet.spec import ALL_LABELLED, Card, LabelRule, ModelSpec, ScoredBy, TrainConfig
 from napari_unet.splits import Split
 from napari_unet.volume import Volume
-
-MODEL, RECORD, RESUME, LOG, SCORES, MASKS, EVENTS = (
-    "model.safetensors", "run.json", "resume.safetensors", "log.csv", "scores.csv", "masks", "tensorboard",
-)  # fmt: skip
-REPORT = ("report.html", "report.png")
-LOG_HEAD = "step,loss,rate,dice,seconds\n"
 
 
 @dataclass(frozen=True)
@@ -78,12 +73,6 @@ def clear(folder: Path) -> None:
 def fold_folder(folder: Path, n: int) -> Path:
     """Where the run of one fold lies in the run of all."""
     return folder / f"fold_{n}"
-
-
-def folds_of(folder: Path) -> list[Path]:
-    """The folders of the folds that lie in a folder, in order."""
-    numbered = [(int(path.name[5:]), path) for path in folder.glob("fold_*") if path.name[5:].isdecimal()]
-    return [path for _, path in sorted(numbered)]
 
 
 def new_record(

@@ -15,7 +15,8 @@ from napari_unet.charts import Points
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, read_scores
 from napari_unet.figures import Slice
-from napari_unet.record import LOG, MASKS, RECORD, SCORES, Record
+from napari_unet.layout import LOG, MASKS, RECORD, SCORES
+from napari_unet.record import Record
 from napari_unet.schema import decode
 
 WORST, BEST = 6, 2  # cases that are shown

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ class Segmenter:
         if not 0 <= self.overlap <= 0.9:
             raise UNetError("overlap", f"windows that overlap by {self.overlap}", "Use 0 to 0.9")
         self.runtime = start_runtime(networks, self.mirror_axes, runtime)
+        self.in_flight = self.runtime.in_flight
 
     @classmethod
     def load(cls, model: str | Path, device: str = "auto", runtime: str = "auto", **options: Any) -> Segmenter:
@@ -80,6 +82,12 @@ class Segmenter:
         place, chosen = choose_runtime(device, runtime)
         networks = (build(spec.network, tensors, place) for tensors in members)
         return cls(spec, *networks, runtime=chosen, **options)
+
+    def with_windows(self, patch: tuple[int, ...], in_flight: int) -> Segmenter:
+        """The same with windows for another patch, and no more than so many at a time (see `memory.fit`)."""
+        other = copy.copy(self)
+        other.spec, other.in_flight = replace(self.spec, patch=patch), min(in_flight, self.in_flight)
+        return other
 
     @property
     def network(self) -> UNet:
@@ -167,7 +175,7 @@ class Segmenter:
         plane = [n for a, n in enumerate(prepared.size) if a != axis]
         pending = Counter(n for tile in tiles for n in tile.inside(prepared.size)[axis])
         open_slices: dict[int, Tensor] = {}
-        with closing(self.runtime.each(windows)) as answers:
+        with closing(self.runtime.each(windows, self.in_flight)) as answers:
             for tile, members in zip(tiles, answers, strict=True):
                 inside = tile.inside(prepared.size)
                 b, c = (slice(part.start, part.stop) for a, part in enumerate(inside) if a != axis)

@@ -19,23 +19,9 @@ from napari_unet.cases import Case, read_image, read_label
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, mean_dice, score_case, summary, write_scores
 from napari_unet.events import Events
+from napari_unet.layout import EVENTS, LOG, LOG_HEAD, MASKS, MODEL, RECORD, RESUME, SCORES
 from napari_unet.learning import Learner, Task
-from napari_unet.record import (
-    EVENTS,
-    LOG,
-    LOG_HEAD,
-    MASKS,
-    MODEL,
-    RECORD,
-    RESUME,
-    SCORES,
-    Record,
-    begin,
-    check_present,
-    fingerprint,
-    new_record,
-    read_record,
-)  # fmt: skip
+from napari_unet.record import Record, begin, check_present, fingerprint, new_record, read_record
 from napari_unet.sampling import Example, Sampler
 from napari_unet.schedule import Schedule, in_seconds, in_steps, stages
 from napari_unet.schema import encode

@@ -8,16 +8,23 @@ import os
 import shlex
 import signal
 import sys
+from importlib import import_module
 from typing import Any
 
 from napari_unet import __version__
-from napari_unet.cli.check import add_check
-from napari_unet.cli.evaluate import add_evaluate
-from napari_unet.cli.models import add_export, add_info, add_join, add_view
-from napari_unet.cli.predict import add_predict
 from napari_unet.cli.terminal import tell
-from napari_unet.cli.train import add_train
 from napari_unet.errors import UNetError
+
+COMMANDS = {  # name: the room of its `add_NAME`, and what it does
+    "check": ("check", "Read every file of a data set and list every fault and every case."),
+    "train": ("train", "Train a model on a folder of labelled images."),
+    "predict": ("predict", "Segment images."),
+    "evaluate": ("evaluate", "Compare masks with labels."),
+    "join": ("models", "Make one model, an ensemble, of models trained separately."),
+    "export": ("models", "Write a model for other programs."),
+    "info": ("models", "Show a model's card and the walk through its U-Net."),
+    "view": ("models", "Open napari with the Segment widget."),
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     argv = sys.argv[1:] if argv is None else argv
-    arguments = _parser().parse_args(argv)
+    arguments = _parser(argv).parse_args(argv)
     arguments.command = shlex.join(["napari-unet", *argv])
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -54,10 +61,13 @@ def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(argv: list[str]) -> argparse.ArgumentParser:
+    """All commands by name; of the one that is given, its arguments, too: those of the others would only cost time."""
     parser = argparse.ArgumentParser("napari-unet", description="Train a U-Net on labelled scans and segment others with it.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (add_check, add_train, add_predict, add_evaluate, add_join, add_export, add_info, add_view):
-        add(commands)
+    for name, (room, text) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, description=text)
+        if name in argv[:1]:
+            getattr(import_module(f"{__name__}.{room}"), f"add_{name}")(command)
     return parser

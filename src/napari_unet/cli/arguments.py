@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
 
 DATA = ("data", "", "folder: Decathlon's or nnU-Net's layout, or images/ and labels/")
 MODEL = ("model", "", "weights file, folder of a training run, or name of a shipped model")
 
 
-def add_command(
-    commands: Any, name: str, run: Callable[[argparse.Namespace], int], text: str, *positional: tuple[str, str, str]
-) -> argparse.ArgumentParser:
-    """A command that `run` carries out, with positional arguments (name, how many as argparse's nargs, help)."""
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+def begin(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], int], *positional: tuple[str, str, str]) -> None:
+    """What a command runs, and its positional arguments (name, how many as argparse's nargs, help)."""
     parser.set_defaults(run=run)
     for field, count, help_text in positional:
         parser.add_argument(field, nargs=count or None, help=help_text)
-    return parser
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

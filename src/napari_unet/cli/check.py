@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from napari_unet.cli.arguments import DATA, add_command, add_json
+from napari_unet.cli.arguments import DATA, add_json, begin
 from napari_unet.cli.terminal import Line, finish, say, say_table
 from napari_unet.errors import UNetError
 from napari_unet.options import add_settings, rule_of
@@ -16,9 +16,9 @@ from napari_unet.spec import LabelRule
 ROWS = 12  # of cases that are shown without --all
 
 
-def add_check(commands: Any) -> None:
+def add_check(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser = add_command(commands, "check", check, "Read every file of a data set and list every fault and every case.", DATA)
+    begin(parser, check, DATA)
     add_settings(parser, LabelRule)
     parser.add_argument("--all", action="store_true", help=f"show every case and finding, not the worst {ROWS} cases")
     parser.add_argument("--csv", metavar="FILE", help="write the table of cases as CSV")

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
-from napari_unet.cli.arguments import add_command, add_json
+from napari_unet.cli.arguments import add_json, begin
 from napari_unet.cli.terminal import finish, number, say, say_table
 from napari_unet.errors import UNetError
 from napari_unet.options import add_settings, rule_of
 from napari_unet.spec import LabelRule
 
 
-def add_evaluate(commands: Any) -> None:
+def add_evaluate(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     both = ("predictions", "", "mask, or folder of masks"), ("labels", "", "label, or folder of labels")
-    parser = add_command(commands, "evaluate", evaluate, "Compare masks with labels.", *both)
+    begin(parser, evaluate, *both)
     parser.add_argument("--out", help="write scores as CSV")
     parser.add_argument("--overwrite", action="store_true", help="replace the CSV file if it exists")
     parser.add_argument("--surface", action="store_true", help="surface Dice and Hausdorff distance, too")

@@ -5,40 +5,40 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 from napari_unet import schema
-from napari_unet.cli.arguments import MODEL, add_command, add_json
+from napari_unet.cli.arguments import MODEL, add_json, begin
 from napari_unet.cli.terminal import finish, say, say_table
 from napari_unet.errors import UNetError
 
 
-def add_join(commands: Any) -> None:
+def add_join(parser: argparse.ArgumentParser) -> None:
     """The arguments of `join`."""
     parts = ("models", "+", "folders of runs (such as folds of a job array), or weights files")
-    parser = add_command(commands, "join", join, "Make one model, an ensemble, of models trained separately.", parts)
+    begin(parser, join, parts)
     parser.add_argument("--out", required=True, help="the weights file to write")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     add_json(parser)
 
 
-def add_export(commands: Any) -> None:
+def add_export(parser: argparse.ArgumentParser) -> None:
     """The arguments of `export`."""
-    parser = add_command(commands, "export", export, "Write a model for other programs.", MODEL)
+    begin(parser, export, MODEL)
     parser.add_argument("--format", default="onnx", choices=["onnx"], help="of the file (default: onnx)")
     parser.add_argument("--out", help="the file to write (default: the model's name, here)")
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     add_json(parser)
 
 
-def add_info(commands: Any) -> None:
+def add_info(parser: argparse.ArgumentParser) -> None:
     """The arguments of `info`."""
-    add_json(add_command(commands, "info", info, "Show a model's card and the walk through its U-Net.", MODEL))
+    begin(parser, info, MODEL)
+    add_json(parser)
 
 
-def add_view(commands: Any) -> None:
+def add_view(parser: argparse.ArgumentParser) -> None:
     """The arguments of `view`."""
-    add_command(commands, "view", view, "Open napari with the Segment widget.", ("files", "*", "images and masks to open"))
+    begin(parser, view, ("files", "*", "images and masks to open"))
 
 
 def join(arguments: argparse.Namespace) -> int:

@@ -8,9 +8,9 @@ from collections import Counter
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from napari_unet.cli.arguments import MODEL, add_command, add_json
+from napari_unet.cli.arguments import MODEL, add_json, begin
 from napari_unet.cli.cleaning import add_cleaning, cleaning_of
 from napari_unet.cli.terminal import Line, duration, finish, number, say, say_table, tell
 from napari_unet.errors import UNetError
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 LEAST_SHARE, LEAST_SECONDS = 0.01, 30.0  # of the work: one of them has to be behind before it tells how long the rest takes
 
 
-def add_predict(commands: Any) -> None:
+def add_predict(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     images = ("inputs", "+", "files or folders; case_0000, case_0001 are channels")
-    parser = add_command(commands, "predict", predict, "Segment images.", MODEL, images)
+    begin(parser, predict, MODEL, images)
     parser.add_argument("--out", required=True, help="a file for one image, a folder for several")
     parser.add_argument("--overwrite", action="store_true", help="replace masks that exist")
     parser.add_argument("--resume", action="store_true", help="go on where a run ended: what this model has finished in --out is kept")

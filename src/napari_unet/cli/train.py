@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from napari_unet.cli.arguments import DATA, add_command, add_json
+from napari_unet.cli.arguments import DATA, add_json, begin
 from napari_unet.cli.check import read_all
 from napari_unet.cli.terminal import Line, duration, finish, gently, say, say_table
 from napari_unet.errors import UNetError
@@ -21,9 +21,9 @@ from napari_unet.options import add_settings, rule_of, settings_of
 from napari_unet.spec import Card, LabelRule, PlanChoices, TrainConfig
 
 
-def add_train(commands: Any) -> None:
+def add_train(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser = add_command(commands, "train", train, "Train a model on a folder of labelled images.", DATA)
+    begin(parser, train, DATA)
     parser.add_argument("--out", required=True, help="folder for the weights, the report and the logs")
     parser.add_argument("--from", dest="base", metavar="MODEL", help="begin with this model's network and weights (fine-tuning), at "
                         "a quarter of the usual rate: a weights file, folder of a training run, or name of a shipped model")  # fmt: skip
@@ -64,9 +64,10 @@ def _train_model(arguments: argparse.Namespace) -> int:
     from napari_unet import checks
     from napari_unet.cases import find_cases
     from napari_unet.finetune import Base, gentle
+    from napari_unet.layout import folds_of
     from napari_unet.partial import settle
     from napari_unet.plan import plan
-    from napari_unet.record import folds_of, read_record
+    from napari_unet.record import read_record
 
     started = psutil.Process().create_time()
     out = Path(arguments.out)
