@@ -187,7 +187,7 @@ def saved(path: Path, spec: ModelSpec) -> Path:
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="what a process holds is counted in other ways elsewhere")
 @pytest.mark.parametrize(("shape", "spec"), [
-    ((256, 256, 96), model_spec(network_spec(2, features=(4, 8)), patch=(1, 64, 64), spacing=(0, 1.25, 1.25))),
+    ((256, 256, 96), model_spec(network_spec(2, features=(4, 8)), patch=(1, 128, 128), spacing=(0, 1.25, 1.25), overlap=0.0)),
     ((128, 128, 64), model_spec(network_spec(3, features=(16, 32)), patch=(48, 48, 48), spacing=(1.0, 1.0, 1.0), overlap=0.0)),
 ], ids=["many slices", "a wide network"])  # fmt: skip
 def test_it_is_about_what_is_taken(tmp_path: Path, shape: tuple[int, ...], spec: ModelSpec) -> None:

@@ -17,7 +17,7 @@ from napari_unet.volume import Reorientation, spacing_of
 from napari_unet.windows import window_size
 
 FLOAT = 4
-LIBRARIES = 100e6  # what torch and oneDNN set up for their first window, and a slab of the image while it is looked over
+LIBRARIES = 150e6  # what torch and oneDNN set up for their first window, and a slab of the image while it is looked over
 FEATURE_MAPS = 10  # floats per voxel of a window and feature of the finest level: both halves of the skip, workspace
 OPEN = 1.5  # windows, along the axis in which slices are finished, whose logits wait for their neighbours
 
