@@ -42,8 +42,8 @@ def test_the_words():
     affine = np.eye(4)
     huge = estimate(tiny_spec(), (9000, 9000, 9000), affine, Options())
     assert "⚠ more memory than there is" in huge.words(None) and "windows" in huge.words(None)
-    assert "Takes about 20 s" in estimate(tiny_spec(), (8, 8, 8), affine, Options()).words(20 / 512)
-    assert [duration(s) for s in (0.2, 12, 200, 9000)] == ["under a second", "12 s", "3 min", "2.5 h"]
+    assert "Takes 20 s, a slice 20 s" in estimate(tiny_spec(), (8, 8, 8), affine, Options()).words(20 / 512)
+    assert [duration(s) for s in (0.2, 12, 200, 9000)] == ["< 1 s", "12 s", "3 min", "2.5 h"]
 
 
 def test_an_engine_learns_its_pace_and_loads_a_model_once(model_file):

@@ -29,14 +29,14 @@ class Estimate:
     def words(self, seconds_per_voxel: float | None) -> str:
         """One line for the widget."""
         free = psutil.virtual_memory().available
-        needs = f"{self.memory / 1e9:.1f} GB of {free / 1e9:.1f} GB free"
+        needs = f"{self.memory / 1e9:.1f} of {free / 1e9:.0f} GB"
         if self.memory > free:
             needs = f"⚠ more memory than there is: {needs}"
         if seconds_per_voxel is None:
             return f"{self.windows:,} {'window' if self.windows == 1 else 'windows'}, {needs}"
         seconds = self.voxels * seconds_per_voxel
-        whole, slice_ = duration(seconds), duration(seconds * self.first / self.windows)
-        return f"Takes {'' if seconds < 1 else 'about '}{whole}, a slice {slice_}; {needs}"
+        first = seconds * self.first / self.windows
+        return f"Takes {duration(seconds)}, a slice {duration(first)}; {needs}"
 
 
 def estimate(spec: ModelSpec, shape: Sequence[int], affine: Affine, options: Options) -> Estimate:
@@ -61,9 +61,9 @@ def estimate(spec: ModelSpec, shape: Sequence[int], affine: Affine, options: Opt
 
 
 def duration(seconds: float) -> str:
-    """For people: "under a second", "12 s", "3 min", "1.5 h"."""
+    """For people: "< 1 s", "12 s", "3 min", "1.5 h"."""
     if seconds < 1:
-        return "under a second"
+        return "< 1 s"
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -64,8 +64,10 @@ class RunPanel(QWidget):
 
     def progressed(self, done: int, total: int, seconds_left: float | None) -> None:
         """So many slices are there."""
+        self.bar.setUpdatesEnabled(False)  # else it paints itself at once, and the canvas with it
         self.bar.setRange(0, total)
         self.bar.setValue(done)
+        self.bar.setUpdatesEnabled(True)
         left = "" if seconds_left is None or done == total else f", {duration(seconds_left)} left"
         self._say(f"slice {done} of {total}{left}")
 

@@ -266,13 +266,20 @@ class SegmentWidget(QScrollArea):
         super().showEvent(event)
         if not self._warm:
             self._warm = True
-            create_worker(warm_up, _connect={"returned": lambda _: self._prime(), "errored": worker.show})
+            create_worker(warm_up, _connect={"returned": self._prime, "errored": worker.show})
 
-    def _prime(self) -> None:
+    def _prime(self, _: object = None) -> None:
         """Load the chosen model and time a window of it, so that the first slice comes at once and the cost is known."""
         if self._model is not None:
             path, options, spec = self._model.path, self._advanced.options(), self._model.spec
-            create_worker(self._engine.prime, path, options, spec, _connect={"returned": lambda _: self._refresh()})
+            # methods, not lambdas: Qt forgets them with the widget
+            create_worker(self._engine.prime, path, options, spec, _connect={"returned": self._primed, "errored": self._unprimed})
+
+    def _primed(self, _: object) -> None:
+        self._refresh()
+
+    def _unprimed(self, _: Exception) -> None:
+        """What is wrong with the model is told to who presses a button."""
 
     def event(self, event: QEvent) -> bool:
         """napari takes a closed dock widget out of its window, but does not delete it."""
