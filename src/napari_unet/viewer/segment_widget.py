@@ -159,14 +159,14 @@ class SegmentWidget(QScrollArea):
     def _show_model(self) -> None:
         if self._model:
             self._card.show_model(self._model)
-            if self._warm:
-                self._prime()
         self._options_changed()
 
     def _options_changed(self) -> None:
         """Live goes on with the new choice; the old one's answers stay where they are."""
         if self._slices.live:
             self.follow(True)
+        if self._warm:
+            self._prime()
         self._refresh()
 
     def _refresh(self) -> None:
@@ -276,6 +276,7 @@ class SegmentWidget(QScrollArea):
             create_worker(self._engine.prime, path, options, spec, _connect={"returned": self._primed, "errored": self._unprimed})
 
     def _primed(self, _: object) -> None:
+        self._advanced.place.setText(self._engine.place)
         self._refresh()
 
     def _unprimed(self, _: Exception) -> None:
