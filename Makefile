@@ -6,10 +6,10 @@ UNET := .venv/bin/napari-unet
 READY := .venv/.ready
 PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help demo test lint clean system-packages
+.PHONY: help demo test lint screenshots clean system-packages
 
 help: ## say what there is (the default)
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(READY) ## train on synthetic scans for two minutes, segment, evaluate; all of it in demo/
 	rm -rf demo
@@ -31,6 +31,11 @@ test: system-packages $(READY) ## run the whole suite, in a virtual display wher
 lint: $(READY) ## ruff and mypy
 	.venv/bin/ruff check
 	.venv/bin/mypy
+
+DATA ?= $(NAPARI_UNET_DATA)
+screenshots: system-packages $(READY) ## take the pictures of docs/viewer.md and the README anew; DATA=folder of public scans
+	home=$$(mktemp -d); XDG_DATA_HOME=$$home xvfb-run -a -s "-screen 0 1920x1200x24" $(PY) tools/screenshots.py "$(DATA)" docs/images; \
+	status=$$?; rm -rf $$home; exit $$status
 
 clean: ## remove the demo, builds and caches; the environment stays
 	rm -rf demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

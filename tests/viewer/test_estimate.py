@@ -9,7 +9,7 @@ from conftest import tiny_spec
 
 from napari_unet.segment import Segmenter
 from napari_unet.viewer.engine import Engine
-from napari_unet.viewer.estimate import duration, estimate
+from napari_unet.viewer.estimate import cost, duration
 from napari_unet.viewer.options import Options
 from napari_unet.volume import Volume
 
@@ -19,31 +19,34 @@ from napari_unet.volume import Volume
 ])  # fmt: skip
 def test_it_counts_the_voxels_that_the_network_sees(model_file, rng, dims, changes):
     spec = tiny_spec(dims=dims, **changes)
-    segmenter = Segmenter.load(model_file(f"m{dims}{len(changes)}{sorted(changes)}", spec), device="cpu")
+    segmenter = Segmenter.load(model_file(f"m{dims}{len(changes)}{sorted(changes)}", spec), device="cpu", runtime="torch")
     seen = []
     for network in segmenter.networks:
         network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, :1].numel()))
     volume = Volume(rng.normal(size=(19, 22, 26)).astype(np.float32), affine_for("PSR", tilt=9))
     for _ in segmenter.stream(volume):
         pass
-    expected = estimate(spec, volume.shape, volume.affine, Options())
+    expected = cost(spec, volume, Options())
     assert expected.voxels == sum(seen) and expected.windows <= len(seen)
     assert 1 <= expected.first <= expected.windows
 
 
+def cube(side):
+    """A volume of any size that takes no memory."""
+    return Volume(np.broadcast_to(np.float32(0), (side, side, side)), np.eye(4))
+
+
 def test_more_is_dearer():
-    affine = np.diag((1.0, 1.0, 1.0, 1.0))
-    small, large = (estimate(tiny_spec(), (n, n, n), affine, Options()) for n in (32, 64))
-    smooth = estimate(tiny_spec(), (32, 32, 32), affine, Options(overlap=0.75))
+    small, large = (cost(tiny_spec(), cube(n), Options()) for n in (32, 64))
+    smooth = cost(tiny_spec(), cube(32), Options(overlap=0.75))
     assert small.memory < large.memory and small.voxels < large.voxels and small.voxels < smooth.voxels
 
 
 def test_the_words():
-    affine = np.eye(4)
-    huge = estimate(tiny_spec(), (9000, 9000, 9000), affine, Options())
+    huge = cost(tiny_spec(), cube(9000), Options())
     assert "⚠ more memory than there is" in huge.words(None) and "windows" in huge.words(None)
-    assert "Takes about 20 s" in estimate(tiny_spec(), (8, 8, 8), affine, Options()).words(20 / 512)
-    assert [duration(s) for s in (0.2, 12, 200, 9000)] == ["under a second", "12 s", "3 min", "2.5 h"]
+    assert "Takes 20 s, a slice 20 s" in cost(tiny_spec(), cube(8), Options()).words(20 / 512)
+    assert [duration(s) for s in (0.2, 12, 200, 9000)] == ["< 1 s", "12 s", "3 min", "2.5 h"]
 
 
 def test_an_engine_learns_its_pace_and_loads_a_model_once(model_file):

@@ -97,7 +97,11 @@ def test_the_patient_s_right_changes_sides_on_the_screen(make_napari_viewer, qtb
 
 
 def test_the_mask_in_3d(tab, viewer_model):
+    image, other = (viewer_model.add_image(np.zeros((4, 5, 6))) for _ in range(2))
+    other.visible = False
     mask = viewer_model.add_labels(np.ones((4, 5, 6), np.uint8))
-    tab.show_layers(None, mask)
+    tab.show_layers(image, mask)
     tab._solid.click()
-    assert viewer_model.dims.ndisplay == 3
+    assert viewer_model.dims.ndisplay == 3 and not image.visible and mask.visible
+    viewer_model.dims.ndisplay = 2
+    assert image.visible and not other.visible

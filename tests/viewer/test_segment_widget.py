@@ -322,7 +322,7 @@ class TestOptions:
         form.threads.setValue(1)
         form.largest.setChecked(False)
         form.uncertainty.setChecked(True)
-        assert form.options() == Options("auto", 1, True, 0.25, True, False)
+        assert form.options() == Options("auto", "auto", 1, True, 0.25, True, False)
 
     def test_the_preferences_come_first(self, qtbot, viewer_model, monkeypatch):
         monkeypatch.setattr(get_plugin_settings(PLUGIN).running, "threads", 1)

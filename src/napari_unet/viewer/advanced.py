@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QSpinBox, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QSpinBox, QWidget
 
 from napari_unet.viewer.options import Options
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 OVERLAPS = {"as the model says": None, "0.25 (fast)": 0.25, "0.5": 0.5, "0.75 (smooth)": 0.75}
+RUNTIMES = ("auto", "torch", "openvino")
 MIRRORING = {"as the model says": None, "off": False, "on": True}
 
 
 class AdvancedForm(QWidget):
-    """Device, threads, windows, mirroring, largest component, uncertainty."""
+    """Device, runtime, threads, windows, mirroring, largest component, uncertainty."""
 
     changed = Signal()
 
@@ -24,6 +25,10 @@ class AdvancedForm(QWidget):
         preferred = Options.preferred()
         self.device = _choice(DEVICES, "Where the model runs; auto takes the fastest there is")
         self.device.setCurrentText(preferred.device)
+        self.runtime = _choice(RUNTIMES, "What runs it there; auto takes the fastest there is")
+        self.runtime.setCurrentText(preferred.runtime)
+        self.place = QLabel()
+        self.place.setToolTip("Where the chosen model is loaded")
         self.threads = QSpinBox()
         self.threads.setRange(0, os.cpu_count() or 1)
         self.threads.setValue(preferred.threads)
@@ -38,10 +43,13 @@ class AdvancedForm(QWidget):
         self.uncertainty.setToolTip("A layer of how unsure the model is; Correct > Check next leads through it")
         form = QFormLayout(self)
         form.setContentsMargins(4, 8, 4, 4)
-        for name, field in (("Device", self.device), ("Threads", self.threads), ("Overlap", self.overlap),
-                            ("Mirroring", self.mirror), ("Largest part", self.largest), ("Uncertainty", self.uncertainty)):  # fmt: skip
+        rows = {
+            "Device": self.device, "Runtime": self.runtime, "Runs on": self.place, "Threads": self.threads,
+            "Overlap": self.overlap, "Mirroring": self.mirror, "Largest part": self.largest, "Uncertainty": self.uncertainty,
+        }  # fmt: skip
+        for name, field in rows.items():
             form.addRow(name, field)
-        for combo in (self.device, self.overlap, self.mirror):
+        for combo in (self.device, self.runtime, self.overlap, self.mirror):
             combo.currentIndexChanged.connect(lambda _: self.changed.emit())
         for box in (self.largest, self.uncertainty):
             box.toggled.connect(lambda _: self.changed.emit())
@@ -50,7 +58,7 @@ class AdvancedForm(QWidget):
     def options(self) -> Options:
         """What is chosen."""
         return Options(
-            self.device.currentText(), self.threads.value(), MIRRORING[self.mirror.currentText()],
+            self.device.currentText(), self.runtime.currentText(), self.threads.value(), MIRRORING[self.mirror.currentText()],
             OVERLAPS[self.overlap.currentText()], self.uncertainty.isChecked(), self.largest.isChecked(),
         )  # fmt: skip
 

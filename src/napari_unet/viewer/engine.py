@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_unet.spec import ModelSpec
-from napari_unet.viewer.estimate import estimate
+from napari_unet.viewer.estimate import cost
 from napari_unet.viewer.options import Options
 from napari_unet.volume import Volume
 
@@ -39,8 +39,9 @@ class Engine:
             if self._segmenter is None or key != self._key:
                 self._segmenter = None  # never two of them in memory
                 self._segmenter = Segmenter.load(
-                    model, device=options.device, mirror=options.mirror, overlap=options.overlap, uncertainty=options.uncertainty
-                )
+                    model, options.device, options.runtime, mirror=options.mirror, overlap=options.overlap,
+                    uncertainty=options.uncertainty,
+                )  # fmt: skip
                 self._key = key
             return self._segmenter
 
@@ -59,8 +60,20 @@ class Engine:
             for _ in segmenter.stream(volume):
                 pass
             times.append(time.perf_counter() - began)
-        shape = estimate(spec, volume.shape, affine, options)
-        self.learn(model, options, times[-1] / shape.voxels)
+        self.learn(model, options, times[-1] / cost(spec, volume, options).voxels)
+
+    @property
+    def place(self) -> str:
+        """Where the loaded model runs, and by what; "" before one is loaded."""
+        if self._segmenter is None:
+            return ""
+        device = next(self._segmenter.network.parameters()).device
+        return f"{str(device).upper()}, {type(self._segmenter.runtime).__name__.removesuffix('Runtime')}"
+
+    @property
+    def in_flight(self) -> int:
+        """How many windows the loaded model has in memory at once."""
+        return 1 if self._segmenter is None else self._segmenter.runtime.in_flight
 
     def learn(self, model: Path, options: Options, seconds_per_voxel: float) -> None:
         """What a voxel of a window took."""

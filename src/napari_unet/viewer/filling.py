@@ -140,7 +140,7 @@ def empty_mask(image: ScalarLayer, grid: Any, spec: ModelSpec, of: Of) -> Labels
 def _doubt_layer(image: ScalarLayer, grid: Any) -> Image:
     values = np.zeros(image.data.shape[: image.ndim][-3:], np.float32)
     return new_image(
-        image, grid, values, f"{image.name}_uncertainty", colormap="magma", contrast_limits=(0, 1), opacity=0.6, visible=False
+        image, grid, values, f"{image.name}_uncertainty", colormap="magma", contrast_limits=(0, 1), blending="additive", visible=False
     )
 
 

@@ -87,6 +87,8 @@ class ViewTab(QWidget):
         grid.addWidget(self._solid, 4, 0, 1, 3)
         grid.setRowStretch(5, 1)
         self._mask: Labels | None = None
+        self._hidden: list[Image] = []
+        viewer.dims.events.ndisplay.connect(self._show_again)
 
     def show_layers(self, image: Image | None, mask: Labels | None) -> None:
         """What the buttons act on."""
@@ -96,11 +98,20 @@ class ViewTab(QWidget):
         self._solid.setEnabled(mask is not None and mask.ndim >= 3)
 
     def show_solid(self) -> None:
-        """Surfaces of the mask, the image hidden behind nothing."""
+        """Surfaces of the mask; images, which would stand before it, are hidden until slices are shown again."""
         if self._mask is not None and self._mask in self._viewer.layers:
             self._mask.visible = True
+            self._hidden += [layer for layer in self._viewer.layers if isinstance(layer, Image) and layer.visible]
+            for layer in self._hidden:
+                layer.visible = False
             self._viewer.dims.ndisplay = 3
             self._viewer.reset_view()
+
+    def _show_again(self, event: Any) -> None:
+        if self._viewer.dims.ndisplay == 2:
+            for layer in self._hidden:
+                layer.visible = True
+            self._hidden.clear()
 
     def _show_window(self, name: str, _: bool = False) -> None:
         if self._image is not None:

@@ -17,6 +17,7 @@ class Options:
     """
 
     device: str = "auto"
+    runtime: str = "auto"
     threads: int = 0
     mirror: bool | None = None
     overlap: float | None = None
@@ -27,4 +28,4 @@ class Options:
     def preferred(cls) -> Options:
         """The person's preferences (Preferences > napari-unet-monai)."""
         running = get_plugin_settings(PLUGIN).running
-        return cls(device=str(running.device), threads=int(running.threads))
+        return cls(device=str(running.device), runtime=str(running.runtime), threads=int(running.threads))

@@ -6,7 +6,7 @@ from qtpy.QtWidgets import QGridLayout, QProgressBar, QPushButton, QWidget
 
 from napari_unet.errors import UNetError
 from napari_unet.viewer.card import text
-from napari_unet.viewer.estimate import Estimate, duration, estimate
+from napari_unet.viewer.estimate import Cost, cost, duration
 from napari_unet.viewer.work import Work
 
 
@@ -46,13 +46,13 @@ class RunPanel(QWidget):
 
     def show_cost(self, work: Work | None) -> None:
         """What a whole volume will cost."""
-        found = None if work is None else _estimate(work)
+        found = None if work is None else _cost(work)
         self.cost.setText("" if work is None or found is None else found.words(work.engine.pace(work.model.path, work.options)))
         self.cost.setVisible(bool(self.cost.text()) and not self.bar.isVisible())
 
     def voxels(self, work: Work) -> int:
         """What the network computes in a run, in voxels of its windows."""
-        found = _estimate(work)
+        found = _cost(work)
         return found.voxels if found else 0
 
     # ---- how far it is ------------------------------------------------------------------------------------------------
@@ -64,8 +64,10 @@ class RunPanel(QWidget):
 
     def progressed(self, done: int, total: int, seconds_left: float | None) -> None:
         """So many slices are there."""
+        self.bar.setUpdatesEnabled(False)  # else it paints itself at once, and the canvas with it
         self.bar.setRange(0, total)
         self.bar.setValue(done)
+        self.bar.setUpdatesEnabled(True)
         left = "" if seconds_left is None or done == total else f", {duration(seconds_left)} left"
         self._say(f"slice {done} of {total}{left}")
 
@@ -89,12 +91,11 @@ class RunPanel(QWidget):
         self.state.setVisible(bool(words))
 
 
-def _estimate(work: Work) -> Estimate | None:
+def _cost(work: Work) -> Cost | None:
     try:
-        volume = work.read()
+        return cost(work.model.spec, work.read(), work.options, work.engine.in_flight)
     except UNetError:
         return None
-    return estimate(work.model.spec, volume.shape, volume.affine, work.options)
 
 
 def button(content: str, tip: str) -> QPushButton:

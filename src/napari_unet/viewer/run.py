@@ -39,6 +39,10 @@ class Run(QObject):
         self.filling = Filling(viewer, work.image, work.model.spec, work.of, onto, work.options.uncertainty)
         self._redraw = QSignalThrottler(parent=self)
         self._redraw.triggered.connect(self.filling.redraw)
+        # a progress bar paints itself at once, together with the canvas: too dear for every slice
+        self._tell = QSignalThrottler(QSignalThrottler.EmissionPolicy.Leading, parent=self)
+        self._tell.setTimeout(REDRAW_2D)
+        self._tell.triggered.connect(self._progress)
         self._started = time.monotonic()
         self._first: float | None = None  # when the first slice came: loading says nothing of the slices' pace
         self._worker = worker.start(
@@ -78,7 +82,10 @@ class Run(QObject):
         if self.filling.put(piece.region, piece.labels, piece.done, piece.total, piece.uncertainty):
             self._redraw.setTimeout(REDRAW_2D if self._viewer.dims.ndisplay == 2 else REDRAW_3D)
             self._redraw.throttle()
-        self.progressed.emit(piece.done, piece.total)
+        self._tell.throttle()
+
+    def _progress(self) -> None:
+        self.progressed.emit(self.filling.done, self.filling.total)
 
     def _complete(self, labels: NDArray[Any]) -> None:
         if not self.filling.over:
@@ -93,4 +100,5 @@ class Run(QObject):
 
     def _end(self, complete: bool) -> None:
         self._redraw.cancel()
+        self._tell.cancel()
         self.ended.emit(complete)

@@ -153,7 +153,8 @@ class Keeper(QWidget):
 
     def _show(self) -> None:
         count = len(self._found)
-        self._offer.setText(f"{count} unsaved {'mask' if count == 1 else 'masks'} of an earlier session")
+        self._offer.setText(f"{count} unsaved {'mask' if count == 1 else 'masks'}")
+        self._offer.setToolTip("Left behind by an earlier session: " + ", ".join(found.name for found in self._found))
         self.setVisible(count > 0)
 
     def _restore(self) -> None:

@@ -159,14 +159,14 @@ class SegmentWidget(QScrollArea):
     def _show_model(self) -> None:
         if self._model:
             self._card.show_model(self._model)
-            if self._warm:
-                self._prime()
         self._options_changed()
 
     def _options_changed(self) -> None:
         """Live goes on with the new choice; the old one's answers stay where they are."""
         if self._slices.live:
             self.follow(True)
+        if self._warm:
+            self._prime()
         self._refresh()
 
     def _refresh(self) -> None:
@@ -266,13 +266,21 @@ class SegmentWidget(QScrollArea):
         super().showEvent(event)
         if not self._warm:
             self._warm = True
-            create_worker(warm_up, _connect={"returned": lambda _: self._prime(), "errored": worker.show})
+            create_worker(warm_up, _connect={"returned": self._prime, "errored": worker.show})
 
-    def _prime(self) -> None:
+    def _prime(self, _: object = None) -> None:
         """Load the chosen model and time a window of it, so that the first slice comes at once and the cost is known."""
         if self._model is not None:
             path, options, spec = self._model.path, self._advanced.options(), self._model.spec
-            create_worker(self._engine.prime, path, options, spec, _connect={"returned": lambda _: self._refresh()})
+            # methods, not lambdas: Qt forgets them with the widget
+            create_worker(self._engine.prime, path, options, spec, _connect={"returned": self._primed, "errored": self._unprimed})
+
+    def _primed(self, _: object) -> None:
+        self._advanced.place.setText(self._engine.place)
+        self._refresh()
+
+    def _unprimed(self, _: Exception) -> None:
+        """What is wrong with the model is told to who presses a button."""
 
     def event(self, event: QEvent) -> bool:
         """napari takes a closed dock widget out of its window, but does not delete it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -69,12 +70,14 @@ class Work:
         """For a worker: yields finished slices, `first` first, and returns the whole mask (i, j, k) when it is clean."""
         segmenter, volume = self.engine.segmenter(self.model.path, self.options), self.read()
         labels = np.zeros(volume.shape, label_dtype(self.model.spec))
-        for piece in segmenter.stream(volume, first):
-            labels[piece.region] = piece.labels
-            yield piece
+        with closing(segmenter.stream(volume, first)) as pieces:
+            for piece in pieces:
+                labels[piece.region] = piece.labels
+                yield piece
         return segmenter.clean(labels) if self.options.largest else labels
 
     def slices(self, first: tuple[int, int] | None, count: int) -> Generator[Piece, None, None]:
         """For a worker: the slice `first`, then its neighbours outwards, `count` in all."""
         segmenter = self.engine.segmenter(self.model.path, self.options)
-        yield from islice(segmenter.stream(self.read(), first), count)
+        with closing(segmenter.stream(self.read(), first)) as pieces:
+            yield from islice(pieces, count)

@@ -1,0 +1,162 @@
+"""The pictures of docs/viewer.md and of the README, made anew from the real window.
+
+    xvfb-run -a -s "-screen 0 1920x1200x24" python tools/screenshots.py DATA docs/images      (`make screenshots` does)
+
+DATA is a folder with hippocampus/ (Medical Segmentation Decathlon, Task04) and volumes/spm152.nii.gz (ICBM 152 average).
+Prints what the saved masks of the walk are worth: voxels that differ after reading them back, and whether affines are equal.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import napari
+import nibabel
+import numpy as np
+from PIL import Image
+from qtpy.QtWidgets import QApplication
+from window import PATIENCE, choose, open_scan, open_window, press, wait
+
+from napari_unet.segment import Piece
+from napari_unet.viewer.segment_widget import SegmentWidget
+from napari_unet.viewer.writer import save
+
+FRAME = 800, 450
+
+
+@contextmanager
+def window() -> Iterator[tuple[napari.Viewer, SegmentWidget]]:
+    """A fresh window with the widget."""
+    viewer, widget, _ = open_window()
+    yield viewer, widget
+    viewer.close()
+    QApplication.processEvents()
+
+
+def shoot(viewer: napari.Viewer, path: Path) -> None:
+    """The whole window."""
+    wait(0.4)
+    viewer.screenshot(str(path), canvas_only=False, flash=False)
+
+
+def tab(widget: SegmentWidget, name: str) -> None:
+    """Turn to a tab."""
+    tabs = widget._tabs
+    tabs.setCurrentIndex([tabs.tabText(n) for n in range(tabs.count())].index(name))
+    wait(0.3)
+
+
+def phantom(out: Path) -> None:
+    """Three clicks: the sample, the widget, one slice; then what a hand and the model have done together."""
+    with window() as (viewer, widget):
+        viewer.open_sample("napari-unet-monai", "phantom")
+        viewer.layers.pop()  # the truth
+        choose(widget, "phantoms")
+        press(widget, "This slice")
+        wait(PATIENCE, lambda: "took" in widget._state.text())
+        shoot(viewer, out / "viewer-slice.png")
+
+
+def hippocampus(data: Path, out: Path) -> None:
+    """Half-way, the film of it, the table, the corrections, the light theme and 3-D."""
+    with window() as (viewer, widget):
+        open_scan(viewer, data / "hippocampus" / "imagesTr" / "hippocampus_001.nii.gz")
+        choose(widget, "hippocampus")
+        widget._advanced.uncertainty.setChecked(True)
+        wait(1)
+        film: list[Image.Image] = []
+        press(widget, "Segment")
+        filling = widget._run.filling
+        press(widget, "Coronal")  # across the slices that fill
+
+        def picture(piece: Piece) -> None:
+            """One frame per slice, however quickly they come."""
+            filling.redraw()
+            widget._panel.progressed(piece.done, piece.total, None)
+            film.append(Image.fromarray(viewer.screenshot(canvas_only=False, flash=False)[..., :3]))
+            if piece.done == piece.total // 2:
+                film[-1].save(out / "viewer-half-way.png")
+
+        widget._run._worker.yielded.connect(picture)
+        wait(PATIENCE, lambda: widget._run is None)
+        wait(0.3)
+        film.append(Image.fromarray(viewer.screenshot(canvas_only=False, flash=False)[..., :3]))
+        frames = [frame.resize(FRAME, Image.Resampling.LANCZOS) for frame in film]
+        times = [120] * (len(frames) - 1) + [2500]
+        frames[0].save(out / "filling.webp", save_all=True, append_images=frames[1:], duration=times, loop=0, quality=70, method=6)
+        tab(widget, "Measure")
+        shoot(viewer, out / "viewer-measure.png")
+        viewer.layers["hippocampus_001_uncertainty"].visible = True
+        tab(widget, "Correct")
+        press(widget, "Check next")
+        shoot(viewer, out / "viewer-correct.png")
+        viewer.layers["hippocampus_001_uncertainty"].visible = False
+        tab(widget, "View")
+        press(widget, "3-D view")
+        viewer.scene.camera.angles = (10, 40, 120)
+        wait(1)
+        shoot(viewer, out / "viewer-3d.png")
+        press(widget, "Axial")
+        tab(widget, "Options")
+        viewer.theme = "light"
+        shoot(viewer, out / "viewer-light.png")
+
+
+def planes(data: Path, out: Path) -> None:
+    """A whole head in three planes, side by side."""
+    with window() as (viewer, widget):
+        open_scan(viewer, data / "volumes" / "spm152.nii.gz")
+        parts = []
+        for name in ("Axial", "Coronal", "Sagittal"):
+            press(widget, name)
+            wait(0.5)
+            viewer.reset_view()
+            wait(0.5)
+            parts.append(viewer.screenshot(canvas_only=True, flash=False)[..., :3])
+        height = 1280 * parts[0].shape[0] // (3 * parts[0].shape[1])
+        Image.fromarray(np.hstack(parts)).resize((1280, height)).save(out / "viewer-planes.png")
+
+
+def oblique(out: Path) -> None:
+    """A mask painted by hand over a tilted volume, saved and read back."""
+    angle = np.radians(24)
+    turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = turn @ np.diag([-0.9, 0.9, 2.5]), (40, -30, 12)
+    rng = np.random.default_rng(5)
+    data = (200 * np.exp(-np.linalg.norm(np.indices((64, 72, 24)).T - (12, 36, 32), axis=-1).T / 14)).astype(np.int16)
+    with tempfile.TemporaryDirectory() as folder, window() as (viewer, _):
+        scan, mask = Path(folder, "tilted.nii.gz"), Path(folder, "tilted_seg.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(data + rng.integers(0, 9, data.shape, dtype=np.int16), affine), scan)
+        image = open_scan(viewer, scan)
+        labels = viewer.add_labels(
+            np.zeros(image.data.shape, np.uint8), name="by hand", scale=image.scale, translate=image.translate,
+            units=image.units, axis_labels=image.axis_labels,
+        )  # fmt: skip
+        labels.brush_size, labels.selected_label = 14, 3
+        middle = tuple(n // 2 for n in image.data.shape)
+        viewer.dims.set_current_step(0, middle[0])
+        labels.paint(middle, 3)
+        shoot(viewer, out / "viewer-oblique.png")
+        save(mask, labels, list(viewer.layers))
+        (again,) = (each for each in viewer.open(str(mask), plugin="napari-unet-monai"))
+        same = (nibabel.load(mask).affine == nibabel.load(scan).affine).all()
+        print(f"oblique, painted by hand: {np.count_nonzero(again.data != labels.data)} voxels differ of "
+              f"{np.count_nonzero(labels.data)} painted, affine equal: {bool(same)}")  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    options = parser.parse_args()
+    phantom(options.out)
+    oblique(options.out)
+    planes(options.data, options.out)
+    hippocampus(options.data, options.out)
+
+
+if __name__ == "__main__":
+    main()
