@@ -163,7 +163,7 @@ import sys, threading, time, psutil
 import torch
 from napari_unet import Segmenter, read
 torch.set_num_threads(1)
-segmenter, process, stop = Segmenter.load(sys.argv[1]), psutil.Process(), []
+segmenter, process, stop = Segmenter.load(sys.argv[1], runtime="torch"), psutil.Process(), []
 before = highest = process.memory_info().rss
 def watch():
     global highest
