@@ -1,6 +1,8 @@
 """A 2-D model with random weights, for benchmarks: how fast it is does not depend on what it has learnt.
 
-    python training/benchmark_model.py model.safetensors --features 32,64,128,256
+    python training/benchmark_model.py model.safetensors --features 16,32,64,128,256
+
+The network is the one that the plan makes for slices of 512x512.
 """
 
 import argparse
@@ -16,13 +18,13 @@ from napari_unet.spec import Card, Channel, Label, ModelSpec, NetworkSpec
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out")
-    parser.add_argument("--features", type=lambda text: tuple(map(int, text.split(","))), default=(32, 64, 128, 256))
+    parser.add_argument("--features", type=lambda text: tuple(map(int, text.split(","))), default=(16, 32, 64, 128, 256))
     parser.add_argument("--patch", type=int, default=256)
     options = parser.parse_args()
     levels = len(options.features)
     network = NetworkSpec(
         dims=2, channels=1, classes=3, features=options.features, kernels=((3, 3),) * levels, strides=((1, 1),) + ((2, 2),) * (levels - 1),
-        encoder_convs=(2,) * levels, decoder_convs=(2,) * (levels - 1),
+        encoder_convs=(1,) + (2,) * (levels - 1), decoder_convs=(1,) * (levels - 1),
     )  # fmt: skip
     spec = ModelSpec(
         name="benchmark", network=network, channels=(Channel("image"),), labels=(Label(1, "one", "#e6194b"), Label(2, "two", "#3cb44b")),

@@ -46,7 +46,7 @@ def make(seed: int) -> tuple[Volume, Volume]:
 
 def tiled(shape: tuple[int, int, int], orientation: str = "RAS", spacing: tuple[float, ...] = (1.0, 1.0, 1.0)) -> Volume:
     """A phantom repeated to a shape, its axes running towards `orientation`: a scan of any size, for measuring."""
-    image = np.pad(make(0)[0].data, [(0, n) for n in shape], "wrap")[tuple(slice(n) for n in shape)]
+    image = np.pad(make(0)[0].data, [(0, n) for n in shape], "wrap")[tuple(slice(n) for n in shape)].copy("F")  # as from a file
     affine = np.diag([0.0, 0.0, 0.0, 1.0])
     for axis, letter in enumerate(orientation):
         affine["RLAPSI".index(letter) // 2, axis] = spacing[axis] if letter in "RAS" else -spacing[axis]
