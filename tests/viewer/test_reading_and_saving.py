@@ -14,6 +14,7 @@ from npe2 import PluginManager
 from napari_unet import nifti
 from napari_unet.errors import UNetError
 from napari_unet.viewer import layers, reader, writer
+from napari_unet.volume import tilt_degrees
 
 PLUGIN = "napari-unet-monai"
 
@@ -188,3 +189,38 @@ def test_the_sample_opens(viewer):
     assert layers.grid_of(image).affine.tolist() == layers.grid_of(mask).affine.tolist()
     assert set(np.unique(mask.data)) == {0, 1, 2, 3}
     assert Layer.create(*image.as_layer_data_tuple()).metadata == image.metadata
+
+
+def test_the_tilted_ct_is_shown_straight_and_kept_tilted(viewer):
+    image, mask = viewer.open_sample(PLUGIN, "phantom_ct")
+    assert tilt_degrees(layers.grid_of(image).affine) > 10
+    assert layers.grid_of(image).affine.tolist() == layers.grid_of(mask).affine.tolist()
+    assert image.data.min() == -1000 and image.data.max() > 600 and set(np.unique(mask.data)) == {0, 1, 2, 3}
+
+
+def test_the_picture_is_in_colour(viewer):
+    image, mask = viewer.open_sample(PLUGIN, "phantom_picture")
+    assert image.rgb and image.data.shape[:2] == mask.data.shape and set(np.unique(mask.data)) == {0, 1, 2, 3}
+
+
+class TestFolders:
+    def test_its_volumes_open_as_layers(self, viewer, nifti_file, tmp_path):
+        for name in ("b.nii.gz", "a.nii"):
+            nifti_file(name)
+        (tmp_path / "readme.txt").write_text("no volume")
+        (tmp_path / "deeper").mkdir()
+        assert [layer.name for layer in viewer.open(str(tmp_path), plugin=PLUGIN)] == ["a", "b"]
+
+    def test_a_damaged_one_is_told_and_the_others_open(self, viewer, nifti_file, tmp_path):
+        nifti_file("good.nii.gz")
+        damaged = nifti_file("bad.nii.gz")
+        damaged.write_bytes(damaged.read_bytes()[:-6])
+        before = len(notification_manager.records)
+        assert [layer.name for layer in viewer.open(str(tmp_path), plugin=PLUGIN)] == ["good"]
+        assert any("bad.nii.gz: the compressed data" in record.message for record in notification_manager.records[before:])
+        (tmp_path / "good.nii.gz").unlink()
+        with pytest.raises(UNetError, match="compressed data"):
+            viewer.open(str(tmp_path), plugin=PLUGIN)
+
+    def test_a_folder_without_volumes_is_left_to_others(self, tmp_path):
+        assert reader.get_reader(str(tmp_path)) is None

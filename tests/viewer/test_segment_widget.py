@@ -313,6 +313,53 @@ def test_the_engine_is_warmed_up_and_never_in_the_viewer_s_thread(model_file):
     assert lines[:-1] and not any(line.endswith("True") for line in lines[:-1])
 
 
+class TestLayersAsChannels:
+    def test_each_channel_needs_a_layer_of_its_own(self, widget, viewer_model, model_file):
+        widget.add_model(model_file("two", tiny_spec(2)))
+        viewer_model.add_image(np.zeros((5, 6, 7)), name="scan T1")
+        assert "has 1 channel" in widget._hint.text()
+        viewer_model.add_image(np.zeros((5, 6, 7)), name="scan T2")
+        widget._image.value = viewer_model.layers[0]
+        widget._choice.channels._combos[0].value = viewer_model.layers[0]
+        assert "Choose a layer for each channel: T1, T2" in widget._hint.text() and not widget._start.isEnabled()
+        widget._choice.channels._combos[0].value = viewer_model.layers[1]
+        assert widget._hint.text() == "" and widget._start.isEnabled()
+        widget.add_model(model_file())
+        assert widget._choice.channels._combos == [] and widget._start.isEnabled()
+
+    @pytest.mark.gui
+    def test_the_mask_is_that_of_the_stack(self, window, qtbot, nifti_file, model_file, rng):
+        viewer, widget = window()
+        model = model_file("two", tiny_spec(2))
+        scans = [nifti_file(f"{name}.nii.gz", affine=affine_for("PLI", tilt=5)) for name in ("a", "b")]
+        widget.add_model(model)
+        for scan in scans:
+            viewer.open(str(scan), plugin=PLUGIN)
+        widget._image.value = viewer.layers["a"]
+        widget._choice.channels._combos[0].value = viewer.layers["b"]
+        widget._start.click()
+        mask = widget._run.filling
+        finished(widget, qtbot)
+        volumes = [nifti.read(scan) for scan in scans]
+        both = volumes[0].with_data(np.stack([volume.data for volume in volumes], -1))
+        truth = Segmenter.load(model, device="cpu").segment(both)
+        assert np.array_equal(mask.grid.stored(mask.layer.data), truth.data) and truth.data.any()
+
+    @pytest.mark.gui
+    def test_layers_on_other_grids_are_told(self, window, qtbot, nifti_file, model_file):
+        viewer, widget = window()
+        widget.add_model(model_file("two", tiny_spec(2)))
+        for name, tilt in (("a", 0), ("b", 30)):
+            viewer.open(str(nifti_file(f"{name}.nii.gz", affine=affine_for("PLI", tilt=tilt))), plugin=PLUGIN)
+        widget._image.value = viewer.layers["a"]
+        widget._choice.channels._combos[0].value = viewer.layers["b"]
+        before = len(notification_manager.records)
+        widget._start.click()
+        finished(widget, qtbot)
+        assert any("away from the image's" in message for message in messages(before))
+        assert [type(layer) for layer in viewer.layers] == [Image, Image]
+
+
 class TestOptions:
     def test_the_form_says_what_is_done(self, widget):
         form = widget._advanced

@@ -65,6 +65,8 @@ class CorrectTab(QWidget):
 
     def show_layer(self, layer: Labels | None) -> None:
         """The mask that is corrected from now on."""
+        if layer is not None and layer is self._layer:
+            return self.refresh()  # its classes are listed already; listing may mean to look through all its voxels
         if self._layer is not None:
             self._layer.events.selected_label.disconnect(self._show_class)
         self._layer = layer

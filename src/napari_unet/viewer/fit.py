@@ -11,6 +11,11 @@ def takes_one_of_a_series(spec: ModelSpec, layer: ScalarLayer) -> bool:
     return len(spec.channels) == 1 and channels_of(layer) > 1 and not is_colour(layer)
 
 
+def takes_several_layers(spec: ModelSpec, layer: ScalarLayer) -> bool:
+    """Whether the model's channels may come from layers of one channel each, of which this is the first."""
+    return len(spec.channels) > 1 and channels_of(layer) == 1 and not is_colour(layer)
+
+
 def objection(spec: ModelSpec, layer: ScalarLayer) -> str:
     """Why the model cannot read the layer, in a sentence; "" where it can."""
     if layer.ndim > (3 if is_colour(layer) else 4):

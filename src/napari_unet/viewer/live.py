@@ -107,7 +107,7 @@ class Slices(QObject):
         if work.image not in self._viewer.layers:
             return self.follow(None)
         if work.step is not None:  # the slider may have gone on to the next volume of the series
-            work = Work.on_screen(work.engine, work.model, work.options, self._viewer, work.image)
+            work = Work.on_screen(work.engine, work.model, work.options, self._viewer, work.image, work.more)
         where = self._on_screen(work)
         if not work.reaches(where):
             return

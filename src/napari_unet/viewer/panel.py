@@ -93,7 +93,7 @@ class RunPanel(QWidget):
 
 def _cost(work: Work) -> Cost | None:
     try:
-        return cost(work.model.spec, work.read(), work.options, work.engine.in_flight)
+        return cost(work.model.spec, work.outline(), work.options, work.engine.in_flight)
     except UNetError:
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,21 +13,51 @@ from napari.utils.notifications import show_info, show_warning
 from numpy.typing import NDArray
 
 from napari_unet import nifti
+from napari_unet.errors import UNetError
 from napari_unet.viewer.layers import LayerData, notes_on, to_layer
 from napari_unet.volume import Volume
 
 # more values than any atlas of a brain has, fewer than any scan
 MAX_CLASSES = 250
+MOST_OF_A_FOLDER = 20  # layers; more than anybody looks at together
 _SAYS_MASK = re.compile(
     r"(^|[^a-z])(d?seg|aseg|aparc|segmentations?|labels?|labels(tr|ts|val)|masks?|parc(ellation)?|gt|ground_?truth)([^a-z]|$)"
 )
 
 
 def get_reader(path: str | list[str]) -> Callable[[str], list[LayerData]] | None:
-    """The reader for one file that ends like a medical volume; None for everything else."""
-    if not isinstance(path, str | Path) or nifti.suffix(path) not in nifti.SUFFIXES:
+    """The reader for a file that ends like a medical volume, or a folder that holds some; None for everything else."""
+    if not isinstance(path, str | Path):
         return None
-    return read
+    if os.path.isdir(path):
+        return read_folder if volumes_in(path) else None
+    return read if nifti.suffix(path) in nifti.SUFFIXES else None
+
+
+def volumes_in(folder: str | Path) -> list[Path]:
+    """The medical volumes that lie in a folder itself, by name; a pair counts once, by its header."""
+    try:
+        paths = sorted(path for path in Path(folder).iterdir() if nifti.suffix(path) in nifti.SUFFIXES and path.is_file())
+    except OSError:
+        return []
+    return [path for path in paths if not (path.suffix == ".img" and path.with_suffix(".hdr") in paths)]
+
+
+def read_folder(path: str) -> list[LayerData]:
+    """The volumes of a folder as layers; what cannot be read is told, and the others open. Raises UNetError where none can."""
+    paths, layers, faults = volumes_in(path), [], []
+    for each in paths[:MOST_OF_A_FOLDER]:
+        try:
+            layers += read(str(each))
+        except UNetError as error:
+            faults.append(error)
+    if not layers:
+        raise faults[0] if faults else UNetError(path, "it holds no medical volumes", "Choose another folder")
+    if len(paths) > MOST_OF_A_FOLDER:
+        show_warning(f"{path}: the first {MOST_OF_A_FOLDER} of {len(paths)} volumes are opened.")
+    for fault in faults:
+        show_warning(str(fault))
+    return layers
 
 
 def read(path: str) -> list[LayerData]:

@@ -8,23 +8,20 @@ from typing import Any
 
 import napari
 from magicgui.widgets import ComboBox
-from napari.layers import Image, Labels
+from napari.layers import Labels
 from napari.qt.threading import create_worker
 from qtpy.QtCore import QEvent, Qt
 from qtpy.QtGui import QHideEvent, QShowEvent
-from qtpy.QtWidgets import QFileDialog, QFrame, QGridLayout, QLabel, QScrollArea, QTabWidget, QWidget
+from qtpy.QtWidgets import QFrame, QGridLayout, QLabel, QScrollArea, QTabWidget, QWidget
 
 from napari_unet.viewer import looking, worker
 from napari_unet.viewer.advanced import AdvancedForm
 from napari_unet.viewer.card import Model, ModelCard, text
+from napari_unet.viewer.choice import Choice
 from napari_unet.viewer.correct import CorrectTab
 from napari_unet.viewer.engine import Engine
-from napari_unet.viewer.fit import objection, takes_one_of_a_series
-from napari_unet.viewer.layers import channels_of
 from napari_unet.viewer.live import Slices
-from napari_unet.viewer.models import ModelList, remember
 from napari_unet.viewer.panel import RunPanel, button
-from napari_unet.viewer.planes import PlaneButtons
 from napari_unet.viewer.run import Run
 from napari_unet.viewer.saving import Keeper, ask_and_save, proposal
 from napari_unet.viewer.table import MeasureTab
@@ -57,14 +54,13 @@ class SegmentWidget(QScrollArea):
     # ---- what is there ------------------------------------------------------------------------------------------------
 
     def _make(self) -> None:
-        self._image = ComboBox(choices=lambda _: self._layers(Image), tooltip="The image layer to segment")
-        self._models = ModelList()
-        self._open = button("Open…", "Open a model from a .safetensors file")
+        self._choice = Choice(self._viewer)
+        self._image, self._models, self._open = self._choice.image, self._choice.models, self._choice.open
         self._card, self._hint = ModelCard(), text("")
         self._panel, self._advanced = RunPanel(), AdvancedForm()
         self._start, self._cancel = self._panel.start, self._panel.cancel
         self._bar, self._state = self._panel.bar, self._panel.state
-        self._mask = ComboBox(choices=lambda _: self._layers(Labels), tooltip="The mask to correct, measure and save")
+        self._mask = ComboBox(choices=lambda _: self._masks(), tooltip="The mask to correct, measure and save")
         self._save = button("Save…", "Save the mask on its image's own grid")
         self._keeper = Keeper(self._viewer)
         self._correct, self._measure = CorrectTab(self._viewer), MeasureTab(self._viewer)
@@ -90,16 +86,14 @@ class SegmentWidget(QScrollArea):
         grid.setColumnStretch(1, 1)
         rows: tuple[tuple[str | QWidget, ...], ...] = (
             (self._keeper,),
-            ("Image", self._image.native),
-            ("Plane", PlaneButtons(self._viewer)),
-            ("Model", self._models, self._open),
+            (self._choice,),
             (self._tabs,),
             ("Mask", self._mask.native, self._save),
             (self._pointer,),
         )
         for number, row in enumerate(rows):
             fill(grid, number, row)
-        grid.setRowStretch(4, 1)
+        grid.setRowStretch(2, 1)
         self.setWidget(content)
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
@@ -107,10 +101,9 @@ class SegmentWidget(QScrollArea):
         self.setMinimumWidth(content.minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width())
 
     def _connect(self) -> None:
-        self._image.changed.connect(self._refresh)
+        self._choice.changed.connect(self._options_changed)
+        self._choice.model_changed.connect(self._show_model)
         self._mask.changed.connect(self._refresh)
-        self._models.currentIndexChanged.connect(self._show_model)
-        self._open.clicked.connect(self._open_model)
         self._start.clicked.connect(self.segment)
         self._cancel.clicked.connect(self.cancel)
         self._panel.this.clicked.connect(self.this_slice)
@@ -132,7 +125,7 @@ class SegmentWidget(QScrollArea):
 
     def reset_choices(self, event: Any = None) -> None:
         """The layers have changed; napari calls it."""
-        self._image.reset_choices()
+        self._choice.reset_choices()
         self._mask.reset_choices()
         if self._run and not self._run.filling.here():
             self._run.cancel()
@@ -140,21 +133,11 @@ class SegmentWidget(QScrollArea):
 
     def add_model(self, path: Path) -> None:
         """Offer a weights file, and choose it; what cannot be read is said and not offered."""
-        if self._models.add(path):
-            self._show_model()
-
-    def _layers(self, kind: type) -> list[Any]:
-        return [layer for layer in self._viewer.layers if isinstance(layer, kind)]
-
-    def _open_model(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Open a model", filter="Models (*.safetensors)")
-        if path and self._models.add(Path(path)):
-            remember(Path(path))
-            self._show_model()
+        self._choice.add_model(path)
 
     @property
     def _model(self) -> Model | None:
-        return self._models.model
+        return self._choice.model
 
     def _show_model(self) -> None:
         if self._model:
@@ -171,7 +154,7 @@ class SegmentWidget(QScrollArea):
 
     def _refresh(self) -> None:
         """Say what can be done, and allow that alone."""
-        hint, ready = self._judge()
+        hint, ready = self._choice.judge()
         self._hint.setText(hint)
         self._hint.setVisible(bool(hint))
         self._card.setVisible(self._model is not None)
@@ -186,21 +169,15 @@ class SegmentWidget(QScrollArea):
         self._measure.show_layer(mask)
         self._view.show_layers(self._image.value, mask)
 
-    def _judge(self) -> tuple[str, bool]:
-        """What stands between the person and a mask, and whether nothing does."""
-        layer, model = self._image.value, self._model
-        if model is None or layer is None:
-            return f"Open {'a model' if model is None else 'an image'} to begin.", False
-        against = objection(model.spec, layer)
-        if against or not takes_one_of_a_series(model.spec, layer):
-            return against, not against
-        return f"Of the layer's {channels_of(layer)} volumes, the one on the screen is segmented.", True
+    def _masks(self) -> list[Labels]:
+        return [layer for layer in self._viewer.layers if isinstance(layer, Labels)]
 
     def _work(self) -> Work | None:
         """What is chosen, ready to be done."""
         if self._model is None or self._image.value is None:
             return None
-        return Work.on_screen(self._engine, self._model, self._advanced.options(), self._viewer, self._image.value)
+        options, more = self._advanced.options(), self._choice.channels.chosen()
+        return Work.on_screen(self._engine, self._model, options, self._viewer, self._image.value, more)
 
     # ---- what is done -------------------------------------------------------------------------------------------------
 
@@ -237,7 +214,7 @@ class SegmentWidget(QScrollArea):
         self._slices.follow(self._work() if live else None)
 
     def _slice_at_work(self, busy: bool) -> None:
-        self._panel.allow(ready=self._judge()[1], running=self._run is not None, slice_running=busy)
+        self._panel.allow(ready=self._choice.judge()[1], running=self._run is not None, slice_running=busy)
 
     def _finish(self, complete: bool) -> None:
         if self._run is None:

@@ -18,7 +18,7 @@ from napari_unet.viewer.filling import label_dtype
 from napari_unet.viewer.fit import takes_one_of_a_series
 from napari_unet.viewer.layers import ScalarLayer, is_picture, step_on_screen, volume_of
 from napari_unet.viewer.options import Options
-from napari_unet.volume import Reorientation, Volume
+from napari_unet.volume import Reorientation, Volume, check_same_grid
 
 if TYPE_CHECKING:
     from napari_unet.segment import Piece
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 class Work:
     """One image for one model.
 
+    more : the layers of the model's other channels, where they do not lie in the image's own layer.
     step : which volume of a series; None where the layer is taken whole.
     others : the layers that tell the grid of one that was painted from nothing.
     """
@@ -38,21 +39,35 @@ class Work:
     image: ScalarLayer
     others: tuple[Any, ...]
     step: int | None
+    more: tuple[ScalarLayer, ...] = ()
 
     @classmethod
-    def on_screen(cls, engine: Engine, model: Model, options: Options, viewer: ViewerModel, image: ScalarLayer) -> Work:
+    def on_screen(
+        cls, engine: Engine, model: Model, options: Options, viewer: ViewerModel, image: ScalarLayer,
+        more: tuple[ScalarLayer, ...] = (),
+    ) -> Work:  # fmt: skip
         """What the widget shows; of a series, the volume that the canvas shows."""
         others = tuple(layer for layer in viewer.layers if layer is not image)
         step = step_on_screen(viewer, image) if takes_one_of_a_series(model.spec, image) else None
-        return cls(engine, model, options, image, others, step)
+        return cls(engine, model, options, image, others, step, more)
 
     @property
     def of(self) -> tuple[str, str, int]:
         """What its answer belongs to (see `Answer`)."""
-        return str(self.model.path), str(self.image.unique_id), self.step or 0
+        return str(self.model.path), " ".join(str(layer.unique_id) for layer in (self.image, *self.more)), self.step or 0
 
     def read(self) -> Volume:
-        """The voxels: a view, so that nothing is copied in the viewer's thread."""
+        """All channels. Raises UNetError where they do not lie on one grid."""
+        first = self.outline()
+        if not self.more:
+            return first
+        channels = [first, *(volume_of(layer, self.others, self.model.spec.pictures) for layer in self.more)]
+        for channel in channels[1:]:
+            check_same_grid(channel, first)
+        return first.with_data(np.stack([channel.data for channel in channels], -1))
+
+    def outline(self) -> Volume:
+        """The image alone: a view, so that nothing is copied in the viewer's thread."""
         volume = volume_of(self.image, self.others, self.model.spec.pictures)
         return volume if self.step is None else volume.channel(self.step)
 
@@ -64,7 +79,7 @@ class Work:
         if where is None:
             return is_picture(self.image)
         spec = self.model.spec
-        return spec.network.dims == 3 or Reorientation.between(self.read().affine, spec.orientation).axes[0] == where[0]
+        return spec.network.dims == 3 or Reorientation.between(self.outline().affine, spec.orientation).axes[0] == where[0]
 
     def whole(self, first: tuple[int, int] | None) -> Generator[Piece, None, NDArray[Any]]:
         """For a worker: yields finished slices, `first` first, and returns the whole mask (i, j, k) when it is clean."""
