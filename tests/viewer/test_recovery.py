@@ -124,6 +124,16 @@ class TestASession:
         made.close_session()
         assert [found.name for found in recovery.left_behind()] == ["scan_seg"]
 
+    @pytest.mark.parametrize("painted", [False, True])
+    def test_what_is_still_to_be_written_when_it_ends(self, viewer_model, mask, painted):
+        if painted:
+            mask.data_setitem((np.array([1]), np.array([1]), np.array([1])), 2)
+        session = recovery.Session()
+        late = session.keep(mask, list(viewer_model.layers))
+        session.close()
+        late()
+        assert len(recovery.left_behind()) == painted
+
     def test_what_was_saved_is_not_offered(self, qtbot, viewer_model, mask):
         made = keeper(qtbot, viewer_model)
         mask.data_setitem((np.array([1]), np.array([1]), np.array([1])), 2)

@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import shutil
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -52,6 +53,7 @@ class Session:
 
     def __init__(self) -> None:
         self._folder: Path | None = None
+        self._lock = threading.Lock()  # between a worker that writes and the end of the session
         self._held = contextlib.ExitStack()
         self._known: dict[str, int] = {}  # layer's id -> what was in it when it was last safe
         self._painted: set[str] = set()  # those in which a hand has been
@@ -75,8 +77,10 @@ class Session:
         path = self._file(layer)
 
         def write() -> None:
-            nifti.write(path, volume)
-            files.write_bytes(path.with_suffix("").with_suffix(".json"), json.dumps(about).encode())
+            with self._lock:  # a session that has ended meanwhile takes a hand's work only
+                if self._folder is not None or path.name.split(".")[0] in self._painted:
+                    nifti.write(path, volume)
+                    files.write_bytes(path.with_suffix("").with_suffix(".json"), json.dumps(about).encode())
 
         answer = Answer.in_layer(layer)
         if answer is None or answer.painted(layer).any():
@@ -86,7 +90,10 @@ class Session:
 
     def close(self) -> None:
         """The session ends as it should: what a model can say again goes, what a hand has done is left behind."""
-        if self._folder is not None:
+        with self._lock:
+            self._known.clear()
+            if self._folder is None:
+                return
             for path in self._folder.glob("*.*"):
                 if path.name.split(".")[0] not in self._painted:
                     path.unlink(missing_ok=True)
@@ -94,7 +101,6 @@ class Session:
             if not self._painted:
                 shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
-        self._known.clear()
 
     def _file(self, layer: Labels) -> Path:
         if self._folder is None:
