@@ -68,18 +68,19 @@ def hippocampus(data: Path, out: Path) -> None:
         wait(1)
         film: list[Image.Image] = []
         press(widget, "Segment")
-        filling = widget._run.filling
+        run, filling = widget._run, widget._run.filling
         press(widget, "Coronal")  # across the slices that fill
 
         def picture(piece: Piece) -> None:
             """One frame per slice, however quickly they come."""
+            run._help()
             filling.redraw()
             widget._panel.progressed(piece.done, piece.total, None)
             film.append(Image.fromarray(viewer.screenshot(canvas_only=False, flash=False)[..., :3]))
             if piece.done == piece.total // 2:
                 film[-1].save(out / "viewer-half-way.png")
 
-        widget._run._worker.yielded.connect(picture)
+        run._worker.yielded.connect(picture)
         wait(PATIENCE, lambda: widget._run is None)
         wait(0.3)
         film.append(Image.fromarray(viewer.screenshot(canvas_only=False, flash=False)[..., :3]))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from napari.components import ViewerModel
 from numpy.typing import NDArray
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 from superqt.utils import QSignalThrottler
 
 from napari_unet.viewer import worker
@@ -18,6 +19,7 @@ from napari_unet.viewer.work import Work
 if TYPE_CHECKING:
     from napari_unet.segment import Piece
 
+HELPING = 0.015  # s
 REDRAW_2D, REDRAW_3D = 100, 1500  # ms; in 3-D every redraw uploads the whole mask
 
 
@@ -43,6 +45,10 @@ class Run(QObject):
         self._tell = QSignalThrottler(QSignalThrottler.EmissionPolicy.Leading, parent=self)
         self._tell.setTimeout(REDRAW_2D)
         self._tell.triggered.connect(self._progress)
+        self._waiting: deque[Piece] = deque()
+        self._whole: NDArray[Any] | None = None  # the end, when slices still wait
+        self._helping = QTimer(self)
+        self._helping.timeout.connect(self._help)
         self._started = time.monotonic()
         self._first: float | None = None  # when the first slice came: loading says nothing of the slices' pace
         self._worker = worker.start(
@@ -70,16 +76,32 @@ class Run(QObject):
     def _stop(self) -> None:
         if not self.filling.over:
             self._worker.quit()
+            while self._waiting:
+                self._show(self._waiting.popleft())
             self.filling.stop()
             self._end(complete=False)
 
     def _put(self, piece: Piece) -> None:
-        if self.filling.over:
-            return
-        if not self.filling.here():
-            return self.cancel()
+        """Slices come in bursts, with the last window that touches them: the viewer's thread takes them in small helpings."""
+        if not self.filling.over:
+            self._waiting.append(piece)
+            if not self._helping.isActive():
+                self._helping.start()
+
+    def _help(self) -> None:
+        until = time.monotonic() + HELPING
+        while self._waiting and not self.filling.over and time.monotonic() < until:
+            if not self.filling.here():
+                return self.cancel()
+            self._show(self._waiting.popleft())
+        if not self._waiting or self.filling.over:
+            self._helping.stop()
+            if self._whole is not None:
+                self._complete(self._whole)
+
+    def _show(self, piece: Piece) -> None:
         self._first = self._first or time.monotonic()
-        if self.filling.put(piece.region, piece.labels, piece.done, piece.total, piece.uncertainty):
+        if self.filling.here() and self.filling.put(piece.region, piece.labels, piece.done, piece.total, piece.uncertainty):
             self._redraw.setTimeout(REDRAW_2D if self._viewer.dims.ndisplay == 2 else REDRAW_3D)
             self._redraw.throttle()
         self._tell.throttle()
@@ -88,7 +110,9 @@ class Run(QObject):
         self.progressed.emit(self.filling.done, self.filling.total)
 
     def _complete(self, labels: NDArray[Any]) -> None:
-        if not self.filling.over:
+        if self._waiting:
+            self._whole = labels
+        elif not self.filling.over:
             if not self.filling.here():
                 return self.cancel()
             self.filling.complete(labels)
@@ -99,6 +123,8 @@ class Run(QObject):
         self.cancel()
 
     def _end(self, complete: bool) -> None:
+        self._helping.stop()
+        self._waiting.clear()
         self._redraw.cancel()
         self._tell.cancel()
         self.ended.emit(complete)
