@@ -163,4 +163,10 @@ def _difference(known: Method, wanted: Method) -> str:
 
 
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """SHA-256 of a file, or of all files of a folder and their names."""
+    if not path.is_dir():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    whole = hashlib.sha256()
+    for part in sorted(part for part in path.rglob("*") if part.is_file()):
+        whole.update(f"{part.relative_to(path).as_posix()} {_digest(part)}\n".encode())
+    return whole.hexdigest()
