@@ -13,7 +13,7 @@ import numpy as np
 
 from napari_unet.errors import UNetError
 from napari_unet.spec import Label
-from napari_unet.volume import Affine
+from napari_unet.volume import Affine, check_affine
 
 AXES = "tczyx"
 VOLUME, PICTURE = ("x", "y", "z"), ("y", "x", "z")
@@ -52,7 +52,7 @@ class Grid:
         return VOLUME if "z" in self.names else PICTURE
 
     def affine(self, where: str) -> tuple[Affine, tuple[str, ...]]:
-        """Voxel index -> RAS+ mm, and what is assumed in it, in words. Raises UNetError for units that are no lengths."""
+        """Voxel index -> RAS+ mm, and what is assumed in it, in words. Raises UNetError where it places no voxels in space."""
         affine, notes = np.eye(4), []
         world = [_towards(axis) for axis in self.axes if axis["name"] in VOLUME]
         known = sorted(w[0] for w in world if w) == [0, 1, 2]
@@ -67,6 +67,7 @@ class Grid:
             column = np.zeros(4)
             column[row] = sign * self.scale[at] * (unit or 1.0)
             affine[:, index], affine[row, 3] = column, sign * self.translation[at] * (unit or 1.0)
+        check_affine(affine, where)
         told = [f"its axes {', '.join(notes)} have no unit: taken as millimetres"] if notes else []
         return affine, (*([] if known or "z" not in self.names else [NO_ORIENTATION]), *told)
 
@@ -102,9 +103,10 @@ def read(attributes: Mapping[str, Any], where: str) -> Grid | None:
             kind = step["type"]
             if kind == "identity":
                 continue
-            values = [float(value) for value in step[kind]]
-            if len(values) != len(axes) or kind not in ("scale", "translation"):
+            values = step[kind]
+            if kind not in ("scale", "translation") or len(values) != len(axes):
                 raise ValueError(f"the transformation {str(step)[:80]}")
+            values = [float(value) for value in values]
             if kind == "scale":
                 scale, translation = ([a * b for a, b in zip(values, old, strict=True)] for old in (scale, translation))
             else:

@@ -31,9 +31,8 @@ if TYPE_CHECKING:
     import zarr
 
 SUFFIXES = (".ome.zarr", ".zarr")
-LEAST_CACHE, MOST_CACHE = 128 << 20, 1 << 30  # bytes of decoded chunks
+LEAST_CACHE, MOST_CACHE = 32 << 20, 1 << 30  # bytes of decoded chunks
 _MARKS = ("zarr.json", ".zgroup", ".zarray")
-_UNSAFE = ("pickle",)  # a codec that would run what the file says
 
 
 def is_zarr(path: str | Path) -> bool:
@@ -186,10 +185,7 @@ def _array_of(group: Any, grid: Grid | None, path: Path) -> Any:
 
 
 def _check(array: Any, path: Path) -> None:
-    """UNetError for values that are no real numbers, and for a codec that executes them."""
-    codecs = {str(getattr(codec, "codec_id", "")) for codec in (*array.filters, *array.compressors)}
-    if unsafe := codecs & set(_UNSAFE):
-        raise UNetError(path, f"its codec {min(unsafe)} would run whatever the file says", "Export it again, with another codec")
+    """UNetError for values that are no real numbers. Of these, zarr decodes nothing with a codec that would run what the file says."""
     if array.dtype.kind not in "biuf":
         raise UNetError(path, f"voxels of type {array.dtype}", "Save it with real values, of at most 64 bits")
 
