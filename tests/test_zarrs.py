@@ -283,6 +283,8 @@ def test_what_exists_is_replaced_only_when_asked_and_the_image_never(call: Call,
     assert call(*ask).refused("m.zarr", "exists already")
     assert (tmp_path / "m.zarr/mine.txt").exists()
     assert call(*ask, "--overwrite").code == 0 and contents(tmp_path / "m.zarr") == made
+    (tmp_path / "m.zarr/.zgroup").unlink()
+    assert call(*ask, "--overwrite").refused("m.zarr", "is no zarr")
     assert {path.name for path in tmp_path.iterdir()} == {"plate.zarr", "m.zarr"}
 
 

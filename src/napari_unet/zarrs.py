@@ -37,7 +37,12 @@ _MARKS = ("zarr.json", ".zgroup", ".zarray")
 
 def is_zarr(path: str | Path) -> bool:
     """Whether a path means one: by its ending, or as a group or array inside of one, which has none."""
-    return str(path).lower().endswith(SUFFIXES) or any(os.path.exists(Path(path) / mark) for mark in _MARKS)
+    return str(path).lower().endswith(SUFFIXES) or is_there(path)
+
+
+def is_there(path: str | Path) -> bool:
+    """Whether a path is a group or an array of zarr, by what is in it."""
+    return any(os.path.exists(Path(path) / mark) for mark in _MARKS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,6 +211,8 @@ class Draft:
         if not isinstance(image.header, Layout):
             raise UNetError(path, f"{image.source} is not a zarr, and no zarr says how a patient lies", "Save its mask as .nii.gz")
         self.path, self._layout = Path(os.path.realpath(path)), image.header
+        if self.path.exists() and not is_there(self.path):
+            raise UNetError(path, "something else has this name, which is no zarr", "Choose another --out")
         self._folder = partial_beside(self.path)
         with _writing(self.path):
             sweep(self.path.parent)
