@@ -398,6 +398,14 @@ def test_what_a_codec_would_run_is_not_run(call: Call, model: Path, tmp_path: Pa
     assert not trap.exists()
 
 
+def test_without_zarr_a_sentence_says_what_to_install(model: Path, tmp_path: Path) -> None:
+    path = stored(tmp_path / "a.zarr", voxels(12, 20, 34))
+    code = "import sys; sys.modules['zarr'] = None; from napari_unet.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "predict", model, path, "--out", tmp_path / "m.zarr"]
+    found = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | ONE_THREAD)
+    assert found.returncode == 2 and "reading it needs zarr" in found.stderr and "napari-unet-monai[zarr]" in found.stderr
+
+
 @pytest.mark.parametrize("address", ["https://example.org/a.zarr", "s3://bucket/a.ome.zarr", "http://example.org/a.nii.gz"])
 def test_addresses_are_refused(address: str) -> None:
     for path in (address, Path(address)):

@@ -123,8 +123,7 @@ def read(attributes: Mapping[str, Any], where: str) -> Grid | None:
 def write(grid: Grid, name: str, version: str, labels: Sequence[Label] | None, image: str) -> dict[str, Any]:
     """Attributes of a group with a single resolution on a grid, in OME-Zarr 0.4 or 0.5.
 
-    labels : of a mask, which is a label image then; image : the way from it to the image that it belongs to. Its group is as
-    one in the image's own `labels` would be, and can be moved there.
+    labels : of a mask, which is a label image then; image : the way from it to the image that it belongs to.
     """
     steps = [{"type": "scale", "scale": list(grid.scale)}, {"type": "translation", "translation": list(grid.translation)}]
     scales = {"name": name, "axes": [_typed(axis) for axis in grid.axes],
