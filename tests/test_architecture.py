@@ -18,14 +18,14 @@ import napari_unet
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "napari_unet"
 TIERS = (
-    {"__init__", "errors", "files", "header", "pictures", "schema", "spec", "volume", "intensities", "windows"},
+    {"__init__", "errors", "files", "header", "pictures", "schema", "spec", "volume", "intensities", "windows", "lazy", "ngff"},
     {
         *("augment", "budget", "cases", "cells", "checks", "components", "distributed", "ensemble", "events", "finetune"),
         *("layout", "learning", "loss", "lowering", "measure", "network", "nifti", "openvino_runtime", "optimiser", "options", "partial"),
         *("phantoms", "preprocess", "record", "runtime", "sampling", "schedule", "speed", "splits", "survey", "torch_runtime", "weights"),
-        *("ledger", "memory", "outline", "targets", "volumes"),
+        *("ledger", "memory", "outline", "targets", "volumes", "zarrs"),
     },
-    {"assist", "batch", "crossval", "evaluate", "onnx_export", "plan", "pooling", "segment", "train"},
+    {"assist", "batch", "canvas", "crossval", "evaluate", "onnx_export", "plan", "pooling", "segment", "train"},
     {"charts", "comparison", "cost", "experiment", "figures", "formats", "page", "report", "results"},
     {"__main__", "cli", "viewer"},
 )

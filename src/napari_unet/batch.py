@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from napari_unet import nifti, pictures
+from napari_unet.canvas import Canvas, canvas_for, streamed
 from napari_unet.cases import read_image
 from napari_unet.components import Cleaning
 from napari_unet.errors import UNetError
 from napari_unet.ledger import Ledger
 from napari_unet.memory import Estimate, fit
 from napari_unet.outline import outline
-from napari_unet.preprocess import label_dtype
 from napari_unet.segment import Segmenter
 from napari_unet.targets import Job
-from napari_unet.volume import Volume
-from napari_unet.volumes import Extent, extents_in
+from napari_unet.volumes import Extent
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,8 @@ def segment_all(
 
     volume : which one of 4-D images. ledger : of the folder that all masks go to; without one, nobody counts them.
 
-    Raises UNetError where a mask cannot be written: the next one could not be, either.
+    Raises UNetError where a mask cannot be written: the next one could not be, either. A zarr that is
+    written while it is made fails by itself.
     """
     sizes = [_bytes(job) for job in jobs]
     behind, whole = 0, max(1, sum(sizes))
@@ -83,54 +81,37 @@ def _bytes(job: Job) -> int:
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """What a job has found, before it is written."""
+    """What a job has found, before it is put in place."""
 
-    mask: Volume
-    uncertainty: Volume | None
+    canvas: Canvas
     extents: tuple[Extent, ...]
     notes: tuple[str, ...]
-    colours: dict[int, str]
-    dpi: tuple[float, float] | None
 
 
 def _segment(segmenter: Segmenter, step: Step, end: float, cleaning: Cleaning, chosen: int | None) -> Generator[Step, None, _Found]:
     """The steps of one job, from its first one to the share `end`; UNetError before reading where memory does not suffice."""
-    spec, job, begin = segmenter.spec, step.job, step.share
-    way = fit(outline(job.case), spec, job.case.images[0], cleaning=cleaning, uncertainty=segmenter.uncertainty,
-              in_flight=segmenter.in_flight)  # fmt: skip
+    job, begin = step.job, step.share
+    way = fit(outline(job.case), segmenter.spec, job.case.images[0], cleaning=cleaning, uncertainty=segmenter.uncertainty,
+              in_flight=segmenter.in_flight, streamed=streamed(job, cleaning))  # fmt: skip
     memory, segmenter = way.estimate, segmenter.with_windows(way.spec.patch, way.in_flight)
     yield replace(step, memory=memory)
-    image = read_image(job.case)
-    image = image if chosen is None else image.channel(chosen)
-    labels = np.zeros(image.shape, label_dtype(spec))
-    doubt = np.zeros(image.shape, np.float32) if segmenter.uncertainty else None
-    for piece in segmenter.stream(image):
-        labels[piece.region] = piece.labels
-        if doubt is not None:
-            doubt[piece.region] = piece.uncertainty
-        share = begin + (end - begin) * piece.done / piece.total
-        yield replace(step, done=piece.done, total=piece.total, share=share, memory=memory)
-    mask = image.with_data(segmenter.clean(labels, 1000 * image.voxel_ml, cleaning))
-    return _Found(
-        mask, None if doubt is None else image.with_data(doubt), extents_in(job.case.name, mask, spec.labels, picture=job.picture),
-        (*image.notes, *[way.note] * bool(way.note)), {label.value: label.colour for label in spec.labels},
-        pictures.resolution(job.case.images[0]) if job.picture else None,
-    )  # fmt: skip
+    image = read_image(job.case, chosen, lazy=True)
+    with ExitStack() as stack:
+        mask = stack.enter_context(closing(canvas_for(job, image, segmenter, cleaning)))
+        for piece in segmenter.stream(image, mask.first):
+            mask.add(piece)
+            share = begin + (end - begin) * piece.done / piece.total
+            yield replace(step, done=piece.done, total=piece.total, share=share, memory=memory)
+        found = _Found(mask, mask.finish(), (*image.notes, *[way.note] * bool(way.note)))
+        stack.pop_all()  # whoever puts it in place closes it
+    return found
 
 
 def _write(job: Job, found: _Found, ledger: Ledger | None) -> None:
     """Put a job's files in place, the mask last, and account for them."""
-
-    def write() -> None:
-        if job.uncertainty is not None and found.uncertainty is not None:
-            nifti.write(job.uncertainty, found.uncertainty, labels=False)
-        if nifti.suffix(job.mask) in pictures.SUFFIXES:
-            pictures.write(job.mask, found.mask.data, found.mask.source, found.colours, found.dpi)
+    with closing(found.canvas) as mask:
+        if ledger is None:
+            mask.write()
         else:
-            nifti.write(job.mask, found.mask)
-
-    if ledger is None:
-        write()
-    else:
-        ledger.finish(job, found.extents, write)
-        ledger.write_volumes(sparingly=True)
+            ledger.finish(job, found.extents, mask.write)
+            ledger.write_volumes(sparingly=True)

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from napari_unet import nifti, pictures
+from napari_unet import nifti, pictures, zarrs
 from napari_unet.errors import UNetError
 from napari_unet.partial import mark
 from napari_unet.schema import strict_json
 from napari_unet.spec import ALL_LABELLED, LabelRule
 from napari_unet.volume import Volume, check_same_grid
 
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a drive has one letter
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 _IMAGE_FOLDERS, _LABEL_FOLDERS = ("imagesTr", "images", "image"), ("labelsTr", "labels", "masks", "label")
 MAX_JSON = 16 << 20
@@ -72,11 +73,15 @@ class Dataset:
         return replace(self, cases=tuple(replace(case, group=groups.get(case.name, "")) for case in self.cases))
 
 
-def read_image(case: Case) -> Volume:
-    """A case's image; several files become its channels. Raises UNetError where they do not lie on one grid."""
-    volumes = [_part(nifti.read(path), case) for path in case.images]
-    if len(volumes) == 1:
-        return volumes[0]
+def read_image(case: Case, chosen: int | None = None, *, lazy: bool = False) -> Volume:
+    """A case's image; several files become its channels. Raises UNetError where they do not lie on one grid.
+
+    chosen : which one of a 4-D image's volumes; lazy : a zarr's voxels are left where they are until they are asked for.
+    """
+    if len(case.images) == 1:
+        image = _part(_read(case.images[0], chosen), case)
+        return image if lazy else nifti.in_memory(image)
+    volumes = [nifti.in_memory(_part(nifti.read(path), case)) for path in case.images]
     for volume in volumes:
         check_same_grid(volume, volumes[0])
         if volume.channels > 1:
@@ -84,7 +89,15 @@ def read_image(case: Case) -> Volume:
                             "Give one volume per channel file")  # fmt: skip
     first = volumes[0]
     data = np.stack([volume.data for volume in volumes], axis=-1)
-    return Volume(data, first.affine, first.header, first.source, first.notes, first.shape_on_disk)
+    together = Volume(data, first.affine, first.header, first.source, first.notes, first.shape_on_disk)
+    return together if chosen is None else together.channel(chosen)
+
+
+def _read(path: Path, chosen: int | None) -> Volume:
+    """A file's image, or one of its volumes."""
+    if zarrs.is_zarr(path):
+        return zarrs.read(path, chosen)
+    return nifti.read(path) if chosen is None else nifti.read(path).channel(chosen)
 
 
 def read_mask(case: Case) -> Volume:
@@ -110,8 +123,10 @@ def _part(volume: Volume, case: Case) -> Volume:
 
 def list_images(path: str | Path) -> list[Path]:
     """The image files of a folder by name, or the file itself. Raises UNetError where there are none."""
+    if _ADDRESS.match(str(path)):
+        raise UNetError(path, "it is an address, not a path", "Copy what is there to this machine first")
     path = Path(path)
-    if os.path.isfile(path):
+    if os.path.isfile(path) or (os.path.isdir(path) and zarrs.is_zarr(path)):
         return [path]
     if not os.path.isdir(path):
         raise UNetError(path, "there is no such file or folder", "Check the path")
@@ -120,7 +135,7 @@ def list_images(path: str | Path) -> list[Path]:
     except OSError as error:
         raise UNetError(path, f"cannot be read ({error.strerror})", "Check its permissions") from error
     if not found:
-        endings = " ".join((*nifti.SUFFIXES, *pictures.SUFFIXES))
+        endings = " ".join((*nifti.SUFFIXES, *pictures.SUFFIXES, *zarrs.SUFFIXES))
         raise UNetError(path, "no image files in it", f"Put files with one of these endings there: {endings}")
     return found
 

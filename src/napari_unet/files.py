@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import secrets
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,8 +29,7 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> N
     stays as it was and the temporary one is removed. Raises UNetError on a full disk or a folder that cannot be written.
     """
     target = Path(os.path.realpath(path))
-    # its own name for every save: threads, machines on a shared disk and containers (all of them process 1) may meet
-    partial = target.with_name(f".{target.name[:40]}.{HOST}.{os.getpid()}.{secrets.token_hex(4)}.partial")
+    partial = partial_beside(target)
     try:
         sweep(target.parent)
         with open(partial, "xb") as file:
@@ -42,8 +42,7 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> N
         raise UNetError(path, f"cannot be written ({error.strerror or error})",
                         "Free some space or choose another folder; what was there before is unchanged") from error  # fmt: skip
     finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
+        remove(partial)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -51,13 +50,47 @@ def write_bytes(path: str | Path, data: bytes) -> None:
     write_atomically(path, lambda file: file.write(data))
 
 
+def partial_beside(target: Path) -> Path:
+    """A name for what is not finished yet; no other save has it: threads, machines on a shared disk and containers (all of
+    them process 1) may meet."""
+    return target.with_name(f".{target.name[:40]}.{HOST}.{os.getpid()}.{secrets.token_hex(4)}.partial")
+
+
+def put_folder(partial: Path, target: Path) -> None:
+    """Give a finished folder its name, on disk before in name. One that has the name is moved aside, and removed at the end."""
+    for folder, _, names in os.walk(partial):
+        for name in names:
+            with open(Path(folder) / name, "r+b") as file:
+                os.fsync(file.fileno())
+        _sync_folder(Path(folder))
+    old = partial_beside(target)
+    if target.exists():
+        os.replace(target, old)
+    try:
+        os.replace(partial, target)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.replace(old, target)
+        raise
+    _sync_folder(target.parent)
+    remove(old)
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that is in it, as far as that can be done."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
 def sweep(folder: Path) -> None:
-    """Remove temporary files that a killed process of this machine left behind."""
+    """Remove temporary files and folders that a killed process of this machine left behind."""
     for entry in folder.glob(".*.partial"):
         match = _LEFTOVER.fullmatch(entry.name)
         if match and match["host"] == HOST and not psutil.pid_exists(int(match["pid"])):
-            with contextlib.suppress(OSError):
-                entry.unlink()
+            remove(entry)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from napari_unet import __version__, files
+from napari_unet import __version__, files, zarrs
 from napari_unet.components import Cleaning
 from napari_unet.errors import UNetError
 from napari_unet.schema import STRICT, decode, encode
@@ -104,7 +104,7 @@ class Ledger:
 
     def finish(self, job: Job, extents: tuple[Extent, ...], write: Callable[[], object]) -> None:
         """Let `write` put the job's files in place, the mask last, so that they count as finished from then on."""
-        replaced = _digest(job.mask) if job.mask.is_file() else ""
+        replaced = _digest(job.mask) if _is_there(job.mask) else ""
         entry = Finished(self.method.key, job.mask.name, replaced, extents)
         files.write_bytes(self._path(job), encode(entry).encode())
         write()
@@ -148,7 +148,7 @@ class Ledger:
 
     def _in_place(self, entry: Finished) -> bool:
         mask = self.folder / entry.mask
-        return mask.is_file() and (not entry.replaces or _digest(mask) != entry.replaces)
+        return _is_there(mask) and (not entry.replaces or _digest(mask) != entry.replaces)
 
     def _path(self, job: Job) -> Path:
         return self.folder / CASES / f"{job.case.name}.json"
@@ -162,5 +162,16 @@ def _difference(known: Method, wanted: Method) -> str:
     return f"its masks were made with {name} {getattr(known, name)}, not {getattr(wanted, name)}"
 
 
+def _is_there(mask: Path) -> bool:
+    """Whether a mask exists: a file, or a zarr; any other folder of that name is none."""
+    return mask.is_file() or zarrs.is_there(mask)
+
+
 def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """SHA-256 of a file, or of all files of a folder and their names."""
+    if not path.is_dir():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    whole = hashlib.sha256()
+    for part in sorted(part for part in path.rglob("*") if part.is_file()):
+        whole.update(f"{part.relative_to(path).as_posix()} {_digest(part)}\n".encode())
+    return whole.hexdigest()

@@ -24,19 +24,40 @@ def amounts(labels: NDArray[Any], values: Iterable[int] = ()) -> list[Amount]:
 
     Along an axis of one voxel, as in a picture, there is no border.
     """
-    counts = np.zeros(1, np.int64)
-    for part in labels:  # counting turns values into 8 bytes each
-        found = np.bincount(part.ravel(), minlength=len(counts))
-        found[: len(counts)] += counts
-        counts = found
-    outermost = set().union(*touched(labels).values())
-    there = {int(value) for value in np.flatnonzero(counts)} | set(values)
-    return [
-        Amount(value, int(counts[value]) if value < len(counts) else 0, value in outermost) for value in sorted(there - {0})
-    ]
+    tally = Tally.of(labels)
+    outermost = set().union(*tally.touched.values())
+    there = {int(value) for value in np.flatnonzero(tally.counts)} | set(values)
+    return [Amount(value, tally.voxels(value), value in outermost) for value in sorted(there - {0})]
 
 
-def touched(labels: NDArray[Any]) -> dict[tuple[int, int], set[int]]:
-    """The values in each outermost slice of a mask (i, j, k), by (axis, 0 for the first or -1 for the last)."""
-    return {(axis, end): set(np.unique(labels.take(end, axis)).tolist())
-            for axis in range(labels.ndim) if labels.shape[axis] > 1 for end in (0, -1)}  # fmt: skip
+class Tally:
+    """What a mask of this shape (i, j, k) holds, counted part by part, in any order.
+
+    counts : voxels by value; touched : the values in each outermost slice, by (axis, 0 for the first or -1 for the last).
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.shape, self.counts = shape, np.zeros(1, np.int64)
+        self.touched: dict[tuple[int, int], set[int]] = {(axis, end): set() for axis, n in enumerate(shape) if n > 1 for end in (0, -1)}
+
+    @classmethod
+    def of(cls, labels: NDArray[Any]) -> Tally:
+        """A whole mask's."""
+        tally = cls(labels.shape)
+        whole = tuple(slice(0, n) for n in labels.shape[1:])
+        for n in range(len(labels)):  # counting turns values into 8 bytes each
+            tally.add((slice(n, n + 1), *whole), labels[n : n + 1])
+        return tally
+
+    def add(self, region: tuple[slice, ...], values: NDArray[Any]) -> None:
+        """A part of the mask, and where it lies."""
+        found = np.bincount(values.ravel(), minlength=len(self.counts))
+        found[: len(self.counts)] += self.counts
+        self.counts = found
+        for (axis, end), seen in self.touched.items():
+            if region[axis].stop == self.shape[axis] if end else region[axis].start == 0:
+                seen.update(np.unique(values.take(end, axis)).tolist())
+
+    def voxels(self, value: int) -> int:
+        """Of a value."""
+        return int(self.counts[value]) if value < len(self.counts) else 0

@@ -44,18 +44,22 @@ class Estimate:
 
 
 def estimate(
-    image: Outline, spec: ModelSpec, *, cleaning: Cleaning | None = None, uncertainty: bool = False, in_flight: int = 1
-) -> Estimate:
+    image: Outline, spec: ModelSpec, *, cleaning: Cleaning | None = None, uncertainty: bool = False, in_flight: int = 1,
+    streamed: bool = False,
+) -> Estimate:  # fmt: skip
     """What segmenting an image with a model takes; `cleaning` as the model asks for it where none is given.
 
-    in_flight : windows at a time (`Runtime.in_flight`). It is made to be a little too large rather than too small.
+    in_flight : windows at a time (`Runtime.in_flight`); streamed : the mask is written while it is made, a layer of the image's
+    chunks at a time. It is made to be a little too large rather than too small.
     """
+    held = image.nbytes if image.held is None else image.held
     voxels, (grid, ratio) = math.prod(image.shape), _network_grid(image, spec)
     classes, members = spec.network.classes, spec.members
     size = [window_size(n, p, s) for n, p, s in zip(grid, spec.patch, spec.stride, strict=True)]
     window = math.prod(size)
 
-    masks = voxels * (np.dtype(np.uint16).itemsize + FLOAT * uncertainty)
+    kept = _layer(image, spec) if streamed else voxels
+    masks = kept * (np.dtype(np.uint16).itemsize + FLOAT * uncertainty)
     outputs = classes * (1 + members * (uncertainty and members > 1))
     open_logits = FLOAT * outputs * min(grid[0], math.ceil(OPEN * size[0]) + 2) * grid[1] * grid[2]
     cut_out = 2 * FLOAT * len(spec.channels) * min(voxels, math.ceil(window / ratio))  # from the image, before it is resampled
@@ -63,9 +67,16 @@ def estimate(
     parts = 8 * voxels if (cleaning or Cleaning.of(spec)) != Cleaning() else 0
     return Estimate(
         reading=image.reading or image.nbytes,
-        segmenting=int(image.nbytes + masks + open_logits + in_flight * (cut_out + at_work) + LIBRARIES),
-        cleaning=image.nbytes + 2 * masks + parts,
+        segmenting=int(held + masks + open_logits + in_flight * (cut_out + at_work) + LIBRARIES),
+        cleaning=held + 2 * masks + parts,
     )
+
+
+def _layer(image: Outline, spec: ModelSpec) -> int:
+    """Voxels of a layer of the image's chunks, which lie across the axis along which slices are finished."""
+    axis = Reorientation.between(image.affine, spec.orientation).axes[0]
+    height = image.chunk[axis] if image.chunk else image.shape[axis]
+    return math.prod(image.shape) * min(height, image.shape[axis]) // image.shape[axis]
 
 
 @dataclass(frozen=True)
@@ -88,7 +99,7 @@ class Fit:
 
 def fit(
     image: Outline, spec: ModelSpec, where: str | Path, *, cleaning: Cleaning | None = None, uncertainty: bool = False,
-    in_flight: int = 1, free: int | None = None,
+    in_flight: int = 1, streamed: bool = False, free: int | None = None,
 ) -> Fit:  # fmt: skip
     """The first that fits of: the model's windows, fewer of them at a time, smaller ones. `free` bytes, or what is free now.
 
@@ -96,7 +107,7 @@ def fit(
     """
     free = files.free_memory() if free is None else free
     for windows, count in _ways(spec, in_flight):
-        told = estimate(image, windows, cleaning=cleaning, uncertainty=uncertainty, in_flight=count)
+        told = estimate(image, windows, cleaning=cleaning, uncertainty=uncertainty, in_flight=count, streamed=streamed)
         way = Fit(windows, count, told, spec.patch)
         if told.needed <= free:
             break

@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +18,7 @@ from nibabel.nifti2 import Nifti2Header
 from numpy.typing import NDArray
 
 from napari_unet import header as headers
-from napari_unet import pictures
+from napari_unet import pictures, zarrs
 from napari_unet.errors import UNetError
 from napari_unet.files import check_memory, write_atomically
 from napari_unet.volume import Volume, grid_distance_mm
@@ -32,7 +33,7 @@ MAX_LABEL = 65535
 def suffix(path: str | Path) -> str:
     """The file's ending as one of the known ones ("" where it is none): `.nii.gz` is one ending."""
     name = Path(path).name.lower()
-    return next((s for s in (".nii.gz", *SUFFIXES, *pictures.SUFFIXES) if name.endswith(s)), "")
+    return next((s for s in (".nii.gz", *SUFFIXES, *pictures.SUFFIXES, *zarrs.SUFFIXES) if name.endswith(s)), "")
 
 
 def stem(path: str | Path) -> str:
@@ -42,12 +43,14 @@ def stem(path: str | Path) -> str:
 
 
 def read(path: str | Path) -> Volume:
-    """Read one image file, NIfTI, Analyze, MGH or a picture, to its last byte.
+    """Read one image file, NIfTI, Analyze, MGH or a picture, to its last byte; the voxels of a zarr when they are asked for.
 
     Values are as the file means them (scaled), in its own axis order; compressed files are read through to their
     checksum. Raises UNetError for anything damaged, truncated, oversized or unreadable.
     """
     path = Path(path)
+    if zarrs.is_zarr(path):
+        return zarrs.read(path)
     _check_content(path)
     try:
         return _read(path, suffix(path))
@@ -64,7 +67,16 @@ def _read(path: Path, kind: str) -> Volume:
         return _read_pair(path)
     if kind in (".mgh", ".mgz"):
         return _read_foreign(path)
-    raise UNetError(path, "its ending is not one of " + " ".join((*SUFFIXES, *pictures.SUFFIXES)), "Convert it to NIfTI")
+    known = " ".join((*SUFFIXES, *pictures.SUFFIXES, *zarrs.SUFFIXES))
+    raise UNetError(path, f"its ending is not one of {known}", "Convert it to NIfTI")
+
+
+def in_memory(volume: Volume) -> Volume:
+    """The same, all of its voxels read. Raises UNetError where they do not fit."""
+    if isinstance(volume.data, np.ndarray):
+        return volume
+    check_memory(2 * volume.data.nbytes, volume.source)
+    return replace(volume, data=np.asarray(volume.data))
 
 
 def read_labels(path: str | Path, ignore: int | None = None) -> Volume:
@@ -74,7 +86,7 @@ def read_labels(path: str | Path, ignore: int | None = None) -> Volume:
 
     Raises UNetError for fractions, negative values, NaN, or more than one channel.
     """
-    volume = read(path)
+    volume = in_memory(read(path))
     if volume.channels > 1:
         raise UNetError(path, f"a mask with {volume.channels} channels", "Give one value per voxel")
     data = volume.data[..., 0] if volume.data.ndim == 4 else volume.data
@@ -258,15 +270,16 @@ def _read_foreign(path: Path) -> Volume:
 
 
 def write(path: str | Path, volume: Volume, *, labels: bool = True) -> None:
-    """Write a volume as NIfTI (`.nii`, `.nii.gz`), or a mask as a picture, atomically.
+    """Write a volume as NIfTI (`.nii`, `.nii.gz`), a mask as a picture, or what was made of a zarr as one, atomically.
 
     The image's header gives shape, affine, codes, units and description; its extensions are dropped, since they can
     carry patient data. Masks are stored as uint8, or uint16 from 256 classes on; other images as float32 or their own
     integer type. Raises UNetError for masks that are not whole numbers and where the file cannot be written.
     """
     kind = suffix(path)
-    if kind not in (".nii", ".nii.gz", *pictures.SUFFIXES):
+    if kind not in (".nii", ".nii.gz", *pictures.SUFFIXES, *zarrs.SUFFIXES):
         raise UNetError(path, f"the ending {Path(path).suffix!r}", "Use .nii or .nii.gz, or .png or .tif for 2-D masks")
+    volume = in_memory(volume)
     data = _whole_numbers(volume.data, volume.source, False) if labels else volume.data
     if data.dtype.kind not in "biuf":
         raise UNetError(volume.source, f"voxels of type {data.dtype}", "Give real values, such as the magnitude")
@@ -274,6 +287,8 @@ def write(path: str | Path, volume: Volume, *, labels: bool = True) -> None:
         data = data.astype(np.uint8 if data.dtype == np.bool_ else np.float32, copy=False)
     if kind in pictures.SUFFIXES:
         return pictures.write(path, data, volume.source)
+    if kind in zarrs.SUFFIXES:
+        return zarrs.write(path, volume.with_data(data), () if labels else None)
     raw = _header_for(volume, data, labels)
 
     def fill(file: BinaryIO) -> None:
@@ -292,12 +307,13 @@ def _kept_open(file: BinaryIO) -> Iterator[BinaryIO]:
 
 def _header_for(volume: Volume, data: NDArray[Any], labels: bool) -> Nifti1Header:
     shape = _shape_to_write(volume, data)
-    large = max(shape) > 32767 or isinstance(volume.header, Nifti2Header)
+    header = volume.header if isinstance(volume.header, Nifti1Header) else None  # Nifti2Header is one
+    large = max(shape) > 32767 or isinstance(header, Nifti2Header)
     kind = Nifti2Header if large else Nifti1Header
-    if volume.header is None:
+    if header is None:
         raw = kind()
     else:
-        raw = kind.from_header(volume.header, check=False) if large else kind(volume.header.binaryblock, "<", check=False)
+        raw = kind.from_header(header, check=False) if large else kind(header.binaryblock, "<", check=False)
     sizes = raw["pixdim"][1:4].copy()
     raw.set_data_shape(shape)
     raw["pixdim"][1:4] = sizes  # those of axes that the shape lacks belong to the qform
@@ -310,7 +326,7 @@ def _header_for(volume: Volume, data: NDArray[Any], labels: bool) -> Nifti1Heade
     raw["cal_min"] = raw["cal_max"] = 0
     raw["intent_code"], raw["intent_name"] = (LABEL_INTENT if labels else 0), b""
     raw["intent_p1"] = raw["intent_p2"] = raw["intent_p3"] = 0
-    if volume.header is None or _elsewhere(raw, volume):
+    if header is None or _elsewhere(raw, volume):
         raw.set_sform(volume.affine, 1)
         raw.set_qform(volume.affine, 1, strip_shears=True)
         raw.set_xyzt_units("mm")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_unet import nifti, pictures
+from napari_unet import nifti, pictures, zarrs
 from napari_unet.cases import Case
 from napari_unet.volume import Affine
 
@@ -19,7 +19,8 @@ class Outline:
     """An image without its voxels.
 
     shape : (i, j, k); channels : values per voxel; dtype : their type in memory; affine : voxel index -> RAS+ mm;
-    reading : bytes that reading it takes at its peak, the voxels included.
+    reading : bytes that reading it takes at its peak, the voxels included; held : bytes of them that stay, where not all do.
+    chunk : (i, j, k) of an image that is stored in chunks, or None.
     """
 
     shape: tuple[int, int, int]
@@ -27,6 +28,8 @@ class Outline:
     dtype: np.dtype[Any]
     affine: Affine
     reading: int = 0
+    held: int | None = None
+    chunk: tuple[int, int, int] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -40,12 +43,14 @@ def outline(case: Case) -> Outline:
     if len(parts) == 1:
         return parts[0]
     dtype = np.result_type(*(part.dtype for part in parts))
-    together = replace(parts[0], channels=sum(part.channels for part in parts), dtype=dtype)
+    together = replace(parts[0], held=None, channels=sum(part.channels for part in parts), dtype=dtype)
     # all files are held while they are put together
     return replace(together, reading=sum(part.nbytes for part in parts) + together.nbytes)
 
 
 def _outline(path: Path) -> Outline:
+    if zarrs.is_zarr(path):
+        return _zarr(path)
     kind = nifti.suffix(path)
     if kind in pictures.SUFFIXES:
         return _picture(path)
@@ -68,6 +73,13 @@ def _picture(path: Path) -> Outline:
     rows, columns, channels, dtype = pictures.peek(path)
     pixels = Outline((rows, columns, 1), channels, dtype, np.eye(4))
     return replace(pixels, reading=2 * pixels.nbytes)  # as decoded, and as an array
+
+
+def _zarr(path: Path) -> Outline:
+    shape, channels, dtype, affine, held, chunk = zarrs.outline(path)
+    read = Outline(shape, channels, dtype, affine, chunk=chunk)
+    held = min(held, read.nbytes)
+    return replace(read, reading=held, held=held)
 
 
 def _foreign(path: Path) -> Outline:

@@ -104,7 +104,7 @@ def prepare(volume: Volume, spec: ModelSpec) -> Prepared:
     """
     check_fits(volume, spec)
     turn, turned, ratio = _turn(volume, spec)
-    turned = turned.reshape((*turned.shape[:3], -1))
+    turned = turned if turned.ndim == 4 else turned[..., np.newaxis]
     facts = check_image(volume, turned)
     normalise = NormalizeChannels(spec.channels, facts)
     _check_contrast(normalise, facts, volume.source, spec)

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_unet import nifti, pictures
+from napari_unet import nifti, pictures, zarrs
 from napari_unet.cases import Case
 from napari_unet.errors import UNetError
 
-WRITABLE = (".nii", ".nii.gz", ".png", ".tif", ".tiff")
+WRITABLE = (".nii", ".nii.gz", ".png", ".tif", ".tiff", *zarrs.SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,19 @@ class Job:
         return (self.mask,) if self.uncertainty is None else (self.mask, self.uncertainty)
 
     @property
+    def chunked(self) -> bool:
+        """Whether the image is a zarr."""
+        return zarrs.is_zarr(self.case.images[0])
+
+    @property
     def picture(self) -> bool:
         """Whether the image is one, whose pixels have no size and no direction in a body."""
         return nifti.suffix(self.case.images[0]) in pictures.SUFFIXES
 
 
 def is_file(out: Path) -> bool:
-    """Whether an output means a file rather than a folder."""
-    return nifti.suffix(out) != "" and not out.is_dir()
+    """Whether an output means a file, or a zarr, rather than a folder of them."""
+    return nifti.suffix(out) in zarrs.SUFFIXES or (nifti.suffix(out) != "" and not out.is_dir())
 
 
 def jobs_for(cases: Sequence[Case], out: Path, uncertainty: bool = False) -> list[Job]:
@@ -53,13 +58,32 @@ def jobs_for(cases: Sequence[Case], out: Path, uncertainty: bool = False) -> lis
     for path in (path for job in jobs for path in job.files):
         if path.resolve() in images:
             raise UNetError(path, "the mask would replace its own image", "Choose another --out")
+        _check_apart(path.resolve(), images)
     return jobs
 
 
+def _check_apart(path: Path, images: set[Path]) -> None:
+    """UNetError where a mask would lie inside an image, or an image inside the mask: a zarr is a folder."""
+    if inside := images & set(path.parents):
+        raise UNetError(path, f"the mask would be written into the image {min(inside)}", "Choose another --out")
+    if around := [image for image in images if path in image.parents]:
+        raise UNetError(path, f"the mask would replace the folder of the image {min(around)}", "Choose another --out")
+
+
 def _job(case: Case, out: Path, uncertainty: bool) -> Job:
-    plain = Job(case, out)
-    mask = out if is_file(out) else out / f"{case.name}{'.png' if plain.picture else '.nii.gz'}"
-    return Job(case, mask, mask.with_name(f"{nifti.stem(mask)}_uncertainty.nii.gz") if uncertainty else None)
+    job = Job(case, out)
+    mask = out if is_file(out) else out / f"{case.name}{_ending(job)}"
+    if zarrs.is_zarr(mask) and not job.chunked:
+        raise UNetError(mask, f"{case.images[0]} is not a zarr, and no zarr says how a patient lies", "Save its mask as .nii.gz")
+    beside = nifti.suffix(mask) if zarrs.is_zarr(mask) else ".nii.gz"
+    return Job(case, mask, mask.with_name(f"{nifti.stem(mask)}_uncertainty{beside}") if uncertainty else None)
+
+
+def _ending(job: Job) -> str:
+    """Of the mask's name, as the image's kind has it."""
+    if job.chunked:
+        return nifti.suffix(job.case.images[0]) or zarrs.SUFFIXES[-1]
+    return ".png" if job.picture else ".nii.gz"
 
 
 def part_of(jobs: Sequence[Job], part: str) -> list[Job]:

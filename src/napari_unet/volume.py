@@ -76,9 +76,9 @@ class Volume:
 
     Attributes
     ----------
-    data : (i, j, k) or (i, j, k, channel).
+    data : (i, j, k) or (i, j, k, channel); an array of numpy, or one that is read when it is asked for (`lazy`, dask).
     affine : (4, 4), voxel index -> RAS+ mm.
-    header : the file's NIfTI header, kept to write units, codes and description back; None for pictures and others.
+    header : the file's NIfTI header, kept to write units, codes and description back, or a zarr's layout; None for others.
     source : the file or layer, for messages.
     notes : what a careful reader would like to know of the file, one sentence each.
     shape_on_disk : the file's own shape where it has fewer or more axes than `data`.

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass, fields
 
-from napari_unet.measure import amounts, touched
+from napari_unet.measure import Tally
 from napari_unet.schema import STRICT
 from napari_unet.spec import Label
 from napari_unet.volume import Volume
@@ -41,11 +41,15 @@ def extents_in(case: str, mask: Volume, labels: Sequence[Label], *, picture: boo
 
     Along an axis of a single voxel there is no side to touch. See `measure.amounts` for masks that no model made.
     """
-    voxels = {amount.value: amount.voxels for amount in amounts(mask.data, [label.value for label in labels])}
-    sides = _PICTURE_SIDES if picture else [(_DIRECTIONS[_OPPOSITE[to]], _DIRECTIONS[to]) for to in mask.orientation]
-    touching = {sides[axis][end]: values for (axis, end), values in touched(mask.data).items()}
+    return extents_of(case, Tally.of(mask.data), mask, labels, picture=picture)
+
+
+def extents_of(case: str, tally: Tally, grid: Volume, labels: Sequence[Label], *, picture: bool = False) -> tuple[Extent, ...]:
+    """The same of a mask on the grid of a volume, which was counted while it was made."""
+    sides = _PICTURE_SIDES if picture else [(_DIRECTIONS[_OPPOSITE[to]], _DIRECTIONS[to]) for to in grid.orientation]
+    touching = {sides[axis][end]: values for (axis, end), values in tally.touched.items()}
     return tuple(
-        Extent(case, label.value, label.name, voxels[label.value], None if picture else voxels[label.value] * mask.voxel_ml,
+        Extent(case, label.value, label.name, tally.voxels(label.value), None if picture else tally.voxels(label.value) * grid.voxel_ml,
                " ".join(side for side, values in touching.items() if label.value in values))
         for label in labels
     )  # fmt: skip

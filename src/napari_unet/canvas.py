@@ -1,0 +1,121 @@
+"""Where the slices of a mask go until it is whole: into memory, or straight into a zarr."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from napari_unet import nifti, pictures, zarrs
+from napari_unet.components import Cleaning
+from napari_unet.measure import Tally
+from napari_unet.preprocess import label_dtype
+from napari_unet.segment import Piece, Segmenter
+from napari_unet.targets import Job
+from napari_unet.volume import Reorientation, Volume
+from napari_unet.volumes import Extent, extents_in, extents_of
+
+
+class Canvas(Protocol):
+    """What a job's slices are put on.
+
+    first : the slice to begin with, as `Segmenter.stream` takes it.
+    """
+
+    first: tuple[int, int] | None
+
+    def add(self, piece: Piece) -> None:
+        """Put a finished slice on it."""
+
+    def finish(self) -> tuple[Extent, ...]:
+        """Clean the whole mask, and measure its classes."""
+
+    def write(self) -> None:
+        """Put the job's files in place, the mask last."""
+
+    def close(self) -> None:
+        """Leave nothing behind of what was not written."""
+
+
+def streamed(job: Job, cleaning: Cleaning) -> bool:
+    """Whether a mask can be written while it is made: into a zarr, and nothing is left out of it in the end."""
+    return zarrs.is_zarr(job.mask) and cleaning == Cleaning()
+
+
+def canvas_for(job: Job, image: Volume, segmenter: Segmenter, cleaning: Cleaning) -> Canvas:
+    """The one for a job. Raises UNetError where nothing can be written."""
+    return Streamed(job, image, segmenter) if streamed(job, cleaning) else Held(job, image, segmenter, cleaning)
+
+
+class Held:
+    """The whole mask in memory: what cleaning needs, and files that are compressed from one end to the other."""
+
+    first: tuple[int, int] | None = None
+
+    def __init__(self, job: Job, image: Volume, segmenter: Segmenter, cleaning: Cleaning) -> None:
+        self.job, self.image, self.segmenter, self.cleaning = job, image, segmenter, cleaning
+        self.labels = np.zeros(image.shape, label_dtype(segmenter.spec))
+        self.doubt = np.zeros(image.shape, np.float32) if job.uncertainty else None
+        self.dpi: tuple[float, float] | None = None
+
+    def add(self, piece: Piece) -> None:
+        """See `Canvas`."""
+        self.labels[piece.region] = piece.labels
+        if self.doubt is not None:
+            self.doubt[piece.region] = piece.uncertainty
+
+    def finish(self) -> tuple[Extent, ...]:
+        """See `Canvas`."""
+        if self.job.picture:
+            self.dpi = pictures.resolution(self.job.case.images[0])
+        self.labels = self.segmenter.clean(self.labels, 1000 * self.image.voxel_ml, self.cleaning)
+        return extents_in(self.job.case.name, self.image.with_data(self.labels), self.segmenter.spec.labels, picture=self.job.picture)
+
+    def write(self) -> None:
+        """See `Canvas`."""
+        if self.job.uncertainty is not None and self.doubt is not None:
+            nifti.write(self.job.uncertainty, self.image.with_data(self.doubt), labels=False)
+        mask, labels = self.image.with_data(self.labels), self.segmenter.spec.labels
+        if nifti.suffix(self.job.mask) in pictures.SUFFIXES:  # in the classes' colours, and with the picture's resolution
+            pictures.write(self.job.mask, mask.data, mask.source, {label.value: label.colour for label in labels}, self.dpi)
+        elif zarrs.is_zarr(self.job.mask):
+            zarrs.write(self.job.mask, mask, labels)
+        else:
+            nifti.write(self.job.mask, mask)
+
+    def close(self) -> None:
+        """See `Canvas`."""
+
+
+class Streamed:
+    """A zarr that is written while it is made: memory holds a layer of chunks, whatever the size of the whole."""
+
+    def __init__(self, job: Job, image: Volume, segmenter: Segmenter) -> None:
+        self.job, self.image, self.spec = job, image, segmenter.spec
+        axis = Reorientation.between(image.affine, self.spec.orientation).axes[0]
+        self.first: tuple[int, int] | None = (axis, 0)  # from one end, so that a single layer is open
+        self.tally = Tally(image.shape)
+        self.mask = zarrs.Draft(job.mask, image, label_dtype(self.spec), self.spec.labels)
+        self.doubt = zarrs.Draft(job.uncertainty, image, np.dtype(np.float32), None) if job.uncertainty else None
+
+    def add(self, piece: Piece) -> None:
+        """See `Canvas`."""
+        self.tally.add(piece.region, piece.labels)
+        self.mask[piece.region] = piece.labels
+        if self.doubt is not None and piece.uncertainty is not None:
+            self.doubt[piece.region] = piece.uncertainty
+
+    def finish(self) -> tuple[Extent, ...]:
+        """See `Canvas`."""
+        return extents_of(self.job.case.name, self.tally, self.image, self.spec.labels, picture=self.job.picture)
+
+    def write(self) -> None:
+        """See `Canvas`."""
+        if self.doubt is not None:
+            self.doubt.commit()
+        self.mask.commit()
+
+    def close(self) -> None:
+        """See `Canvas`."""
+        for draft in filter(None, (self.mask, self.doubt)):
+            draft.close()
