@@ -22,8 +22,8 @@ TIERS = (
     {
         *("augment", "budget", "cases", "cells", "checks", "components", "distributed", "ensemble", "events", "finetune"),
         *("layout", "learning", "loss", "lowering", "measure", "network", "nifti", "openvino_runtime", "optimiser", "options", "partial"),
-        *("phantoms", "preprocess", "record", "runtime", "sampling", "schedule", "speed", "splits", "survey", "torch_runtime", "weights"),
-        *("ledger", "memory", "outline", "targets", "volumes", "zarrs"),
+        *("phantoms", "preprocess", "quiet_openvino", "record", "runtime", "sampling", "schedule", "speed", "splits", "survey"),
+        *("ledger", "memory", "outline", "targets", "torch_runtime", "volumes", "weights", "zarrs"),
     },
     {"assist", "batch", "canvas", "crossval", "evaluate", "onnx_export", "plan", "pooling", "segment", "train"},
     {"charts", "comparison", "cost", "experiment", "figures", "formats", "page", "report", "results"},

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +22,7 @@ from napari_unet.errors import UNetError
 from napari_unet.segment import Segmenter
 from napari_unet.spec import NetworkSpec
 
-pytest.importorskip("openvino")
+pytest.importorskip("napari_unet.quiet_openvino")
 CLOSE: dict[str, float] = {"atol": 1e-4, "rtol": 1e-4}  # of logits; float32 rounds in another order
 KINDS: dict[str, dict[str, Any]] = {
     "instance": {}, "group": {"norm": "group"}, "batch": {"norm": "batch"}, "none": {"norm": "none", "bias": False},
@@ -158,3 +162,17 @@ def test_masks_are_the_same_but_for_rounding(kind: str) -> None:
     )
     assert (one.data == other.data).mean() >= 0.999 and len(np.unique(one.data)) == 3
     assert doubt is not None and known is not None and (np.abs(doubt.data - known.data) < 1e-3).mean() >= 0.999
+
+
+def test_nothing_is_reported_to_anybody(tmp_path: Path) -> None:
+    """OpenVINO's telemetry is not loaded, opens no connection and leaves nothing in the home folder."""
+    code = """
+import sys
+sys.addaudithook(lambda event, arguments: print("CONNECTS", arguments) if event == "socket.connect" else None)
+from napari_unet import Segmenter
+print(type(Segmenter.load("phantoms", "cpu", "openvino").runtime).__name__, "openvino_telemetry" in sys.modules)
+"""
+    outside_ci = {name: value for name, value in os.environ.items() if name not in ("CI", "GITHUB_ACTIONS")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
+                          env=outside_ci | {"HOME": str(tmp_path), "USERPROFILE": str(tmp_path)})  # fmt: skip
+    assert done.stdout.split() == ["OpenVINORuntime", "False"] and not list(tmp_path.glob("*ntel*"))

@@ -13,15 +13,14 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-import openvino
 import torch
 from numpy.typing import NDArray
-from openvino import opset15 as ops
 from torch import Tensor
 
 from napari_unet.errors import UNetError
 from napari_unet.lowering import Array, lower
 from napari_unet.network import UNet
+from napari_unet.quiet_openvino import openvino, ops
 from napari_unet.torch_runtime import check_finite, first_line, mirrorings
 
 STREAMS = 4  # windows that run at once, at most: each has the features of all levels in memory

@@ -49,7 +49,7 @@ def choose_runtime(device: str = "auto", runtime: str = "auto") -> tuple[torch.d
 def _openvino_missing() -> str:
     """Why OpenVINO cannot be imported; "" where it can."""
     try:
-        import openvino  # noqa: F401 - is it there?
+        import napari_unet.quiet_openvino  # noqa: F401 - is it there?
     except ImportError as error:
         return first_line(error)
     return ""
