@@ -17,6 +17,7 @@ from matplotlib.image import imread
 from napari_unet import find_cases, nifti, weights
 from napari_unet.cli import main
 from napari_unet.experiment import fold_out
+from napari_unet.finetune import fingerprint
 
 TRAINING = Path(__file__).parents[1] / "training"
 SCRIPTS, RECIPES = sorted(TRAINING.glob("*.py")), sorted(TRAINING.glob("recipes/*.toml"))
@@ -112,6 +113,10 @@ def test_trained_predicted_and_evaluated(tmp_path: Path) -> None:
     told = json.loads(run("train.py", "--data", data, "--out", tmp_path / "run", "--steps", 2, "--seed", 3).splitlines()[-1])
     card = weights.read_card(tmp_path / "run" / MODEL)
     assert told["steps"] == card.steps == 2 and told["dice"] == card.dice and (tmp_path / "run/report.html").exists()
+
+    run("train.py", "--data", data, "--out", tmp_path / "on", "--steps", 2, "--from", tmp_path / "run")
+    parent, (spec, tensors) = weights.read_card(tmp_path / "on" / MODEL).parent, weights.load(tmp_path / "run" / MODEL)
+    assert parent is not None and (parent.name, parent.sha256) == (spec.name, fingerprint(tensors))
 
     run("predict.py", "--model", tmp_path / "run", "--images", data / "imagesTr", "--out", tmp_path / "masks")
     for mask in (tmp_path / "masks").iterdir():

@@ -204,7 +204,7 @@ def test_it_is_a_label_image_that_others_understand(call: Call, model: Path, tmp
         else:
             assert told["multiscales"][0].pop("version") == told["image-label"].pop("version") == "0.4"
             assert list((tmp_path / "m0.4.zarr/0").glob("[0-9]/[0-9]/[0-9]"))  # nested chunks, as 0.4 wants them
-        assert told["multiscales"] == [{"name": f"m{layout}".split(".")[0], "axes": axes[2:], "datasets": [
+        assert told["multiscales"] == [{"name": f"m{layout}", "axes": axes[2:], "datasets": [
             {"path": "0", "coordinateTransformations": [
                 {"type": "scale", "scale": [2e3, 900.0, 1100.0]}, {"type": "translation", "translation": [7.0, 8.0, 9.0]}]}]}]  # fmt: skip
         assert told["image-label"] == {

@@ -3,6 +3,7 @@
     python training/train.py                                        phantoms, two minutes
     python training/train.py --data DATA --out RUN --minutes 10
     python training/train.py --data DATA --out RUN --steps 200 --seed 1
+    python training/train.py --data DATA --out RUN --from MODEL     learns on from a model
 """
 
 import argparse
@@ -13,9 +14,11 @@ from pathlib import Path
 from napari_unet import TrainConfig, UNetError, check, find_cases, read_card
 from napari_unet.checks import groups_of, refuse
 from napari_unet.crossval import learn
+from napari_unet.finetune import Base, gentle
 from napari_unet.phantoms import write_dataset
 from napari_unet.plan import plan
 from napari_unet.report import write_report
+from napari_unet.spec import Card
 
 
 def main() -> None:
@@ -26,6 +29,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--steps", type=int, help="instead of minutes")
     parser.add_argument("--folds", type=int, help="one model per fold, each scored on the cases it never saw")
+    parser.add_argument("--from", dest="base", metavar="MODEL", help="begin with this model's network and weights")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     out = Path(options.out)
@@ -35,11 +39,14 @@ def main() -> None:
     reports = list(check(dataset))
     refuse(reports, str(dataset.folder))
     facts = [report.facts for report in reports if report.facts is not None]
-    spec, config, reasons = plan(dataset, facts, config=TrainConfig(seed=options.seed, folds=options.folds, **budget))
+    base = Base.load(options.base) if options.base else None
+    config = TrainConfig(seed=options.seed, folds=options.folds, **budget)
+    spec, config, reasons = plan(dataset, facts, config=gentle(config) if base else config, base=base.spec if base else None)
     print("\n".join(reasons))
 
     cases = dataset.with_groups(groups_of(facts)).cases  # copies stay on one side of a split
-    for progress in learn(cases, spec, config, out=out, reasons=tuple(reasons), started=started):
+    start, card = (base.start(spec), base.derive(Card())) if base else (None, Card())
+    for progress in learn(cases, spec, config, out=out, card=card, reasons=tuple(reasons), started=started, start=start):
         if progress.message or progress.step % 50 == 0:
             print(progress.fold, progress.phase, progress.step, progress.steps, progress.loss, progress.dice, progress.message, flush=True)
 

@@ -108,6 +108,7 @@ def _check_case(case: Case, labels: dict[int, str], known: _Known) -> Report:
     findings: list[Finding] = []
 
     def attempt(part: Callable[..., T], *arguments: Any) -> T | None:
+        """What a part of the check gives; None where it is a finding instead."""
         try:
             return part(*arguments)
         except UNetError as error:

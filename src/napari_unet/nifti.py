@@ -292,6 +292,7 @@ def write(path: str | Path, volume: Volume, *, labels: bool = True) -> None:
     raw = _header_for(volume, data, labels)
 
     def fill(file: BinaryIO) -> None:
+        """Write header and voxels, compressed where the name says so."""
         with gzip.GzipFile("", "wb", 1, file, mtime=0) if kind == ".nii.gz" else _kept_open(file) as out:
             out.write(raw.binaryblock + bytes(4))
             for plane in np.moveaxis(data, -1, 0):  # slice by slice, so that no second copy is needed

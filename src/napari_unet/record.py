@@ -79,6 +79,7 @@ def new_record(
     spec: ModelSpec, config: TrainConfig, split: Split, schedule: Schedule, card: Card, by_name: dict[str, Case],
     reasons: tuple[str, ...],
 ) -> Record:  # fmt: skip
+    """The record of a run that begins; the card is completed with its cases and how they will be scored."""
     used = sorted({*split.training, *split.kept_out})
     parts = {name: part for name in used if (part := by_name[name].part)}
     scored_by: ScoredBy = "halves" if parts else "folds" if split.training == split.kept_out else "kept out"

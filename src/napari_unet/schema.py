@@ -84,6 +84,7 @@ def strict_json(text: str | bytes, where: str) -> Any:
     """Parse JSON that a stranger may have written: no duplicate keys, no NaN or Infinity, no runaway nesting."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """A table; ValueError for a name that occurs twice."""
         found: dict[str, Any] = {}
         for key, value in pairs:
             if key in found:
@@ -92,6 +93,7 @@ def strict_json(text: str | bytes, where: str) -> Any:
         return found
 
     def finite(number: str) -> float:
+        """A number; ValueError for one that JSON does not know."""
         value = float(number)  # 1e999, NaN, Infinity
         if not math.isfinite(value):
             raise ValueError(f"{number[:80]} is not a finite number")

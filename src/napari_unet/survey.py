@@ -47,6 +47,7 @@ class _Usual:
 
     @classmethod
     def of(cls, facts: list[CaseFacts]) -> _Usual:
+        """Of these cases; of none, tables without rows."""
         spacing = np.array([f.spacing for f in facts]).reshape(-1, 3)
         extent = np.array([f.shape for f in facts]).reshape(-1, 3) * spacing
         values = sorted({value for f in facts for value in f.voxels})

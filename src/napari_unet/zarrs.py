@@ -245,7 +245,8 @@ class Draft:
         if not layout.version:
             named: dict[str, Any] = {"_ARRAY_DIMENSIONS": list(grid.names)} if "_ARRAY_DIMENSIONS" in layout.attributes else {}
             return zarr.create_array(self._folder, zarr_format=version, attributes=named, **options)
-        name, image = self.path.name.split(".")[0], os.path.relpath(layout.path.resolve(), self.path)
+        name = next((self.path.name.removesuffix(end) for end in SUFFIXES if self.path.name.endswith(end)), self.path.name)
+        image = os.path.relpath(layout.path.resolve(), self.path)
         attributes = ngff.write(grid, name, layout.version, labels, Path(image).as_posix())
         group = zarr.open_group(self._folder, mode="w", zarr_format=version, attributes=attributes)
         return group.create_array(grid.path, **options)
