@@ -150,6 +150,15 @@ def test_no_window_is_made_smaller_where_the_image_itself_does_not_fit() -> None
         fit(image, model_spec(), "scan", free=100_000_000)
 
 
+def test_more_slices_of_a_zarr_take_no_more() -> None:
+    """Where its mask is written while it is made; a mask that is cleaned, or goes elsewhere, is there as a whole."""
+    spec = model_spec(network_spec(2, features=(8, 16)), patch=(1, 512, 512))
+    few, many = (Outline((512, 512, n), 1, np.dtype("i2"), np.eye(4), 1 << 25, 1 << 25, (64, 64, 64)) for n in (200, 1000))
+    assert estimate(few, spec, streamed=True).needed == estimate(many, spec, streamed=True).needed
+    assert estimate(few, spec).needed < estimate(many, spec).needed
+    assert estimate(many, spec, streamed=True).needed < estimate(many, spec).needed
+
+
 def test_the_axes_are_the_models_however_voxels_are_stored() -> None:
     spec = model_spec(network_spec(features=(8, 16)), spacing=(4.0, 1.0, 2.0), patch=(32, 32, 32))
     needed = {estimate(Outline(shape, 1, np.dtype("i2"), affine_for(orientation, spacing)), spec)

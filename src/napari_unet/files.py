@@ -78,7 +78,7 @@ def put_folder(partial: Path, target: Path) -> None:
 
 def remove(path: Path) -> None:
     """Remove a file, or a folder with all that is in it, as far as that can be done."""
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         with contextlib.suppress(OSError):
