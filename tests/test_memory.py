@@ -73,6 +73,14 @@ def test_of_a_damaged_file_nobody_invents_a_size(tmp_path: Path, name: str) -> N
         outline(case), read_image(case)
 
 
+def test_a_grid_that_is_none_is_refused_from_the_header(tmp_path: Path) -> None:
+    affine = affine_for("LPS", (1.0, 2.0, 3.0))
+    affine[:, 1] = 0
+    nibabel.save(nibabel.MGHImage(np.zeros((4, 5, 6), np.float32), affine), tmp_path / "a.mgz")
+    with pytest.raises(UNetError, match=r"a\.mgz: its affine \[.+\] does not place voxels in space"):
+        outline(Case("a", (tmp_path / "a.mgz",)))
+
+
 def honest_giant(path: Path) -> Path:
     """A file that claims 4 TB and has them, all holes."""
     head = nibabel.Nifti1Image(np.zeros((1, 1, 1), np.int16), np.eye(4)).header

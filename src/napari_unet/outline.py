@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_unet import nifti, pictures, zarrs
 from napari_unet.cases import Case
-from napari_unet.volume import Affine
+from napari_unet.volume import Affine, check_affine
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +40,8 @@ class Outline:
 def outline(case: Case) -> Outline:
     """The outline of a case's image; several files are its channels. Raises UNetError as reading them would."""
     parts = [_outline(path) for path in case.images]
+    for part, path in zip(parts, case.images, strict=True):
+        check_affine(part.affine, str(path))
     if len(parts) == 1:
         return parts[0]
     dtype = np.result_type(*(part.dtype for part in parts))
