@@ -144,7 +144,7 @@ def _report(arguments: argparse.Namespace, ended: list[Step], before: int) -> in
     elif cut := Counter(extent.name for extent in extents if extent.border):
         say("cut off by the image's border: " + ", ".join(f"{name} in {n} of {len(done)}" for name, n in cut.items()))
     say(f"{len(done)} {'mask' if len(done) == 1 else 'masks'} in {arguments.out}" + (f", {before} finished before" if before else "")
-        + (f", {len(failed)} cases failed" if failed else ""))  # fmt: skip
+        + (f", {len(failed)} {'case' if len(failed) == 1 else 'cases'} failed" if failed else ""))  # fmt: skip
     finish(arguments, {"masks": [str(step.job.mask) for step in done], "finished_before": before,
                        "volumes": [asdict(extent) for extent in extents],
                        "failed": [{"case": step.job.case.name, "error": str(step.error)} for step in failed]})  # fmt: skip
