@@ -20,8 +20,8 @@ demo: $(READY) ## train on synthetic scans for two minutes, segment, evaluate; a
 	@echo
 	@echo "Weights:  demo/run/model.safetensors"
 	@echo "Report:   demo/run/report.html (open it in a browser); its picture alone: demo/run/report.png"
-	@echo "Masks:    $$(ls demo/masks | wc -l | tr -d ' ') in demo/masks; see one over its scan in napari:"
-	@mask=$$(ls demo/masks | head -n 1); echo "  $(UNET) view demo/data/imagesTs/$$mask demo/masks/$$mask"
+	@echo "Masks:    $$(ls demo/masks/*.nii.gz | wc -l | tr -d ' ') in demo/masks; see one over its scan in napari:"
+	@mask=$$(cd demo/masks && ls *.nii.gz | head -n 1); echo "  $(UNET) view demo/data/imagesTs/$$mask demo/masks/$$mask"
 
 test: system-packages $(READY) ## run the whole suite, in a virtual display where there is one
 	@if [ "$$(uname)" != Linux ]; then $(PY) -m pytest $(PYTEST_ARGS); \

@@ -18,7 +18,10 @@ import napari_unet
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "napari_unet"
 TIERS = (
-    {"__init__", "errors", "files", "header", "pictures", "schema", "spec", "volume", "intensities", "windows", "lazy", "ngff"},
+    {
+        *("__init__", "errors", "files", "foreign", "header", "intensities", "lazy", "ngff", "packed", "pictures", "schema", "spec"),
+        *("volume", "windows"),
+    },
     {
         *("augment", "budget", "cases", "cells", "checks", "components", "distributed", "ensemble", "events", "finetune"),
         *("layout", "learning", "loss", "lowering", "measure", "network", "nifti", "openvino_runtime", "optimiser", "options", "partial"),

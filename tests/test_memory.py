@@ -99,7 +99,7 @@ def test_a_giant_is_refused_with_numbers_before_a_voxel_is_read(tmp_path: Path) 
         pytest.skip("this disk has no files of 4 TB, holes or not")
     begun = time.monotonic()
     with pytest.raises(UNetError, match=r"giant\.nii: needs \d{5}\.\d GB of memory, \d+\.\d GB are free\. Close other"):
-        estimate(outline(Case("giant", (path,))), model_spec()).check(path)
+        fit(outline(Case("giant", (path,))), model_spec(), path)
     assert time.monotonic() - begun < 5
 
 

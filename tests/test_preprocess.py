@@ -20,7 +20,6 @@ from napari_unet.errors import UNetError
 from napari_unet.preprocess import (
     Prepared,
     classes_of,
-    label_dtype,
     neighbours,
     prepare,
     prepare_labels,
@@ -284,7 +283,7 @@ def test_values_and_classes_are_each_others_inverse(values: tuple[int, ...], dty
     spec = model_spec(network_spec(classes=len(values) + 1), values)
     mask = np.random.default_rng(0).choice([0, *values], (5, 6, 7)).astype(np.uint16)
     classes = classes_of(mask, spec, "mask")
-    assert classes.dtype == np.uint8 and classes.max() == len(values) and label_dtype(spec) == dtype
+    assert classes.dtype == np.uint8 and classes.max() == len(values) and spec.label_dtype == dtype
     np.testing.assert_array_equal(values_of(torch.from_numpy(classes), spec), mask.astype(dtype), strict=True)
 
 

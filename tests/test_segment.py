@@ -31,6 +31,7 @@ from napari_unet.preprocess import prepare
 from napari_unet.segment import Segmenter, _cut, uncertainty_of
 from napari_unet.spec import Card, Channel
 from napari_unet.volume import Volume, check_same_grid
+from napari_unet.windows import Tiling
 
 RESAMPLED = (2.0, 1.0, 1.25)
 THREE_D = network_spec(classes=3)
@@ -155,7 +156,10 @@ def test_windows_leave_no_seams_and_no_dark_border(overlap: float, shape: tuple[
 
 def test_what_is_smaller_than_a_window_lies_in_its_middle() -> None:
     prepared = prepare(volume((3, 8, 5, 2), "SAR"), model_spec(network_spec(channels=2)))
-    window = _cut(prepared, (-2, 0, -1), (8, 8, 8), 0)
+    tiling = Tiling.cover(prepared.size, (8, 8, 8), (4, 4, 4), 0.5)
+    (tile,) = tiling.tiles(0, 0.0)
+    assert tile.begin == (-2, 0, -1) and tiling.window == (8, 8, 8)
+    window = _cut(prepared, tile.begin, tiling.window, 0)
     assert window.shape == (2, 8, 8, 8) and torch.equal(window[:, 2:5, :, 1:6], prepared.data)
     window[:, 2:5, :, 1:6] = 0
     assert not window.any()

@@ -9,7 +9,6 @@ import numpy as np
 from napari_unet import nifti, pictures, zarrs
 from napari_unet.components import Cleaning
 from napari_unet.measure import Tally
-from napari_unet.preprocess import label_dtype
 from napari_unet.segment import Piece, Segmenter
 from napari_unet.targets import Job
 from napari_unet.volume import Reorientation, Volume
@@ -54,7 +53,7 @@ class Held:
 
     def __init__(self, job: Job, image: Volume, segmenter: Segmenter, cleaning: Cleaning) -> None:
         self.job, self.image, self.segmenter, self.cleaning = job, image, segmenter, cleaning
-        self.labels = np.zeros(image.shape, label_dtype(segmenter.spec))
+        self.labels = np.zeros(image.shape, segmenter.spec.label_dtype)
         self.doubt = np.zeros(image.shape, np.float32) if job.uncertainty else None
         self.dpi: tuple[float, float] | None = None
 
@@ -95,7 +94,7 @@ class Streamed:
         axis = Reorientation.between(image.affine, self.spec.orientation).axes[0]
         self.first: tuple[int, int] | None = (axis, 0)  # from one end, so that a single layer is open
         self.tally = Tally(image.shape)
-        self.mask = zarrs.Draft(job.mask, image, label_dtype(self.spec), self.spec.labels)
+        self.mask = zarrs.Draft(job.mask, image, self.spec.label_dtype, self.spec.labels)
         self.doubt = zarrs.Draft(job.uncertainty, image, np.dtype(np.float32), None) if job.uncertainty else None
 
     def add(self, piece: Piece) -> None:

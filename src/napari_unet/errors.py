@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -21,3 +23,19 @@ class UNetError(Exception):
     def __init__(self, where: str | Path, what: str, remedy: str) -> None:
         self.where, self.what, self.remedy = str(where), what.rstrip("."), remedy.rstrip(".")
         super().__init__(f"{self.where}: {self.what}. {self.remedy}{'' if self.remedy.endswith('?') else '.'}")
+
+
+def first_line(error: Exception) -> str:
+    """What another library complains of, in short."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]
+
+
+@contextmanager
+def understood(path: str | Path, kind: str, remedy: str = "Fetch or export it again") -> Iterator[None]:
+    """Whatever another library makes of a damaged file, as one UNetError: it cannot be read as this kind."""
+    try:
+        yield
+    except (UNetError, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - a decoder raises whatever damaged bytes lead it to
+        raise UNetError(path, f"cannot be read as {kind} ({first_line(error)})", remedy) from error

@@ -57,13 +57,16 @@ def partial_beside(target: Path) -> Path:
 
 
 def put_folder(partial: Path, target: Path) -> None:
-    """Give a finished folder its name, on disk before in name. One that has the name is moved aside, and removed at the end."""
+    """Give a finished folder its name, on disk before in name. One that has the name is moved aside, and removed at the end.
+
+    A process that is killed between the two leaves the old one beside it, as `.NAME.....replaced`: nobody sweeps that away.
+    """
     for folder, _, names in os.walk(partial):
         for name in names:
             with open(Path(folder) / name, "r+b") as file:
                 os.fsync(file.fileno())
         _sync_folder(Path(folder))
-    old = partial_beside(target)
+    old = partial_beside(target).with_suffix(".replaced")
     if target.exists():
         os.replace(target, old)
     try:

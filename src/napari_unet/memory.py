@@ -38,10 +38,6 @@ class Estimate:
     def __str__(self) -> str:
         return f"needs {_size(self.needed)} of {_size(files.free_memory())} free"
 
-    def check(self, where: str | Path) -> None:
-        """UNetError with both numbers where more is needed than the machine has free."""
-        files.check_memory(self.needed, where)
-
 
 def estimate(
     image: Outline, spec: ModelSpec, *, cleaning: Cleaning | None = None, uncertainty: bool = False, in_flight: int = 1,

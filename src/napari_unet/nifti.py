@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import math
 import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,15 +16,14 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from numpy.typing import NDArray
 
+from napari_unet import foreign, pictures, zarrs
 from napari_unet import header as headers
-from napari_unet import pictures, zarrs
 from napari_unet.errors import UNetError
 from napari_unet.files import check_memory, write_atomically
+from napari_unet.packed import GZIP, check_claim, opened
 from napari_unet.volume import Volume, grid_distance_mm
 
 SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img", ".mgh", ".mgz")
-GZIP = b"\x1f\x8b"
-GZIP_RATIO = 1032  # deflate cannot shrink by more
 LABEL_INTENT = 1002
 MAX_LABEL = 65535
 
@@ -66,7 +64,7 @@ def _read(path: Path, kind: str) -> Volume:
     if kind in (".hdr", ".img"):
         return _read_pair(path)
     if kind in (".mgh", ".mgz"):
-        return _read_foreign(path)
+        return foreign.read(path)
     known = " ".join((*SUFFIXES, *pictures.SUFFIXES, *zarrs.SUFFIXES))
     raise UNetError(path, f"its ending is not one of {known}", "Convert it to NIfTI")
 
@@ -134,33 +132,14 @@ def _check_content(path: Path) -> None:
         raise UNetError(path, "its content is gzip, its name does not say so", "Rename it to .nii.gz")
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """A file's bytes, inflated where it is gzip; damage met on the way is a UNetError."""
-    try:
-        with open(path, "rb") as plain:
-            yield gzip.GzipFile(fileobj=plain) if _is_packed(plain, path) else plain  # type: ignore[misc]
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UNetError(path, f"the compressed data is damaged ({error})", "Fetch or export the file again") from error
-    except OSError as error:
-        raise UNetError(path, f"cannot be read ({error.strerror or error})", "Check the file and its disk") from error
-
-
-def _is_packed(file: BinaryIO, path: Path) -> bool:
-    """Is it gzip? The voxels of an .img may begin with any bytes, even with gzip's."""
-    start = file.read(2)
-    file.seek(0)
-    return start == GZIP and suffix(path) != ".img"
-
-
 def _read_nifti(header_path: Path, data_path: Path) -> Volume:
-    with _opened(header_path) as file:
+    with opened(header_path) as file:
         parsed = headers.parse(file.read(headers.SIZE), str(header_path))
     if parsed.single_file != (header_path == data_path):
         raise UNetError(header_path, f"the field magic says {'voxels follow' if parsed.single_file else 'no voxels follow'}",
                         "Rename it to .nii" if parsed.single_file else "Rename it to .hdr and put its .img beside it")  # fmt: skip
     axes = _axes(parsed, str(header_path))
-    _check_claim(data_path, parsed.offset + parsed.nbytes, parsed.shape)
+    check_claim(data_path, parsed.offset + parsed.nbytes, parsed.shape)
     # the values, and as much again for those who work with them, or the floats that they are scaled to
     again = parsed.nbytes if parsed.slope is None else 4 * math.prod(parsed.shape)
     check_memory(parsed.nbytes + again, data_path)
@@ -180,23 +159,11 @@ def _axes(parsed: headers.Header, where: str) -> tuple[int, ...]:
     return shape
 
 
-def _check_claim(path: Path, claimed: int, shape: tuple[int, ...]) -> None:
-    """Refuse a header's claim that the file cannot hold, before allocating anything."""
-    try:
-        with open(path, "rb") as file:
-            packed, size = _is_packed(file, path), path.stat().st_size
-    except OSError as error:
-        raise UNetError(path, f"cannot be read ({error.strerror})", "Check the path and its permissions") from error
-    if claimed > (size * GZIP_RATIO if packed else size):
-        raise UNetError(path, f"its header claims {claimed:,} bytes (dim {shape}), "
-                        f"the file has {size:,}{' compressed ones' if packed else ''}", "Fetch or export the file again")  # fmt: skip
-
-
 def _voxels(parsed: headers.Header, path: Path) -> NDArray[Any]:
     """The stored values as a flat array; the stream is read to its end, so that gzip's checksum is reached."""
     values = np.empty(parsed.nbytes // parsed.dtype.itemsize, parsed.dtype)
     view, filled = values.view(np.uint8).data, 0
-    with _opened(path) as file:
+    with opened(path) as file:
         file.read(parsed.offset)
         while filled < len(view):
             count = file.readinto(view[filled : filled + (1 << 24)])  # type: ignore[attr-defined]
@@ -231,42 +198,12 @@ def _read_pair(path: Path) -> Volume:
     for part in (header_path, data_path):
         if not part.exists():
             raise UNetError(path, f"its other half {part.name} is missing", "Put both files into one folder")
-    with _opened(header_path) as file:
+    with opened(header_path) as file:
         block = file.read(headers.SIZE)
     if block[344:346] in (b"ni", b"n+") or block[4:6] in (b"ni", b"n+"):
         return _read_nifti(header_path, data_path)
-    volume = _read_foreign(header_path)
+    volume = foreign.read(header_path)
     return Volume(volume.data, volume.affine, None, volume.source, ("Analyze files do not store an orientation",))
-
-
-def _read_foreign(path: Path) -> Volume:
-    """Formats whose parsing is nibabel's alone."""
-    import nibabel
-
-    with _opened(path) as file:
-        while file.read(1 << 24):  # a compressed file is read to its checksum first
-            pass
-    try:
-        image: Any = nibabel.load(path)
-        shape = tuple(int(n) for n in image.shape)  # numpy's integers overflow
-        if min(shape) < 1 or len(shape) < 2:
-            raise UNetError(path, f"its shape is {shape}", "Give an image of 2 to 4 dimensions")
-        count = math.prod(shape)
-        _check_claim(Path(image.dataobj.file_like), count * image.get_data_dtype().itemsize, shape)
-        check_memory(2 * count * 8, path)
-        data = np.asanyarray(image.dataobj)
-        affine = np.asarray(image.affine, float)
-    except (UNetError, MemoryError):
-        raise
-    except Exception as error:  # noqa: BLE001 - nibabel raises whatever damaged bytes lead it to
-        raise UNetError(path, f"cannot be read as an image ({str(error)[:200]})", "Convert it to NIfTI") from error
-    if data.dtype.kind not in "iuf":
-        raise UNetError(path, f"voxels of type {data.dtype}", "Save it with real values, of at most 64 bits")
-    data = data.astype(data.dtype.newbyteorder("="), copy=False)
-    data = data.reshape(data.shape + (1,) * (3 - data.ndim))
-    while data.ndim > 3 and data.shape[-1] == 1:
-        data = data[..., 0]
-    return Volume(data, affine, None, str(path))
 
 
 def write(path: str | Path, volume: Volume, *, labels: bool = True) -> None:
@@ -351,7 +288,7 @@ def peek(path: str | Path) -> headers.Header:
     path = Path(path)
     _check_content(path)
     try:
-        with _opened(path) as file:
+        with opened(path) as file:
             return headers.parse(file.read(headers.SIZE), str(path))
     except struct.error as error:
         raise UNetError(path, f"its header cannot be read ({error})", "Fetch or export the file again") from error

@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_unet.errors import UNetError
+from napari_unet.errors import UNetError, first_line
 from napari_unet.lowering import Array, lower
 from napari_unet.network import UNet
 from napari_unet.quiet_openvino import openvino, ops
-from napari_unet.torch_runtime import check_finite, first_line, mirrorings
+from napari_unet.torch_runtime import check_finite, mirrorings
 
 STREAMS = 4  # windows that run at once, at most: each has the features of all levels in memory
 FAILURES = (RuntimeError, MemoryError)

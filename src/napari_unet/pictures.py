@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_unet.errors import UNetError
+from napari_unet.errors import UNetError, understood
 from napari_unet.files import check_memory, write_bytes
 from napari_unet.volume import Volume
 
@@ -30,7 +30,7 @@ def read(path: Path) -> Volume:
 
     Raises UNetError for damaged files, stacks of several pages, and pictures with more than four channels.
     """
-    with _decoding(path):
+    with understood(path, "a picture"):
         data = _tiff(path) if _is_tiff(path) else _picture(path)
     if data.ndim not in (2, 3) or (data.ndim == 3 and data.shape[2] > 4):
         raise UNetError(path, f"a picture of shape {data.shape}", "Give one page, with at most four channels")
@@ -43,7 +43,7 @@ def read(path: Path) -> Volume:
 
 def peek(path: Path) -> tuple[int, int, int, np.dtype[Any]]:
     """Rows, columns, channels and type of a picture, from its header alone. Raises UNetError where that is damaged."""
-    with _decoding(path):
+    with understood(path, "a picture"):
         if _is_tiff(path):
             import tifffile
 
@@ -53,17 +53,6 @@ def peek(path: Path) -> tuple[int, int, int, np.dtype[Any]]:
         with _opened(path) as image:
             wide = np.dtype(np.uint8 if image.mode[0] not in "IF" else np.uint16 if ";16" in image.mode else np.int32)
             return image.height, image.width, len(image.getbands()), wide
-
-
-@contextmanager
-def _decoding(path: Path) -> Iterator[None]:
-    """What a decoder says of a damaged file, as a UNetError."""
-    try:
-        yield
-    except UNetError:
-        raise
-    except Exception as error:  # noqa: BLE001 - decoders raise whatever damaged bytes lead them to
-        raise UNetError(path, f"cannot be read as a picture ({str(error)[:200]})", "Fetch or export it again") from error
 
 
 def _is_tiff(path: Path) -> bool:
@@ -114,7 +103,7 @@ def _tiff(path: Path) -> NDArray[Any]:
 
 def resolution(path: Path) -> tuple[float, float] | None:
     """Pixels per inch along columns and rows, as files mostly tell it; None where one does not."""
-    with _decoding(path):
+    with understood(path, "a picture"):
         if _is_tiff(path):
             found = _tiff_resolution(path)
         else:

@@ -39,7 +39,7 @@ class Prepared:
 
     turned : the volume's own voxels, a view (z, y, x, C); normalise : each channel's rule; size : the network's grid;
     turn : the volume's axes to (z, y, x); shape : the volume's own, turned;
-    scale, shift : network index = scale * turned index + shift, per axis.
+    scale, shift : network index = scale * turned index + shift, per axis; source : the file or layer, for messages.
     """
 
     turned: NDArray[Any]
@@ -49,11 +49,12 @@ class Prepared:
     shape: tuple[int, int, int]
     scale: tuple[float, float, float]
     shift: tuple[float, float, float]
+    source: str
 
     @cached_property
     def data(self) -> Tensor:
         """All of it: float32 (C, z, y, x). Raises UNetError where that does not fit into memory."""
-        check_memory(4 * self.turned.shape[3] * math.prod(self.size), "the image")
+        check_memory(4 * self.turned.shape[3] * math.prod(self.size), self.source)
         return self.box(*(slice(0, n) for n in self.size))
 
     def box(self, *where: slice) -> Tensor:
@@ -110,7 +111,8 @@ def prepare(volume: Volume, spec: ModelSpec) -> Prepared:
     _check_contrast(normalise, facts, volume.source, spec)
     z, y, x = turned.shape[:3]
     size, offset = compute_shape_offset((z, y, x), np.diag((*ratio, 1.0)), np.eye(4))
-    return Prepared(turned, normalise, tuple(size.tolist()), turn, (z, y, x), tuple(ratio.tolist()), tuple((-offset).tolist()))
+    shift = tuple((-offset).tolist())
+    return Prepared(turned, normalise, tuple(size.tolist()), turn, (z, y, x), tuple(ratio.tolist()), shift, volume.source)
 
 
 def _check_contrast(normalise: NormalizeChannels, facts: list[Intensities], source: str, spec: ModelSpec) -> None:
@@ -173,12 +175,7 @@ def classes_of(values: NDArray[Any], spec: ModelSpec, source: str) -> NDArray[np
 def values_of(classes: Tensor, spec: ModelSpec) -> NDArray[Any]:
     """Class indices -> mask values, as uint8, or uint16 where a value needs it."""
     values = np.array([0, *(label.value for label in spec.labels)])
-    return np.asarray(values.astype(label_dtype(spec))[classes.cpu().numpy()])
-
-
-def label_dtype(spec: ModelSpec) -> np.dtype[Any]:
-    """The type of the model's masks."""
-    return np.dtype(np.uint8 if max(label.value for label in spec.labels) < 256 else np.uint16)
+    return np.asarray(values.astype(spec.label_dtype)[classes.cpu().numpy()])
 
 
 def check_fits(volume: Volume, spec: ModelSpec) -> None:

@@ -9,9 +9,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from napari_unet.errors import UNetError
+from napari_unet.errors import UNetError, first_line
 from napari_unet.network import UNet
-from napari_unet.torch_runtime import TorchRuntime, choose_device, first_line
+from napari_unet.torch_runtime import TorchRuntime, choose_device
 
 RUNTIMES = ("torch", "openvino")
 

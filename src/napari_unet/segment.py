@@ -100,7 +100,7 @@ class Segmenter:
 
     def assess(self, volume: Volume) -> tuple[Volume, Volume | None]:
         """The mask, and the uncertainty (float32) where the segmenter was asked for it, both on the volume's own grid."""
-        labels = np.zeros(volume.shape, preprocess.label_dtype(self.spec))
+        labels = np.zeros(volume.shape, self.spec.label_dtype)
         doubt = np.zeros(volume.shape, np.float32) if self.uncertainty else None
         for piece in self.stream(volume):
             labels[piece.region] = piece.labels

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from napari_unet.errors import UNetError
 from napari_unet.schema import STRICT
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Size = Annotated[int, Field(ge=1, le=4096)]
 Steps = tuple[Annotated[int, Field(ge=1, le=16)], ...]
@@ -188,6 +191,13 @@ class ModelSpec:
         """The network's total stride along (z, y, x)."""
         z, y, x = (1, *self.network.total_stride)[-3:]
         return z, y, x
+
+    @property
+    def label_dtype(self) -> np.dtype[Any]:
+        """The type of its masks: uint8, or uint16 where a value needs it."""
+        import numpy as np  # what only needs settings does without
+
+        return np.dtype(np.uint8 if max(label.value for label in self.labels) < 256 else np.uint16)
 
     @property
     def kind(self) -> str:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_unet.errors import UNetError
+from napari_unet.errors import UNetError, first_line
 from napari_unet.network import UNet
 from napari_unet.spec import NetworkSpec
 
@@ -25,11 +25,6 @@ def choose_device(name: str = "auto") -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise UNetError("device", f"{name!r} cannot be used ({first_line(error)})", "Use auto, cpu, cuda or mps") from error
     return device
-
-
-def first_line(error: Exception) -> str:
-    """What another library complains of, in short."""
-    return (str(error).splitlines() or ["unknown"])[0][:160]
 
 
 def build(spec: NetworkSpec, tensors: Mapping[str, NDArray[Any]], device: torch.device) -> UNet:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_unet import ngff
-from napari_unet.errors import UNetError
+from napari_unet.errors import UNetError, first_line, understood
 from napari_unet.files import partial_beside, put_folder, sweep
 from napari_unet.lazy import Box, Chunks, Layers, LazyArray
 from napari_unet.ngff import AXES, Grid
@@ -88,7 +88,7 @@ class Layout:
         except MemoryError:
             raise
         except Exception as error:  # noqa: BLE001 - codecs raise whatever damaged bytes lead them to
-            raise UNetError(self.path, f"a chunk of it cannot be read ({_first_line(error)})", "Fetch or export it again") from error
+            raise UNetError(self.path, f"a chunk of it cannot be read ({first_line(error)})", "Fetch or export it again") from error
         order = sorted(range(len(stored)), key=lambda at: AXES.index(self.grid.names[at]))
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
         return values.transpose(order).reshape([part.stop - part.start for part in where])
@@ -130,7 +130,7 @@ def peek(path: str | Path) -> Layout:
     """How an image is stored, by its metadata alone. Raises UNetError."""
     path = Path(path)
     node = _opened(path)
-    with _understood(path):
+    with understood(path, "zarr"):
         attributes = dict(node.attrs)
         grid = ngff.read(attributes, str(path))
         if hasattr(node, "members"):
@@ -155,19 +155,8 @@ def _opened(path: Path) -> Any:
     if not path.is_dir():
         what = "it is a file, not a folder" if path.exists() else "there is no such folder"
         raise UNetError(path, what, "Check the path; an archive has to be unpacked")
-    with _understood(path):
+    with understood(path, "zarr"):
         return zarr.open(path, mode="r")
-
-
-@contextmanager
-def _understood(path: Path) -> Iterator[None]:
-    """What zarr says of metadata that it cannot use, as a UNetError."""
-    try:
-        yield
-    except UNetError:
-        raise
-    except Exception as error:  # noqa: BLE001 - zarr raises whatever damaged metadata lead it to
-        raise UNetError(path, f"cannot be read as zarr ({_first_line(error)})", "Fetch or export it again") from error
 
 
 def _array_of(group: Any, grid: Grid | None, path: Path) -> Any:
@@ -193,10 +182,6 @@ def _check(array: Any, path: Path) -> None:
     """UNetError for values that are no real numbers. Of these, zarr decodes nothing with a codec that would run what the file says."""
     if array.dtype.kind not in "biuf":
         raise UNetError(path, f"voxels of type {array.dtype}", "Save it with real values, of at most 64 bits")
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 class Draft:

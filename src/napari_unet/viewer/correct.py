@@ -105,6 +105,7 @@ class CorrectTab(QWidget):
         """In the slice on the screen; in 3-D, all of them."""
 
         def work(labels: NDArray[Any], value: int, axis: int | None, index: int) -> tuple[NDArray[Any], str]:
+            """The labels with the holes of a class filled, and where."""
             if axis is None:
                 return editing.fill_holes(labels, value), "whole class"
             filled, here = labels.copy(), (slice(None),) * axis + (index,)

@@ -131,7 +131,7 @@ class Filling:
 
 def empty_mask(image: ScalarLayer, grid: Any, spec: ModelSpec, of: Of) -> Labels:
     """A Labels layer for a model's answer, not yet in any viewer."""
-    values = np.zeros(image.data.shape[: image.ndim][-3:], label_dtype(spec))
+    values = np.zeros(image.data.shape[: image.ndim][-3:], spec.label_dtype)
     layer = new_labels(image, grid, values, f"{image.name}_seg", **appearance(spec.labels))
     layer.metadata[answers.KEY] = Answer.empty(values, of)
     return layer
@@ -151,11 +151,6 @@ def answer_layer(viewer: ViewerModel, of: Of, unfinished: bool = False) -> Label
             if answer.open or not unfinished:
                 return layer
     return None
-
-
-def label_dtype(spec: ModelSpec) -> np.dtype[Any]:
-    """The type of the model's masks; napari's own default, uint8, ends at 255."""
-    return np.dtype(np.uint8 if max(label.value for label in spec.labels) < 256 else np.uint16)
 
 
 def appearance(labels: Iterable[Label]) -> dict[str, Any]:

@@ -77,6 +77,7 @@ class Session:
         path = self._file(layer)
 
         def write() -> None:
+            """Put the mask and what is known of it into the folder."""
             with self._lock:  # a session that has ended meanwhile takes a hand's work only
                 if self._folder is not None or path.name.split(".")[0] in self._painted:
                     nifti.write(path, volume)

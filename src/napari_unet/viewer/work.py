@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from napari_unet.viewer.card import Model
 from napari_unet.viewer.engine import Engine
-from napari_unet.viewer.filling import label_dtype
 from napari_unet.viewer.fit import takes_one_of_a_series
 from napari_unet.viewer.layers import ScalarLayer, is_picture, step_on_screen, volume_of
 from napari_unet.viewer.options import Options
@@ -84,7 +83,7 @@ class Work:
     def whole(self, first: tuple[int, int] | None) -> Generator[Piece, None, NDArray[Any]]:
         """For a worker: yields finished slices, `first` first, and returns the whole mask (i, j, k) when it is clean."""
         segmenter, volume = self.engine.segmenter(self.model.path, self.options), self.read()
-        labels = np.zeros(volume.shape, label_dtype(self.model.spec))
+        labels = np.zeros(volume.shape, self.model.spec.label_dtype)
         with closing(segmenter.stream(volume, first)) as pieces:
             for piece in pieces:
                 labels[piece.region] = piece.labels
