@@ -184,8 +184,10 @@ def overview(
 
 def _draw_curves(axis: Axes, loss: Points, dice: Points) -> None:
     axis.set_title("Training")
-    axis.plot(*zip(*loss, strict=True), color="0.75", linewidth=0.8) if loss else None
-    if len(loss) > 20:
+    smoothed = len(loss) > 20
+    if loss:
+        axis.plot(*zip(*loss, strict=True), **({"color": "0.75", "linewidth": 0.8} if smoothed else {"color": "tab:blue"}))
+    if smoothed:
         steps, values = np.array(loss).T
         width = len(loss) // 20 + 1
         axis.plot(np.convolve(steps, np.ones(width) / width, "valid"), np.convolve(values, np.ones(width) / width, "valid"),

@@ -97,11 +97,11 @@ def info(arguments: argparse.Namespace) -> int:
     if others:  # folds not yet joined, which predict averages
         say(f"{len(others) + 1} models in {arguments.model}, not yet joined; the first of them, {path}:")
     scores = ", ".join(f"{name} {value:.3f}" for name, value in card.dice.items()) or "none"
-    shape = spec.patch[3 - spec.network.dims :]
+    shape, spacing = spec.patch[3 - spec.network.dims :], " x ".join(f"{size:.4g}" for size in spec.spacing)
     rows = [
         ("model", f"{spec.name} ({path.stat().st_size / 1e6:.1f} MB)"), ("about", card.description),
         ("finds", ", ".join(f"{label.value} {label.name}" for label in spec.labels)),
-        ("in", f"{', '.join(c.name for c in spec.channels)}; axes {spec.orientation}, spacing {spec.spacing} mm"
+        ("in", f"{', '.join(c.name for c in spec.channels)}; axes {spec.orientation}, spacing {spacing} mm"
                + f"; each slice with {spec.neighbours} on either side" * bool(spec.neighbours)),
         ("Dice", f"{scores} (on {card.worth})"), ("note", card.note),
         ("members", f"{spec.members}, whose logits are averaged" if spec.members > 1 else ""),

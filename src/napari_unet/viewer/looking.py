@@ -15,6 +15,7 @@ from napari_unet.viewer.table import names_of
 
 # level and width in Hounsfield units, as radiologists set them
 WINDOWS = {"Brain": (40, 80), "Soft tissue": (50, 400), "Lung": (-600, 1500), "Bone": (400, 1800)}
+TURNING = 0.4  # of the canvas is left around a volume in 3-D, so that nothing leaves it when it is turned
 
 
 def show_window(layer: Image, name: str) -> None:
@@ -105,7 +106,7 @@ class ViewTab(QWidget):
             for layer in self._hidden:
                 layer.visible = False
             self._viewer.dims.ndisplay = 3
-            self._viewer.reset_view()
+            self._viewer.reset_view(margin=TURNING)
 
     def _show_again(self, event: Any) -> None:
         if self._viewer.dims.ndisplay == 2:
