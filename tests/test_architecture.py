@@ -23,12 +23,12 @@ TIERS = (
         *("volume", "windows"),
     },
     {
-        *("augment", "budget", "cases", "cells", "checks", "components", "distributed", "ensemble", "events", "finetune"),
+        *("augment", "budget", "calibration", "cases", "cells", "checks", "components", "distributed", "ensemble", "events", "finetune"),
         *("layout", "learning", "loss", "lowering", "measure", "network", "nifti", "openvino_runtime", "optimiser", "options", "partial"),
         *("phantoms", "preprocess", "quiet_openvino", "record", "runtime", "sampling", "schedule", "speed", "splits", "survey"),
         *("ledger", "memory", "outline", "targets", "torch_runtime", "volumes", "weights", "zarrs"),
     },
-    {"assist", "batch", "canvas", "crossval", "evaluate", "onnx_export", "plan", "pooling", "segment", "train"},
+    {"assist", "batch", "calibrate", "canvas", "crossval", "evaluate", "onnx_export", "plan", "pooling", "segment", "train"},
     {"charts", "comparison", "cost", "experiment", "figures", "formats", "page", "report", "results"},
     {"__main__", "cli", "viewer"},
 )

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_unet.windows import WHOLE, Tiling, window_shares, window_size, window_starts
+from napari_unet.windows import WHOLE, WHOLE_FLAT, Tiling, window_shape, window_shares, window_size, window_starts
 
 sizes, windows, overlaps = st.integers(1, 300), st.integers(1, 96), st.floats(0, 0.9)
 
@@ -53,6 +53,13 @@ def test_a_window_is_the_patch_or_the_whole_axis(size: int, stride: int, times: 
         assert len(window_starts(size, window, 0.5)) == 1 and window % stride == 0, "nothing to blend"
         assert window < size + stride or window == 2 * stride <= patch, "no more padding than it takes"
         assert window >= min(2 * stride, patch), "two values to normalise by, where the patch has two"
+
+
+def test_a_flat_window_sees_more_of_its_plane() -> None:
+    assert 2 == WHOLE_FLAT > WHOLE
+    assert window_shape((30, 512, 513), (1, 256, 256), (1, 16, 16)) == (1, 512, 256)
+    assert window_shape((2, 64, 64), (1, 64, 64), (1, 16, 16)) == (1, 64, 64), "one slice, however few there are"
+    assert window_shape((30, 512, 384), (16, 256, 256), (16, 16, 16)) == (16, 256, 384), "in 3-D, memory is what lacks"
 
 
 extents = st.tuples(*[st.integers(1, 40)] * 3)

@@ -12,16 +12,20 @@ import json
 import tempfile
 from pathlib import Path
 
+INT8 = "ours, int8"
+
 
 def rows_of(windows: dict, mirrored: str) -> list[tuple[str, str]]:
     """Everyone's seconds, and how many times ours are faster."""
     runs = windows["runs"]
-    best = min((name for name in runs if name.startswith("ours")), key=lambda name: runs[name]["seconds"])
+    ours = [name for name in runs if name.startswith("ours")]
+    best = [min((name for name in ours if name != INT8), key=lambda name: runs[name]["seconds"]), *(name for name in ours if name == INT8)]
     rows = [(f"{name}{mirrored}", f"{run['seconds']:.2f} s ({run['cpu_seconds']:.2f} CPU s), {run['equal']:.3%} MONAI's labels")
             for name, run in runs.items()]  # fmt: skip
     for rival in (name for name in runs if not name.startswith("ours")):
-        clock, cpu = (runs[rival][key] / runs[best][key] for key in ("seconds", "cpu_seconds"))
-        rows.append((f"{best} against {rival}{mirrored}", f"{clock:.1f} times as fast ({cpu:.1f} times fewer CPU seconds)"))
+        for name in best:
+            clock, cpu = (runs[rival][key] / runs[name][key] for key in ("seconds", "cpu_seconds"))
+            rows.append((f"{name} against {rival}{mirrored}", f"{clock:.1f} times as fast ({cpu:.1f} times fewer CPU seconds)"))
     return rows
 
 

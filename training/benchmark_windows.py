@@ -3,7 +3,8 @@
     OMP_NUM_THREADS=2 python training/benchmark_windows.py --model hippocampus --shape 80,112,80
 
 MONAI and, where nnunetv2 is installed, nnU-Net's predictor get the prepared tensor; ours is the whole `stream` of a
-volume, a phantom repeated. The shape is to be patches plus halves of patches, so that everybody's windows lie alike.
+volume, a phantom repeated; in int8, too, where the model is calibrated for it. The shape is to be patches plus halves of
+patches, so that everybody's windows lie alike.
 A table of medians (seconds on the clock, and of the processor) and the share of voxels with MONAI's label; then JSON.
 """
 
@@ -23,6 +24,7 @@ from monai.inferers import sliding_window_inference
 from napari_unet import Segmenter, UNetError, phantoms
 from napari_unet.preprocess import prepare
 from napari_unet.torch_runtime import forward
+from napari_unet.weights import find, read_calibration
 
 
 def monai(run: Callable, data: torch.Tensor, patch: tuple[int, ...], overlap: float) -> torch.Tensor:
@@ -47,6 +49,8 @@ def contenders(options: argparse.Namespace) -> dict[str, Callable[[], np.ndarray
     """Everyone who is installed, as a function that gives labels."""
     names = ["torch"] + ["openvino"] * bool(find_spec("openvino"))
     segmenters = {name: Segmenter.load(options.model, "cpu", name, mirror=options.mirror) for name in names}
+    if "openvino" in names and read_calibration(find(options.model)):
+        segmenters["int8"] = Segmenter.load(options.model, "cpu", precision="int8", mirror=options.mirror)
     mine, spec = segmenters["torch"], segmenters["torch"].spec
     if spec.network.dims != 3 or spec.members != 1 or spec.keep_largest:
         raise UNetError(options.model, f"{spec.kind}, {spec.members} members", "Give a 3-D model of one network, its mask as it is")

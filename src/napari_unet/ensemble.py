@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_unet import weights
+from napari_unet.calibration import Calibration
 from napari_unet.errors import UNetError
 from napari_unet.layout import MODEL, folds_of
 from napari_unet.spec import MAX_MEMBERS, ModelSpec
@@ -50,6 +51,17 @@ def load_together(paths: Sequence[Path]) -> tuple[ModelSpec, list[Member]]:
                             "Join models that were trained alike")  # fmt: skip
     check_count(len(members), paths[0].parent)
     return replace(spec, members=len(members)), members
+
+
+def calibration(model: str | Path, precision: str = "int8") -> Calibration:
+    """What the model needs in order to run in this precision. Raises UNetError where it has none."""
+    if precision != "int8":
+        raise UNetError("precision", f"there is no {precision!r}", "Use float32 or int8")
+    path, *others = files_of(model)
+    found = None if others else weights.read_calibration(path)
+    if found is None:
+        raise UNetError(model, "it is not calibrated for int8", "Run napari-unet calibrate with it" + " once joined" * bool(others))
+    return found
 
 
 def check_count(members: int, where: str | Path) -> None:

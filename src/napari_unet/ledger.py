@@ -39,6 +39,7 @@ class Method:
     volume: int | None
     uncertainty: bool
     cleaning: Cleaning
+    precision: str = "float32"
     version: str = __version__
 
     @property

@@ -14,7 +14,7 @@ from napari_unet.components import Cleaning
 from napari_unet.outline import Outline
 from napari_unet.spec import ModelSpec
 from napari_unet.volume import Reorientation, spacing_of
-from napari_unet.windows import window_size
+from napari_unet.windows import window_shape
 
 FLOAT = 4
 LIBRARIES = 150e6  # what torch and oneDNN set up for their first window, and a slab of the image while it is looked over
@@ -51,7 +51,7 @@ def estimate(
     held = image.nbytes if image.held is None else image.held
     voxels, (grid, ratio) = math.prod(image.shape), _network_grid(image, spec)
     classes, members = spec.network.classes, spec.members
-    size = [window_size(n, p, s) for n, p, s in zip(grid, spec.patch, spec.stride, strict=True)]
+    size = window_shape(grid, spec.patch, spec.stride)
     window = math.prod(size)
 
     kept = _layer(image, spec) if streamed else voxels

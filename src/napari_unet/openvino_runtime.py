@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from napari_unet.calibration import Calibration, Range
 from napari_unet.errors import UNetError, first_line
 from napari_unet.lowering import Array, lower
 from napari_unet.network import UNet
@@ -24,13 +25,14 @@ from napari_unet.quiet_openvino import openvino, ops
 from napari_unet.torch_runtime import check_finite, mirrorings
 
 STREAMS = 4  # windows that run at once, at most: each has the features of all levels in memory
+NARROW = 8  # channels: convolutions of fewer, the first and the last, are quick already, and the image stays exact
 FAILURES = (RuntimeError, MemoryError)
 
 
 class OpenVINORuntime:
     """As many windows at once as there are threads, up to STREAMS, and one more that waits its turn."""
 
-    def __init__(self, networks: Sequence[UNet], mirror_axes: tuple[int, ...]) -> None:
+    def __init__(self, networks: Sequence[UNet], mirror_axes: tuple[int, ...], calibration: Calibration | None = None) -> None:
         self.flips = mirrorings(mirror_axes)
         self.flat = networks[0].spec.dims == 2
         threads = torch.get_num_threads()
@@ -42,7 +44,7 @@ class OpenVINORuntime:
             "ENABLE_CPU_PINNING": False,  # a thread must not wait for a core that another program keeps
         }  # fmt: skip
         try:
-            self.compiled = openvino.Core().compile_model(_model(networks), "CPU", settings)
+            self.compiled = openvino.Core().compile_model(_model(networks, calibration), "CPU", settings)
         except FAILURES as error:
             raise UNetError("network", f"OpenVINO cannot run it ({first_line(error)})", "Use --runtime torch") from error
 
@@ -99,12 +101,16 @@ def _failures(job: NDArray[np.float32]) -> Iterator[None]:
                         "Close other programs, or use --runtime torch") from error  # fmt: skip
 
 
-def _model(networks: Sequence[UNet]) -> Any:
+def _model(networks: Sequence[UNet], calibration: Calibration | None) -> Any:
     """One graph of all members: (1, C, [z,] y, x), of any size, to logits (members, K, [z,] y, x)."""
     spec = networks[0].spec
     window = ops.parameter([1, spec.channels, *[-1] * spec.dims], np.float32)
-    operations = _Operations(spec.dims)
-    logits = [lower(network, window, operations) for network in networks]
+    if calibration is None:
+        logits = [lower(network, window, _Operations(spec.dims)) for network in networks]
+    elif len(calibration.ranges) != len(networks):
+        raise UNetError("int8", f"it was calibrated for {len(calibration.ranges)} members, not for {len(networks)}", "Calibrate it anew")
+    else:
+        logits = [_lower_int8(network, ranges, window) for network, ranges in zip(networks, calibration.ranges, strict=True)]
     return openvino.Model([ops.concat(logits, 0)], [window], "unet")
 
 
@@ -115,12 +121,18 @@ class _Operations:
         self.dims, self.axes = dims, ops.constant(np.arange(2, dims + 2))
 
     def convolution(self, x: Any, weight: Array, bias: Array | None, stride: Sequence[int], padding: Sequence[int]) -> Any:
-        y = ops.convolution(x, ops.constant(weight), list(stride), list(padding), list(padding), [1] * len(stride))
+        x, kernel = self.operands(x, weight, 0)
+        y = ops.convolution(x, kernel, list(stride), list(padding), list(padding), [1] * len(stride))
         return y if bias is None else ops.add(y, self._per_channel(bias))
 
     def transposed_convolution(self, x: Any, weight: Array, bias: Array | None, stride: Sequence[int]) -> Any:
-        y = ops.convolution_backprop_data(x, ops.constant(weight), list(stride))
+        x, kernel = self.operands(x, weight, 1)
+        y = ops.convolution_backprop_data(x, kernel, list(stride))
         return y if bias is None else ops.add(y, self._per_channel(bias))
+
+    def operands(self, x: Any, weight: Array, outputs: int) -> tuple[Any, Any]:
+        """What a convolution multiplies; `outputs` is the weight's axis of output channels."""
+        return x, ops.constant(weight)
 
     def instance_norm(self, x: Any, weight: Array, bias: Array, epsilon: float) -> Any:
         return self.scale(ops.mvn(x, self.axes, True, epsilon, "inside_sqrt"), weight, bias)
@@ -146,3 +158,49 @@ class _Operations:
 
     def _per_channel(self, values: Array) -> Any:
         return ops.constant(values.reshape(1, -1, *[1] * self.dims))
+
+
+class _Int8(_Operations):
+    """The same, where convolutions of many channels multiply 8-bit integers (Jacob et al. 2018, arXiv 1712.05877).
+
+    Inputs have 255 steps over the range that they were seen in, one of them at zero. Weights have 63 on either side of
+    zero: with more, processors without VNNI would overflow where they add two products in 16 bits, and masks would differ.
+    """
+
+    def __init__(self, dims: int, ranges: Sequence[Range]) -> None:
+        super().__init__(dims)
+        self.ranges = iter(ranges)
+
+    def operands(self, x: Any, weight: Array, outputs: int) -> tuple[Any, Any]:
+        """See `_Operations.operands`."""
+        low, high = next(self.ranges)
+        if min(weight.shape[:2]) < NARROW or low == high:
+            return super().operands(x, weight, outputs)
+        step = (high - low) / 255
+        zero = round(-low / step)
+        others = tuple(axis for axis in range(weight.ndim) if axis != outputs)
+        limit = np.maximum(np.abs(weight).max(others, keepdims=True), np.float32(1e-12)) * np.float32(127 / 63)
+        single = (1,) * weight.ndim
+        return (self._rounded(x, np.full(single, -zero * step), np.full(single, (255 - zero) * step), 256),
+                self._rounded(ops.constant(weight), -limit, limit, 255))  # fmt: skip
+
+    @staticmethod
+    def _rounded(x: Any, low: NDArray[Any], high: NDArray[Any], levels: int) -> Any:
+        ends = [ops.constant(end.astype(np.float32)) for end in (low, high, low, high)]
+        return ops.fake_quantize(x, *ends, levels)
+
+
+def _lower_int8(network: UNet, ranges: Sequence[Range], window: Any) -> Any:
+    """A member's logits in 8-bit integers. Raises UNetError where the ranges are another network's."""
+    operations = _Int8(network.spec.dims, ranges)
+    try:
+        logits = lower(network, window, operations)
+    except StopIteration:
+        raise _other_network(ranges) from None
+    if next(operations.ranges, None) is not None:
+        raise _other_network(ranges)
+    return logits
+
+
+def _other_network(ranges: Sequence[Range]) -> UNetError:
+    return UNetError("int8", f"it was calibrated for {len(ranges)} convolutions, which the network does not have", "Calibrate it anew")

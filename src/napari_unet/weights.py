@@ -17,12 +17,14 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_unet.calibration import Calibration
 from napari_unet.errors import UNetError
 from napari_unet.files import write_atomically
 from napari_unet.schema import decode, encode, strict_json
 from napari_unet.spec import Card, ModelSpec
 
 FORMAT, ENSEMBLE = "napari-unet 1", "napari-unet 2"  # what reads only the first refuses the second, and says so
+INT8 = "int8"  # a calibrated model's string of its own, which older versions pass over
 MAX_FILE, MAX_HEADER, MAX_TENSORS = 2 << 30, 1 << 20, 4000
 _NAME = re.compile(r"[A-Za-z0-9._]{1,128}")
 _DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
@@ -67,11 +69,18 @@ def checksum(path: str | Path) -> str:
     return _metadata(path)["sha256"]
 
 
-def save(path: str | Path, spec: ModelSpec, card: Card, tensors: Tensors) -> None:
+def read_calibration(path: str | Path) -> Calibration | None:
+    """What the model needs in order to run in 8-bit integers, from the file's header alone; None where it was not calibrated."""
+    text = _metadata(path).get(INT8)
+    return None if text is None else decode(Calibration, text, str(path))
+
+
+def save(path: str | Path, spec: ModelSpec, card: Card, tensors: Tensors, calibration: Calibration | None = None) -> None:
     """Write a model atomically, as half precision wherever that keeps a tensor finite. An ensemble's tensors: see `merge`."""
     halves = {name: _half(np.asarray(value, np.float32)) for name, value in tensors.items()}
     kind = FORMAT if spec.members == 1 else ENSEMBLE
-    save_tensors(path, halves, {"format": kind, "spec": encode(spec), "card": encode(card)})
+    strings = {"format": kind, "spec": encode(spec), "card": encode(card)}
+    save_tensors(path, halves, strings if calibration is None else strings | {INT8: encode(calibration)})
 
 
 def _half(value: NDArray[np.float32]) -> NDArray[Any]:

@@ -10,15 +10,23 @@ from numpy.typing import NDArray
 
 Three = tuple[int, int, int]
 WHOLE = 1.5  # up to this many patches, an axis is seen whole: cheaper than two windows, and nothing to blend
+WHOLE_FLAT = 2.0  # the same in 2-D, where memory allows more: norms that see a whole picture err less (docs/experiments.md)
 
 
-def window_size(size: int, patch: int, stride: int) -> int:
-    """The window along an axis of `size` voxels: the patch, or the whole axis where it is not much larger than one.
+def window_shape(size: tuple[int, ...], patch: tuple[int, ...], stride: tuple[int, ...]) -> Three:
+    """The window (z, y, x) for a volume of this size; a patch of one slice is 2-D."""
+    plane = WHOLE_FLAT if patch[0] == 1 else WHOLE
+    z, y, x = (window_size(*axis) for axis in zip(size, patch, stride, (WHOLE, plane, plane), strict=True))
+    return z, y, x
+
+
+def window_size(size: int, patch: int, stride: int, whole: float = WHOLE) -> int:
+    """The window along an axis of `size` voxels: the patch, or the whole axis where it is up to `whole` patches.
 
     A whole axis is padded to the next multiple of the stride and no farther: padding is nothing that the network learnt
     from. It spans two strides at least, so that normalisation has more than one value to go by at the bottleneck.
     """
-    return max(-(-size // stride), min(2, patch // stride)) * stride if size <= WHOLE * patch else patch
+    return max(-(-size // stride), min(2, patch // stride)) * stride if size <= whole * patch else patch
 
 
 def window_starts(size: int, window: int, overlap: float) -> list[int]:
@@ -71,8 +79,7 @@ class Tiling:
     @classmethod
     def cover(cls, size: Three, patch: tuple[int, ...], stride: tuple[int, ...], overlap: float) -> Tiling:
         """The one for a volume of this size."""
-        z, y, x = (window_size(n, p, s) for n, p, s in zip(size, patch, stride, strict=True))
-        window = (z, y, x)
+        window = window_shape(size, patch, stride)
         starts = [window_starts(n, w, overlap) for n, w in zip(size, window, strict=True)]
         shares = tuple(window_shares(n, w, s) for n, w, s in zip(size, window, starts, strict=True))
         middle = [-(max(0, w - n) // 2) for n, w in zip(size, window, strict=True)]

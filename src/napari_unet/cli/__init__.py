@@ -20,6 +20,7 @@ COMMANDS = {  # name: the room of its `add_NAME`, and what it does
     "train": ("train", "Train a model on a folder of labelled images."),
     "predict": ("predict", "Segment images."),
     "evaluate": ("evaluate", "Compare masks with labels."),
+    "calibrate": ("calibrate", "Let a model compute in 8-bit integers, which is faster."),
     "join": ("models", "Make one model, an ensemble, of models trained separately."),
     "export": ("models", "Write a model for other programs."),
     "info": ("models", "Show a model's card and the walk through its U-Net."),

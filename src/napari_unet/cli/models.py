@@ -90,10 +90,10 @@ def export(arguments: argparse.Namespace) -> int:
 def info(arguments: argparse.Namespace) -> int:
     """What a file says of its model."""
     from napari_unet.ensemble import files_of
-    from napari_unet.weights import read_card, read_spec
+    from napari_unet.weights import read_calibration, read_card, read_spec
 
     path, *others = files_of(arguments.model)
-    spec, card = read_spec(path), read_card(path)
+    spec, card, calibration = read_spec(path), read_card(path), read_calibration(path)
     if others:  # folds not yet joined, which predict averages
         say(f"{len(others) + 1} models in {arguments.model}, not yet joined; the first of them, {path}:")
     scores = ", ".join(f"{name} {value:.3f}" for name, value in card.dice.items()) or "none"
@@ -104,6 +104,7 @@ def info(arguments: argparse.Namespace) -> int:
         ("in", f"{', '.join(c.name for c in spec.channels)}; axes {spec.orientation}, spacing {spacing} mm"
                + f"; each slice with {spec.neighbours} on either side" * bool(spec.neighbours)),
         ("Dice", f"{scores} (on {card.worth})"), ("note", card.note),
+        ("int8", str(calibration or "")),
         ("members", f"{spec.members}, whose logits are averaged" if spec.members > 1 else ""),
         ("trained", f"{card.cases_trained} cases, {card.steps} steps, {card.created}"),
         ("data", f"{card.data} ({card.data_licence or 'licence not stated'})"), ("licence", card.licence or "not stated"),

@@ -36,6 +36,8 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
     parser.add_argument("--runtime", default="auto", choices=["auto", "torch", "openvino"],
                         help="what runs the network; auto: OpenVINO on x86 CPUs, where it is installed")
+    parser.add_argument("--precision", default="float32", choices=["float32", "int8"],
+                        help="int8 is faster; for models that napari-unet calibrate wrote (default: float32)")
     parser.add_argument("--volume", type=int, help="which volume of 4-D images to segment, from 0")
     parser.add_argument("--uncertainty", action="store_true",
                         help="write NAME_uncertainty.nii.gz, too: 0 sure to 1 not, by the members' disagreement or the entropy of one")
@@ -82,7 +84,7 @@ def _ledger(arguments: argparse.Namespace, spec: ModelSpec, cleaning: Cleaning) 
     from napari_unet.ledger import Ledger, Method
 
     mirror = spec.mirror_tta if arguments.mirror is None else arguments.mirror
-    method = Method(spec.name, checksum(arguments.model), mirror, arguments.volume, arguments.uncertainty, cleaning)
+    method = Method(spec.name, checksum(arguments.model), mirror, arguments.volume, arguments.uncertainty, cleaning, arguments.precision)
     return Ledger(Path(arguments.out), method)
 
 
@@ -100,7 +102,7 @@ def _run(arguments: argparse.Namespace, jobs: list[Job], cleaning: Cleaning, led
     ended, line = [], Line()
     with threads(arguments.threads):
         segmenter = Segmenter.load(arguments.model, arguments.device, arguments.runtime, mirror=arguments.mirror,
-                                   uncertainty=arguments.uncertainty)  # fmt: skip
+                                   uncertainty=arguments.uncertainty, precision=arguments.precision)  # fmt: skip
         begun = time.monotonic()
         with closing(segment_all(segmenter, jobs, cleaning, volume=arguments.volume, ledger=ledger)) as steps:
             for step in steps:

@@ -13,7 +13,7 @@ from napari_unet.outline import Outline
 from napari_unet.spec import ModelSpec
 from napari_unet.viewer.options import Options
 from napari_unet.volume import Reorientation, Volume
-from napari_unet.windows import window_size, window_starts
+from napari_unet.windows import window_shape, window_starts
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def cost(spec: ModelSpec, volume: Volume, options: Options, in_flight: int = 1) 
     ratio = own / np.where(np.array(spec.spacing) > 0, spec.spacing, own)
     size = [int(n) for n in np.round((turned - 1) * ratio) + 1]  # as MONAI's Spacing
     overlap = spec.overlap if options.overlap is None else options.overlap
-    window = [window_size(n, p, s) for n, p, s in zip(size, spec.patch, spec.stride, strict=True)]
+    window = window_shape(tuple(size), spec.patch, spec.stride)
     counts = [len(window_starts(n, w, overlap)) for n, w in zip(size, window, strict=True)]
     mirrored = spec.mirror_tta if options.mirror is None else options.mirror
     copies = spec.members * (2 ** len(spec.mirror_axes) if mirrored else 1)
