@@ -414,6 +414,26 @@ class TestOptions:
         qtbot.keyClick(viewer.window._qt_viewer.canvas.native, Qt.Key.Key_U)
         assert viewer.dims.current_step[0] == worst
 
+    @pytest.mark.gui
+    def test_int8_is_offered_for_a_calibrated_model_alone(self, window, qtbot, nifti_file, rng):
+        pytest.importorskip("napari_unet.quiet_openvino")
+        viewer, widget = window()
+        scan = nifti_file(data=rng.normal(size=(24, 32, 24)).astype(np.float32))
+        viewer.open(str(scan), plugin=PLUGIN)
+        precision = widget._advanced.precision
+        assert widget._model.spec.name == "phantoms" and not precision.isEnabled()
+        widget._models.setCurrentText("hippocampus")
+        assert precision.isEnabled() and precision.currentText() == "float32"
+        precision.setCurrentText("int8")
+        widget._start.click()
+        finished(widget, qtbot)
+        image, exact = nifti.read(scan), Segmenter.load("hippocampus", device="cpu")
+        truth = Segmenter.load("hippocampus", precision="int8").segment(image).data
+        mask = viewer.layers["scan_seg"]
+        assert np.array_equal(layers.grid_of(mask).stored(mask.data), truth) and (truth != exact.segment(image).data).any()
+        widget._models.setCurrentText("phantoms")
+        assert not precision.isEnabled() and widget._advanced.options().precision == "float32"
+
 
 def test_a_model_that_was_opened_is_offered_next_time(qtbot, viewer_model, model_file, monkeypatch):
     path = model_file("mine")

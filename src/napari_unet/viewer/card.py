@@ -24,11 +24,12 @@ class Model:
     path: Path
     spec: ModelSpec
     card: Card
+    calibrated: bool = False
 
     @classmethod
     def read(cls, path: Path) -> Model:
         """From the file's header alone, without torch. Raises UNetError."""
-        return cls(path, weights.read_spec(path), weights.read_card(path))
+        return cls(path, weights.read_spec(path), weights.read_card(path), weights.read_calibration(path) is not None)
 
 
 class ModelCard(QGroupBox):

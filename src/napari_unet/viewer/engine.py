@@ -40,7 +40,7 @@ class Engine:
                 self._segmenter = None  # never two of them in memory
                 self._segmenter = Segmenter.load(
                     model, options.device, options.runtime, mirror=options.mirror, overlap=options.overlap,
-                    uncertainty=options.uncertainty,
+                    uncertainty=options.uncertainty, precision=options.precision,
                 )  # fmt: skip
                 self._key = key
             return self._segmenter

@@ -23,6 +23,7 @@ class Options:
     overlap: float | None = None
     uncertainty: bool = False
     largest: bool = True
+    precision: str = "float32"
 
     @classmethod
     def preferred(cls) -> Options:

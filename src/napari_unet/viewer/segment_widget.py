@@ -142,6 +142,7 @@ class SegmentWidget(QScrollArea):
     def _show_model(self) -> None:
         if self._model:
             self._card.show_model(self._model)
+            self._advanced.suit(self._model.calibrated)
         self._options_changed()
 
     def _options_changed(self) -> None:
