@@ -22,6 +22,7 @@ ANISOTROPY = 3.0  # a slice axis this many times coarser is planned for on its o
 UNRELATED = 8.0  # slices this many times farther apart than the plane's voxels do not help each other
 CT_LOW = -500.0  # air, in Hounsfield units
 VOXELS = {2: 256 * 256, 3: 48 * 64 * 48}  # of a training patch, for a laptop's processor
+LEVELS = {2: 5, 3: 6}  # at most
 SEPARATION = 0.08  # classes whose centres differ by this share of the extent tell one side of an axis from the other
 LARGEST_FEATURES = 128
 
@@ -162,8 +163,7 @@ def _dims(
 def _levels(
     size: np.ndarray, spacing: np.ndarray, dims: int, choices: PlanChoices
 ) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
-    """Patch, kernels and strides: an axis is halved while at least 4 voxels (in 2-D, after the first time, 16) stay and
-    its voxels are not the coarsest.
+    """Patch, kernels and strides: an axis is halved while at least 4 voxels stay and its voxels are not the coarsest.
 
     A kernel is 1 along an axis until the others have become as coarse (nnU-Net's rule).
     """
@@ -181,10 +181,9 @@ def _levels(
     voxel = millimetres[axes]
     remaining, kernels, strides = patch[axes].copy(), [], [(1,) * dims]
     kernels.append(tuple(3 if v <= 2 * voxel.min() else 1 for v in voxel))
-    most = len(choices.features) if choices.features else 6
+    most = len(choices.features) if choices.features else LEVELS[dims]
     while len(strides) < most:
-        least = 32 if dims == 2 and len(strides) > 1 and choices.features is None else 8
-        stride = np.where((remaining >= least) & (voxel <= 2 * voxel.min()), 2, 1)
+        stride = np.where((remaining >= 8) & (voxel <= 2 * voxel.min()), 2, 1)
         if stride.max() == 1:
             break
         remaining, voxel = np.ceil(remaining / stride), voxel * stride

@@ -9,24 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 Three = tuple[int, int, int]
-WHOLE = 1.5  # up to this many patches, an axis is seen whole: cheaper than two windows, and nothing to blend
-WHOLE_FLAT = 2.0  # the same in 2-D, where memory allows more: norms that see a whole picture err less (docs/experiments.md)
+WHOLE = 1.125  # up to this many patches, an axis is seen whole; norms that see much more than in training err (docs/experiments.md)
 
 
 def window_shape(size: tuple[int, ...], patch: tuple[int, ...], stride: tuple[int, ...]) -> Three:
-    """The window (z, y, x) for a volume of this size; a patch of one slice is 2-D."""
-    plane = WHOLE_FLAT if patch[0] == 1 else WHOLE
-    z, y, x = (window_size(*axis) for axis in zip(size, patch, stride, (WHOLE, plane, plane), strict=True))
+    """The window (z, y, x) for a volume of this size."""
+    z, y, x = (window_size(*axis) for axis in zip(size, patch, stride, strict=True))
     return z, y, x
 
 
-def window_size(size: int, patch: int, stride: int, whole: float = WHOLE) -> int:
-    """The window along an axis of `size` voxels: the patch, or the whole axis where it is up to `whole` patches.
+def window_size(size: int, patch: int, stride: int) -> int:
+    """The window along an axis of `size` voxels: the patch, or the whole axis where it is hardly larger than one.
 
     A whole axis is padded to the next multiple of the stride and no farther: padding is nothing that the network learnt
     from. It spans two strides at least, so that normalisation has more than one value to go by at the bottleneck.
     """
-    return max(-(-size // stride), min(2, patch // stride)) * stride if size <= whole * patch else patch
+    return max(-(-size // stride), min(2, patch // stride)) * stride if size <= WHOLE * patch else patch
 
 
 def window_starts(size: int, window: int, overlap: float) -> list[int]:
