@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QWidget
 
 from napari_unet.viewer.card import Model
 from napari_unet.viewer.channels import ChannelForm
-from napari_unet.viewer.fit import objection, takes_one_of_a_series, takes_several_layers
+from napari_unet.viewer.fit import objection, takes_one_of_a_series, takes_several_layers, warning
 from napari_unet.viewer.layers import channels_of
 from napari_unet.viewer.models import ModelList, remember
 from napari_unet.viewer.panel import button
@@ -75,12 +75,15 @@ class Choice(QWidget):
         if model is None or layer is None:
             return f"Open {'a model' if model is None else 'an image'} to begin.", False
         if takes_several_layers(model.spec, layer) and len(self.images()) > 1:
-            names = ", ".join(channel.name for channel in model.spec.channels)
-            return ("", True) if self.channels.complete(layer) else (f"Choose a layer for each channel: {names}.", False)
-        against = objection(model.spec, layer)
-        if against or not takes_one_of_a_series(model.spec, layer):
-            return against, not against
-        return f"Of the layer's {channels_of(layer)} volumes, the one on the screen is segmented.", True
+            if not self.channels.complete(layer):
+                names = ", ".join(channel.name for channel in model.spec.channels)
+                return f"Choose a layer for each channel: {names}.", False
+        elif against := objection(model.spec, layer):
+            return against, False
+        told = [warning(model.spec, layer, self._viewer.layers)]
+        if takes_one_of_a_series(model.spec, layer):
+            told.append(f"Of the layer's {channels_of(layer)} volumes, the one on the screen is segmented.")
+        return "\n".join(filter(None, told)), True
 
     def _open_model(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Open a model", filter="Models (*.safetensors)")

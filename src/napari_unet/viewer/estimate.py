@@ -10,9 +10,10 @@ import numpy as np
 from napari_unet import files, memory
 from napari_unet.components import Cleaning
 from napari_unet.outline import Outline
+from napari_unet.spacing import spacing_ratios
 from napari_unet.spec import ModelSpec
 from napari_unet.viewer.options import Options
-from napari_unet.volume import Reorientation, Volume
+from napari_unet.volume import Volume
 from napari_unet.windows import window_shape, window_starts
 
 
@@ -42,10 +43,8 @@ class Cost:
 
 def cost(spec: ModelSpec, volume: Volume, options: Options, in_flight: int = 1) -> Cost:
     """What segmenting a volume costs; `in_flight` windows are in memory at once."""
-    turn = Reorientation.between(volume.affine, spec.orientation)
-    own = np.array([volume.spacing[axis] for axis in turn.axes])
+    turn, ratio = spacing_ratios(volume.affine, spec)
     turned = np.array([volume.shape[axis] for axis in turn.axes])
-    ratio = own / np.where(np.array(spec.spacing) > 0, spec.spacing, own)
     size = [int(n) for n in np.round((turned - 1) * ratio) + 1]  # as MONAI's Spacing
     overlap = spec.overlap if options.overlap is None else options.overlap
     window = window_shape(tuple(size), spec.patch, spec.stride)

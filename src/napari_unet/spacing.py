@@ -1,0 +1,46 @@
+"""An image's spacing beside a model's: how much a model resamples, and where that is more than it can make sense of."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_unet.spec import ModelSpec
+from napari_unet.volume import Affine, Reorientation, spacing_of
+
+FAR = 5.0  # times the model's spacing, or a fifth of it: what the model looks for is lost there, or was never seen so large
+_ALONG = {"S": "from inferior to superior", "A": "from posterior to anterior", "R": "from left to right"}
+_SAME_AXIS = str.maketrans("IPL", "SAR")
+
+
+def spacing_ratios(affine: Affine, spec: ModelSpec) -> tuple[Reorientation, NDArray[np.float64]]:
+    """The way from an image's axes to the model's (z, y, x), and its spacing over the model's along them: 1 where that is its own."""
+    turn, spacing = Reorientation.between(affine, spec.orientation), spacing_of(affine)
+    own = np.array([spacing[axis] for axis in turn.axes])
+    return turn, own / np.where(np.array(spec.spacing) > 0, spec.spacing, own)
+
+
+def spacing_warning(affine: Affine, spec: ModelSpec) -> str:
+    """What a person should know where the spacings are `FAR` apart along an axis that the model resamples; "" elsewhere."""
+    _, ratios = spacing_ratios(affine, spec)
+    far = [
+        f"{_short(ratio * wanted)} mm {_ALONG[to.translate(_SAME_AXIS)]}, {_times(ratio)} the model's {_short(wanted)} mm"
+        for to, wanted, ratio in zip(spec.orientation, spec.spacing, ratios.tolist(), strict=True)
+        if round(max(ratio, 1 / ratio), 3) >= FAR
+    ]
+    if not far:
+        return ""
+    return (
+        f"its spacing does not suit the model: {'; '.join(far)}. Do not rely on the mask: correct the image's spacing "
+        "or units if they are wrong, else choose a model for such images"
+    )
+
+
+def _times(ratio: float) -> str:
+    """ "6 times", or "1/6 of"."""
+    return f"{_short(ratio)} times" if ratio > 1 else f"1/{_short(1 / ratio)} of"
+
+
+def _short(number: float) -> str:
+    """Three digits of it."""
+    return f"{float(f'{number:.3g}'):g}"
