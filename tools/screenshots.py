@@ -19,8 +19,8 @@ from PIL import Image
 from qtpy.QtWidgets import QApplication
 from window import PATIENCE, choose, open_scan, open_window, press, wait
 
-from napari_unet.segment import Piece
 from napari_unet.viewer.segment_widget import SegmentWidget
+from napari_unet.viewer.work import Part
 from napari_unet.viewer.writer import save
 
 FRAME = 800, 450
@@ -71,8 +71,11 @@ def hippocampus(data: Path, out: Path) -> None:
         run, filling = widget._run, widget._run.filling
         press(widget, "Coronal")  # across the slices that fill
 
-        def picture(piece: Piece) -> None:
+        def picture(part: Part) -> None:
             """One frame per slice, however quickly they come."""
+            piece = part.found
+            if isinstance(piece, np.ndarray):
+                return
             run._help()
             filling.redraw()
             widget._panel.progressed(piece.done, piece.total, None)

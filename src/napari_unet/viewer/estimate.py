@@ -19,7 +19,7 @@ from napari_unet.windows import window_shape, window_starts
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a whole volume: windows, and how many of them the first slice waits for; their voxels, as the network computes
+    """Of a whole run: windows, and how many of them the first slice waits for; their voxels, as the network computes
     them; bytes at the peak, beyond the image, which is there already.
     """
 
@@ -41,8 +41,8 @@ class Cost:
         return f"Takes {duration(seconds)}, a slice {duration(first)}; {needs}"
 
 
-def cost(spec: ModelSpec, volume: Volume, options: Options, in_flight: int = 1) -> Cost:
-    """What segmenting a volume costs; `in_flight` windows are in memory at once."""
+def cost(spec: ModelSpec, volume: Volume, options: Options, in_flight: int = 1, volumes: int = 1) -> Cost:
+    """What segmenting so many volumes like this one costs, one after another; `in_flight` windows are in memory at once."""
     turn, ratio = spacing_ratios(volume.affine, spec)
     turned = np.array([volume.shape[axis] for axis in turn.axes])
     size = [int(n) for n in np.round((turned - 1) * ratio) + 1]  # as MONAI's Spacing
@@ -55,7 +55,9 @@ def cost(spec: ModelSpec, volume: Volume, options: Options, in_flight: int = 1) 
     image = Outline(volume.shape, volume.channels, volume.data.dtype, volume.affine)
     told = memory.estimate(image, spec, cleaning=None if options.largest else Cleaning(), uncertainty=options.uncertainty,
                            in_flight=in_flight)  # fmt: skip
-    return Cost(windows, windows // counts[0], windows * math.prod(window) * copies, told.needed - image.nbytes)
+    kept = (2 * spec.label_dtype.itemsize + 1) * math.prod(volume.shape)  # of each further volume: see `Answer`
+    return Cost(windows * volumes, windows // counts[0], windows * volumes * math.prod(window) * copies,
+                told.needed - image.nbytes + (volumes - 1) * kept)  # fmt: skip
 
 
 def duration(seconds: float) -> str:
