@@ -23,8 +23,9 @@ TIERS = (
         *("volume", "windows"),
     },
     {
-        *("augment", "budget", "calibration", "cases", "cells", "checks", "components", "distributed", "ensemble", "events", "finetune"),
-        *("layout", "learning", "loss", "lowering", "measure", "network", "nifti", "openvino_runtime", "optimiser", "options", "partial"),
+        *("augment", "budget", "calibration", "cases", "cells", "checks", "components", "distributed", "downloads", "ensemble", "events"),
+        *("finetune", "layout", "learning", "loss", "lowering", "measure", "network", "nifti", "openvino_runtime", "optimiser"),
+        *("options", "partial"),
         *("phantoms", "preprocess", "quiet_openvino", "record", "runtime", "sampling", "schedule", "spacing", "speed", "splits", "survey"),
         *("ledger", "memory", "outline", "targets", "torch_runtime", "volumes", "weights", "zarrs"),
     },

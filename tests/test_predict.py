@@ -292,4 +292,4 @@ def test_a_spacing_far_from_the_model_s_is_a_note_and_no_fault(call: Call, tmp_p
     found = call("predict", resampling, *images, "--out", tmp_path / "masks")
     assert found.code == 0 and (tmp_path / "masks" / "far.nii.gz").exists()
     notes = [line for line in found.err.splitlines() if line.startswith("note: ")]
-    assert len(notes) == 1 and "far.nii.gz: its spacing does not suit the model: 6 mm from inferior to superior, 6 times" in notes[0]
+    assert len(notes) == 1 and "far.nii.gz: the spacing is far from the model's: inferior–superior 6 mm instead of 1 mm" in notes[0]

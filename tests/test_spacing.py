@@ -20,9 +20,9 @@ def test_each_axis_is_told_by_its_name_and_numbers(orientation: str) -> None:
     mm = {"R": 2.5, "A": 0.2, "S": 3.0}
     spacing = tuple(mm[letter.translate(str.maketrans("LPI", "RAS"))] for letter in orientation)
     told = spacing_warning(affine_for(orientation, spacing, 0), MODEL)
-    assert "0.2 mm from posterior to anterior, 1/5 of the model's 1 mm" in told
-    assert "2.5 mm from left to right, 5 times the model's 0.5 mm" in told
-    assert "superior" not in told and "choose a model" in told
+    assert "posterior–anterior 0.2 mm instead of 1 mm" in told
+    assert "left–right 2.5 mm instead of 0.5 mm" in told
+    assert "superior" not in told and "choose another model" in told
 
 
 @pytest.mark.parametrize(("factor", "far"), [(4.9, False), (5.0, True), (5.1, True), (1 / 4.9, False), (1 / 5, True), (1000, True)])

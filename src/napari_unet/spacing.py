@@ -9,7 +9,7 @@ from napari_unet.spec import ModelSpec
 from napari_unet.volume import Affine, Reorientation, spacing_of
 
 FAR = 5.0  # times the model's spacing, or a fifth of it: what the model looks for is lost there, or was never seen so large
-_ALONG = {"S": "from inferior to superior", "A": "from posterior to anterior", "R": "from left to right"}
+_ALONG = {"S": "inferior–superior", "A": "posterior–anterior", "R": "left–right"}
 _SAME_AXIS = str.maketrans("IPL", "SAR")
 
 
@@ -24,23 +24,15 @@ def spacing_warning(affine: Affine, spec: ModelSpec) -> str:
     """What a person should know where the spacings are `FAR` apart along an axis that the model resamples; "" elsewhere."""
     _, ratios = spacing_ratios(affine, spec)
     far = [
-        f"{_short(ratio * wanted)} mm {_ALONG[to.translate(_SAME_AXIS)]}, {_times(ratio)} the model's {_short(wanted)} mm"
+        f"{_ALONG[to.translate(_SAME_AXIS)]} {_short(ratio * wanted)} mm instead of {_short(wanted)} mm"
         for to, wanted, ratio in zip(spec.orientation, spec.spacing, ratios.tolist(), strict=True)
         if round(max(ratio, 1 / ratio), 3) >= FAR
     ]
     if not far:
         return ""
-    return (
-        f"its spacing does not suit the model: {'; '.join(far)}. Do not rely on the mask: correct the image's spacing "
-        "or units if they are wrong, else choose a model for such images"
-    )
+    return f"the spacing is far from the model's: {', '.join(far)}. Correct it if it is wrong, else choose another model"
 
 
-def _times(ratio: float) -> str:
-    """ "6 times", or "1/6 of"."""
-    return f"{_short(ratio)} times" if ratio > 1 else f"1/{_short(1 / ratio)} of"
-
-
-def _short(number: float) -> str:
+def _short(millimetres: float) -> str:
     """Three digits of it."""
-    return f"{float(f'{number:.3g}'):g}"
+    return f"{float(f'{millimetres:.3g}'):g}"

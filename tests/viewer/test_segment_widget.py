@@ -454,8 +454,8 @@ class TestSpacing:
     def test_a_spacing_far_from_the_model_s_is_told_and_forbids_nothing(self, widget, viewer_model, nifti_file, model_file):
         widget.add_model(model_file("thin", tiny_spec(spacing=(0.2, 1.5, 0.8))))
         viewer_model.add_layer(Layer.create(*layers.to_layer(nifti.read(nifti_file(affine=affine_for("RAS"))))))
-        assert "3 mm from inferior to superior, 15 times the model's 0.2 mm" in widget._hint.text()
-        assert widget._hint.text().startswith("⚠ scan: ") and widget._hint.isVisibleTo(widget) and widget._start.isEnabled()
+        assert "inferior–superior 3 mm instead of 0.2 mm" in widget._hint.text()
+        assert widget._hint.text().startswith("⚠ The spacing is far") and widget._hint.isVisibleTo(widget) and widget._start.isEnabled()
         widget.add_model(model_file("alike", tiny_spec(spacing=(3.0, 1.5, 0.8))))
         assert widget._hint.text() == ""
 
@@ -465,4 +465,4 @@ class TestSpacing:
         assert widget._hint.text() == ""
         viewer_model.layers.clear()
         viewer_model.add_image(np.zeros((5, 6, 7)))
-        assert "100 times the model's 0.01 mm" in widget._hint.text()
+        assert "left–right 1 mm instead of 0.01 mm" in widget._hint.text()

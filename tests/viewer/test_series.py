@@ -47,7 +47,7 @@ def at_work(window, qtbot):
         widget.add_model(model)
         assert widget._choice.volumes.isVisible() and "the one on the screen is segmented" in widget._hint.text()
         qtbot.keyClick(widget._choice.volumes, Qt.Key.Key_Down)
-        assert "each is segmented" in widget._hint.text()
+        assert widget._choice.volumes.currentText() == f"all {STEPS}, into one mask" and widget._hint.text() == ""
         return viewer, widget
 
     return make
@@ -115,7 +115,7 @@ class TestInAWindow:
         assert mask.data.shape == whole.data.shape and mask.data[2].any() and not np.delete(mask.data, 2, 0).any()
         widget._panel.live.click()
         viewer.dims.set_current_step(0, 1)
-        qtbot.waitUntil(lambda: mask.data[1].any(), timeout=PATIENCE)
+        qtbot.waitUntil(lambda: bool(mask.data[1].any()), timeout=PATIENCE)
         widget._panel.live.click()
         qtbot.waitUntil(lambda: not widget._slices.busy, timeout=PATIENCE)
         mask.data_setitem((np.array([3]), np.array([0]), np.array([0]), np.array([0])), 9)

@@ -31,7 +31,7 @@ class Choice(QWidget):
         self.image = ComboBox(choices=lambda _: self.images(), tooltip="The image layer to segment")
         self.models, self.channels = ModelList(), ChannelForm(self.images)
         self.volumes, self._volumes_heading = QComboBox(), QLabel("Volumes")
-        self.volumes.addItems(["the one on the screen", "all, into one mask"])
+        self.volumes.addItems(["the one on the screen", "all"])
         self.volumes.setToolTip("Which of the layer's volumes are segmented")
         self.open = button("Open…", "Open a model from a .safetensors file")
         grid = QGridLayout(self)
@@ -96,8 +96,9 @@ class Choice(QWidget):
             return against, False
         told = [warning(model.spec, layer, self._viewer.layers)]
         if one_of_several:
-            which = "each is segmented, the one on the screen first" if self.series else "the one on the screen is segmented"
-            told.append(f"Of the layer's {channels_of(layer)} volumes, {which}.")
+            self.volumes.setItemText(1, f"all {channels_of(layer)}, into one mask")
+            if not self.series:
+                told.append(f"Of the layer's {channels_of(layer)} volumes, the one on the screen is segmented.")
         return "\n".join(filter(None, told)), True
 
     def _open_model(self) -> None:

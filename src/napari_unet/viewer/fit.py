@@ -37,4 +37,4 @@ def objection(spec: ModelSpec, layer: ScalarLayer) -> str:
 def warning(spec: ModelSpec, layer: ScalarLayer, others: Iterable[Any] = ()) -> str:
     """What speaks against a mask of a layer that the model can read, in a sentence; "" where nothing does."""
     told = spacing_warning(grid_of(layer, others).affine, spec)
-    return f"⚠ {layer.name}: {told}." if told else ""
+    return f"⚠ {told[0].upper()}{told[1:]}." if told else ""
