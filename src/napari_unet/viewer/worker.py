@@ -38,6 +38,9 @@ def start(
     def steps() -> Generator[T, None, R]:
         return (yield from todo)
 
+    def let_go() -> None:
+        todo.close()
+
     made = create_worker(
         steps,
         _progress=False if quiet else {"total": 0, "desc": what},
@@ -45,7 +48,7 @@ def start(
         _start_thread=False,
     )
     # what the work holds (a temporary file, windows in flight) is let go at once and in its own thread; napari leaves that to chance
-    made.aborted.connect(todo.close, Qt.ConnectionType.DirectConnection)
+    made.aborted.connect(let_go, Qt.ConnectionType.DirectConnection)
     made.start()
     return made
 
