@@ -1,9 +1,12 @@
-"""What every test may ask for: the public data sets, and a display."""
+"""What every test may ask for: the public data sets, a display, and a server."""
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -33,3 +36,40 @@ def data() -> Path:
     if not folder:
         pytest.skip("NAPARI_UNET_DATA is not set: it names the folder of public data sets that this test reads")
     return Path(folder)
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., str]]:
+    """Serves bytes under an address on this machine, which it gives back.
+
+    lost_after : of a connection that is lost, how many bytes come; held_after : how many come before `gate` is set;
+    announced : whether their number is told first.
+    """
+    servers: list[ThreadingHTTPServer] = []
+
+    def make(
+        content: bytes, *, lost_after: int | None = None, status: int = 200, announced: bool = True,
+        held_after: int = 0, gate: threading.Event | None = None,
+    ) -> str:  # fmt: skip
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(status)
+                if announced:
+                    self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                if gate is not None:
+                    self.wfile.write(content[:held_after])
+                    gate.wait()
+                self.wfile.write(content[held_after:lost_after])
+
+            def log_message(self, *_: object) -> None:
+                """In silence."""
+
+        servers.append(ThreadingHTTPServer(("127.0.0.1", 0), Handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_address[1]}/data.tar"
+
+    yield make
+    for server in servers:
+        server.shutdown()
+        server.server_close()

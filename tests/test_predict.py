@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from datasets import ONE_THREAD, _one_thread, decathlon, scan, two_folders  # noqa: F401 - a fixture
 from engine import model_spec, network_spec, random_network, threshold_network, threshold_spec
+from hostile import affine_for
 from PIL import Image
 from scipy import ndimage
 from test_cli import BOOKS, Outcome, call, process  # noqa: F401 - a fixture
@@ -275,3 +276,20 @@ def test_pictures_become_indexed_pictures_in_the_models_colours(call: Call, tmp_
         counted = {row["label"]: row["voxels"] for row in rows(tmp_path / "masks") if row["case"] == path}
         assert counted == {str(value): str((values == value).sum()) for value in (1, 2)}
     assert all(row["ml"] == "" for row in rows(tmp_path / "masks"))
+
+
+# --- what a person should know of an image
+
+
+def test_a_spacing_far_from_the_model_s_is_a_note_and_no_fault(call: Call, tmp_path: Path) -> None:  # noqa: F811
+    spec = model_spec(network_spec(3, classes=3), name="abdomen", labels=NAMES, orientation="SAR", spacing=(1.0, 1.0, 1.0))
+    resampling = saved(tmp_path / "m.safetensors", spec, random_network(spec.network, 1))
+    images = []
+    for name, size in (("near", 1.5), ("far", 6.0)):
+        image, _ = scan(0, shape=(8, 9, 4), affine=affine_for("RAS", (1.0, 1.0, size)))
+        images.append(tmp_path / f"{name}.nii.gz")
+        nifti.write(images[-1], image, labels=False)
+    found = call("predict", resampling, *images, "--out", tmp_path / "masks")
+    assert found.code == 0 and (tmp_path / "masks" / "far.nii.gz").exists()
+    notes = [line for line in found.err.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 1 and "far.nii.gz: the spacing is far from the model's: inferior–superior 6 mm instead of 1 mm" in notes[0]

@@ -17,10 +17,12 @@ import nibabel
 import numpy as np
 from PIL import Image
 from qtpy.QtWidgets import QApplication
-from window import PATIENCE, choose, open_scan, open_window, press, wait
+from window import PATIENCE, choose, finish, open_scan, open_window, press, wait
 
-from napari_unet.segment import Piece
+from napari_unet.downloads import HIPPOCAMPUS
+from napari_unet.viewer.download import DownloadDialog
 from napari_unet.viewer.segment_widget import SegmentWidget
+from napari_unet.viewer.work import Part
 from napari_unet.viewer.writer import save
 
 FRAME = 800, 450
@@ -71,8 +73,11 @@ def hippocampus(data: Path, out: Path) -> None:
         run, filling = widget._run, widget._run.filling
         press(widget, "Coronal")  # across the slices that fill
 
-        def picture(piece: Piece) -> None:
+        def picture(part: Part) -> None:
             """One frame per slice, however quickly they come."""
+            piece = part.found
+            if isinstance(piece, np.ndarray):
+                return
             run._help()
             filling.redraw()
             widget._panel.progressed(piece.done, piece.total, None)
@@ -89,6 +94,9 @@ def hippocampus(data: Path, out: Path) -> None:
         frames[0].save(out / "filling.webp", save_all=True, append_images=frames[1:], duration=times, loop=0, quality=70, method=6)
         tab(widget, "Measure")
         shoot(viewer, out / "viewer-measure.png")
+        press(widget, "Axial")
+        region(viewer, widget, out)
+        press(widget, "Coronal")
         viewer.layers["hippocampus_001_uncertainty"].visible = True
         tab(widget, "Correct")
         press(widget, "Check next")
@@ -118,6 +126,43 @@ def planes(data: Path, out: Path) -> None:
             parts.append(viewer.screenshot(canvas_only=True, flash=False)[..., :3])
         height = 1280 * parts[0].shape[0] // (3 * parts[0].shape[1])
         Image.fromarray(np.hstack(parts)).resize((1280, height)).save(out / "viewer-planes.png")
+
+
+def series(data: Path, out: Path) -> None:
+    """All volumes of a 4-D image: a hippocampus that wanders by a voxel from one time to the next."""
+    scan = nibabel.load(data / "hippocampus" / "imagesTr" / "hippocampus_001.nii.gz")
+    moments = np.stack([np.roll(np.asarray(scan.dataobj), step, 0) for step in range(4)], -1)
+    with tempfile.TemporaryDirectory() as folder, window() as (viewer, widget):
+        path = Path(folder, "moving.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(moments, scan.affine), path)
+        open_scan(viewer, path)
+        choose(widget, "hippocampus")
+        widget._choice.volumes.setCurrentIndex(1)
+        press(widget, "Segment")
+        wait(PATIENCE, lambda: widget._state.text().startswith("volume 3"))
+        shoot(viewer, out / "viewer-series.png")
+        finish(widget)
+        download(viewer, out)
+
+
+def region(viewer: napari.Viewer, widget: SegmentWidget, out: Path) -> None:
+    """The table within a rectangle."""
+    press(widget, "Draw")
+    viewer.layers["region"].add([np.array([(17, 8, 4), (17, 8, 26), (17, 27, 26), (17, 27, 4)], float)], shape_type="rectangle")
+    viewer.dims.set_current_step(0, 17)
+    wait(1)
+    shoot(viewer, out / "viewer-region.png")
+    viewer.layers.remove("region")
+    viewer.layers.selection.active = widget._mask.value
+
+
+def download(viewer: napari.Viewer, out: Path) -> None:
+    """What is asked before anything is fetched."""
+    dialog = DownloadDialog(HIPPOCAMPUS, Path("/home/you/.cache/napari-unet"), viewer.window._qt_window)
+    dialog.show()
+    wait(0.4)
+    dialog.grab().save(str(out / "viewer-download.png"))
+    dialog.close()
 
 
 def oblique(out: Path) -> None:
@@ -157,6 +202,7 @@ def main() -> None:
     oblique(options.out)
     planes(options.data, options.out)
     hippocampus(options.data, options.out)
+    series(options.data, options.out)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from napari_unet.ledger import Ledger
 from napari_unet.memory import Estimate, fit
 from napari_unet.outline import outline
 from napari_unet.segment import Segmenter
+from napari_unet.spacing import spacing_warning
 from napari_unet.targets import Job
 from napari_unet.volumes import Extent
 
@@ -102,7 +103,8 @@ def _segment(segmenter: Segmenter, step: Step, end: float, cleaning: Cleaning, c
             mask.add(piece)
             share = begin + (end - begin) * piece.done / piece.total
             yield replace(step, done=piece.done, total=piece.total, share=share, memory=memory)
-        found = _Found(mask, mask.finish(), (*image.notes, *[way.note] * bool(way.note)))
+        told = (*image.notes, spacing_warning(image.affine, segmenter.spec), way.note)
+        found = _Found(mask, mask.finish(), tuple(filter(None, told)))
         stack.pop_all()  # whoever puts it in place closes it
     return found
 

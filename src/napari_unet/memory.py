@@ -12,8 +12,9 @@ import numpy as np
 from napari_unet import files
 from napari_unet.components import Cleaning
 from napari_unet.outline import Outline
+from napari_unet.spacing import spacing_ratios
 from napari_unet.spec import ModelSpec
-from napari_unet.volume import Reorientation, spacing_of
+from napari_unet.volume import Reorientation
 from napari_unet.windows import window_shape
 
 FLOAT = 4
@@ -134,8 +135,8 @@ def _smaller(patch: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, ...]
 
 def _network_grid(image: Outline, spec: ModelSpec) -> tuple[tuple[int, int, int], float]:
     """The image's shape (z, y, x) on the network's grid, and how many of the network's voxels one of the image's is."""
-    turn, spacing = Reorientation.between(image.affine, spec.orientation), spacing_of(image.affine)
-    ratios = [spacing[axis] / (wanted or spacing[axis]) for axis, wanted in zip(turn.axes, spec.spacing, strict=True)]
+    turn, found = spacing_ratios(image.affine, spec)
+    ratios = found.tolist()
     z, y, x = (math.ceil((image.shape[axis] - 1) * ratio) + 1 for axis, ratio in zip(turn.axes, ratios, strict=True))
     return (z, y, x), math.prod(ratios)
 

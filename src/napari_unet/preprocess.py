@@ -26,6 +26,7 @@ from napari_unet.files import check_memory
 from napari_unet.intensities import Intensities
 from napari_unet.loss import UNLABELLED
 from napari_unet.partial import labelled
+from napari_unet.spacing import spacing_ratios
 from napari_unet.spec import Channel, ModelSpec
 from napari_unet.volume import Reorientation, Volume
 
@@ -188,10 +189,7 @@ def check_fits(volume: Volume, spec: ModelSpec) -> None:
 
 def _turn(volume: Volume, spec: ModelSpec) -> tuple[Reorientation, NDArray[Any], NDArray[np.float64]]:
     """The way to the network's axes, the turned voxels, and the network's voxels per voxel along (z, y, x)."""
-    turn = Reorientation.between(volume.affine, spec.orientation)
-    spacing = np.array([volume.spacing[axis] for axis in turn.axes])
-    target = np.where(np.array(spec.spacing) > 0, spec.spacing, spacing)
-    ratio = spacing / target
+    turn, ratio = spacing_ratios(volume.affine, spec)
     ratio[np.abs(ratio - 1) < SAME_SPACING] = 1
     turned = turn.apply(volume.data)
     size = np.ceil((np.array(turned.shape[:3]) - 1) * ratio) + 1

@@ -172,3 +172,21 @@ def test_two_viewers_do_not_take_each_other_s_masks(qtbot, viewer_model):
     assert recovery.left_behind() == []
     mine.close_session()
     assert len(recovery.left_behind()) == 1
+
+
+def test_a_mask_of_a_series_comes_back_and_what_cannot_stays(qtbot, viewer_model, nifti_file, rng):
+    path = nifti_file("series.nii.gz", data=rng.integers(0, 9, (5, 6, 7, 3)).astype(np.int16), affine=affine_for("LSP"))
+    image = Layer.create(*layers.to_layer(nifti.read(path)))
+    mask = layers.new_labels(image, layers.grid_of(image), np.zeros(image.data.shape, np.uint8), "beats")
+    mask.data[1, 2, 3] = 4
+    ended = recovery.Session()
+    ended.keep(mask, [image])()
+    ended.close()
+    (folder,) = places.folder("recovery").iterdir()
+    (folder / "damaged.nii.gz").write_bytes(b"\x1f\x8b no mask")
+    made = keeper(qtbot, viewer_model)
+    assert made.offered == 2
+    made.restore.click()
+    (again,) = viewer_model.layers
+    assert np.array_equal(again.data, mask.data) and again.name == "beats" and tuple(again.scale) == tuple(image.scale)
+    assert made.offered == 1 and (folder / "damaged.nii.gz").exists()

@@ -448,3 +448,21 @@ def test_a_model_that_was_opened_is_offered_next_time(qtbot, viewer_model, model
     third = SegmentWidget(viewer_model)
     qtbot.addWidget(third)
     assert path not in [third._models.itemData(n).path for n in range(third._models.count())]
+
+
+class TestSpacing:
+    def test_a_spacing_far_from_the_model_s_is_told_and_forbids_nothing(self, widget, viewer_model, nifti_file, model_file):
+        widget.add_model(model_file("thin", tiny_spec(spacing=(0.2, 1.5, 0.8))))
+        viewer_model.add_layer(Layer.create(*layers.to_layer(nifti.read(nifti_file(affine=affine_for("RAS"))))))
+        assert "inferior–superior 3 mm instead of 0.2 mm" in widget._hint.text()
+        assert widget._hint.text().startswith("⚠ The spacing is far") and widget._hint.isVisibleTo(widget) and widget._start.isEnabled()
+        widget.add_model(model_file("alike", tiny_spec(spacing=(3.0, 1.5, 0.8))))
+        assert widget._hint.text() == ""
+
+    def test_a_layer_without_a_file_is_judged_by_its_scale(self, widget, viewer_model, model_file):
+        widget.add_model(model_file("fine", tiny_spec(spacing=(0.01, 0.01, 0.01))))
+        viewer_model.add_image(np.zeros((5, 6, 7)), scale=(10, 10, 10), units="um")
+        assert widget._hint.text() == ""
+        viewer_model.layers.clear()
+        viewer_model.add_image(np.zeros((5, 6, 7)))
+        assert "left–right 1 mm instead of 0.01 mm" in widget._hint.text()

@@ -78,3 +78,40 @@ def test_a_picture_has_pixels_and_no_millilitres(viewer_model):
 def test_a_click_takes_the_class_into_the_brush(tab, mask):
     tab.table.cellClicked.emit(1, 0)
     assert mask.selected_label == 2
+
+
+class TestASeries:
+    @pytest.fixture
+    def beats(self, viewer_model, nifti_file, rng):
+        path = nifti_file("beats.nii", data=rng.random((6, 5, 4, 3)).astype(np.float32), affine=affine_for("LSP", tilt=7))
+        image = viewer_model.add_layer(Layer.create(*layers.to_layer(nifti.read(path))))
+        values = np.zeros(image.data.shape, np.uint8)
+        for step in range(3):
+            values[step, 1, 1, : step + 1] = 1
+        return viewer_model.add_layer(layers.new_labels(image, layers.grid_of(image), values, "beats_seg", **CLASSES))
+
+    def test_each_volume_has_its_rows(self, qtbot, viewer_model, beats):
+        tab = MeasureTab(viewer_model)
+        qtbot.addWidget(tab)
+        tab.show_layer(beats)
+        tab.update_rows()
+        ml = abs(np.linalg.det(affine_for("LSP", tilt=7)[:3, :3])) / 1000
+        inner = [row for row in tab.rows if row.name == "inner"]
+        assert [(row.step, row.voxels) for row in inner] == [(0, 1), (1, 2), (2, 3)] and inner[2].ml == pytest.approx(3 * ml)
+        tab.copy.click()
+        lines = [line.split("\t") for line in QApplication.clipboard().text().splitlines()]
+        assert lines[0][:3] == ["time_point", "value", "class"] and [line[0] for line in lines[1:]] == list("000111222")
+        header = tab.table.horizontalHeader()
+        assert header.visualIndex(4) == 0 and not tab.table.isColumnHidden(4) and tab.table.item(3, 4).text() == "1"
+
+    def test_a_click_shows_the_volume(self, qtbot, viewer_model, beats):
+        tab = MeasureTab(viewer_model)
+        qtbot.addWidget(tab)
+        tab.show_layer(beats)
+        tab.update_rows()
+        tab.table.cellClicked.emit(7, 1)
+        assert viewer_model.dims.current_step[0] == 2 and beats.selected_label == 2
+
+
+def test_a_single_volume_has_no_column_of_time(tab):
+    assert tab.table.isColumnHidden(4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 import torch
 from napari.utils.notifications import notification_manager
@@ -91,3 +93,19 @@ def test_it_can_be_told_to_quit(qtbot):
                           aborted=lambda: said.append("aborted"))  # fmt: skip
     qtbot.waitUntil(lambda: "aborted" in said, timeout=10_000)
     assert len(said) < 10_000 and said[-1] == "aborted" and all(isinstance(each, int) for each in said[:-1])
+
+
+def test_what_it_held_is_let_go_when_it_quits(qtbot):
+    """At once, in its own thread, while the worker is still referred to."""
+    released, over = [], []
+
+    def work():
+        try:
+            yield from range(10_000)
+        finally:
+            released.append(threading.current_thread() is threading.main_thread())
+
+    thread = worker.start(work, what="Testing", yielded=lambda _: thread.quit(), returned=over.append, errored=over.append,
+                          aborted=lambda: over.append(list(released)))  # fmt: skip
+    qtbot.waitUntil(lambda: bool(over), timeout=10_000)
+    assert released == [False]

@@ -10,6 +10,7 @@ from napari.layers import Labels
 from numpy.typing import NDArray
 
 KEY = "answer"
+EVERY = -1  # instead of a step: all volumes of a series
 Region = tuple[slice, ...]
 MAX_UNDO = 10_000_000  # voxels; napari's history keeps three 64-bit numbers of each
 
@@ -33,7 +34,7 @@ class Answer:
     ----------
     said : what it said last, per voxel; where the layer holds something else, a hand has been.
     filled : where it has said anything yet.
-    of : (model's file, layer's id, step of a series): what the answer belongs to.
+    of : (model's file, layer's id, step of a series or `EVERY`): what the answer belongs to.
     open : whether slices may still be added by looking at them; False once a whole volume was written.
     """
 

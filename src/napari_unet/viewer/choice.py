@@ -8,11 +8,11 @@ from magicgui.widgets import ComboBox
 from napari.components import ViewerModel
 from napari.layers import Image
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QWidget
+from qtpy.QtWidgets import QComboBox, QFileDialog, QGridLayout, QLabel, QWidget
 
 from napari_unet.viewer.card import Model
 from napari_unet.viewer.channels import ChannelForm
-from napari_unet.viewer.fit import objection, takes_one_of_a_series, takes_several_layers
+from napari_unet.viewer.fit import objection, takes_one_of_a_series, takes_several_layers, warning
 from napari_unet.viewer.layers import channels_of
 from napari_unet.viewer.models import ModelList, remember
 from napari_unet.viewer.panel import button
@@ -30,6 +30,9 @@ class Choice(QWidget):
         self._viewer = viewer
         self.image = ComboBox(choices=lambda _: self.images(), tooltip="The image layer to segment")
         self.models, self.channels = ModelList(), ChannelForm(self.images)
+        self.volumes, self._volumes_heading = QComboBox(), QLabel("Volumes")
+        self.volumes.addItems(["the one on the screen", "all"])
+        self.volumes.setToolTip("Which of the layer's volumes are segmented")
         self.open = button("Open…", "Open a model from a .safetensors file")
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
@@ -42,8 +45,11 @@ class Choice(QWidget):
             grid.addWidget(part, row, 1, 1, span)
         grid.addWidget(self.open, 2, 2)
         grid.addWidget(self.channels, 3, 0, 1, 3)
+        grid.addWidget(self._volumes_heading, 4, 0)
+        grid.addWidget(self.volumes, 4, 1, 1, 2)
         self.image.changed.connect(lambda _: self.changed.emit())
         self.channels.changed.connect(self.changed)
+        self.volumes.currentIndexChanged.connect(lambda _: self.changed.emit())
         self.models.currentIndexChanged.connect(lambda _: self.model_changed.emit())
         self.open.clicked.connect(self._open_model)
 
@@ -51,6 +57,11 @@ class Choice(QWidget):
     def model(self) -> Model | None:
         """The chosen model."""
         return self.models.model
+
+    @property
+    def series(self) -> bool:
+        """Whether all volumes of a series are wanted."""
+        return self.volumes.currentIndex() == 1
 
     def images(self) -> list[Image]:
         """What can be chosen."""
@@ -72,15 +83,23 @@ class Choice(QWidget):
         """What stands between the person and a mask, and whether nothing does."""
         layer, model = self.image.value, self.model
         self.channels.ask_for(model, layer)
+        one_of_several = model is not None and layer is not None and takes_one_of_a_series(model.spec, layer)
+        for part in (self._volumes_heading, self.volumes):
+            part.setVisible(one_of_several)
         if model is None or layer is None:
             return f"Open {'a model' if model is None else 'an image'} to begin.", False
         if takes_several_layers(model.spec, layer) and len(self.images()) > 1:
-            names = ", ".join(channel.name for channel in model.spec.channels)
-            return ("", True) if self.channels.complete(layer) else (f"Choose a layer for each channel: {names}.", False)
-        against = objection(model.spec, layer)
-        if against or not takes_one_of_a_series(model.spec, layer):
-            return against, not against
-        return f"Of the layer's {channels_of(layer)} volumes, the one on the screen is segmented.", True
+            if not self.channels.complete(layer):
+                names = ", ".join(channel.name for channel in model.spec.channels)
+                return f"Choose a layer for each channel: {names}.", False
+        elif against := objection(model.spec, layer):
+            return against, False
+        told = [warning(model.spec, layer, self._viewer.layers)]
+        if one_of_several:
+            self.volumes.setItemText(1, f"all {channels_of(layer)}, into one mask")
+            if not self.series:
+                told.append(f"Of the layer's {channels_of(layer)} volumes, the one on the screen is segmented.")
+        return "\n".join(filter(None, told)), True
 
     def _open_model(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Open a model", filter="Models (*.safetensors)")

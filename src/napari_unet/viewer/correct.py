@@ -26,7 +26,7 @@ class CorrectTab(QWidget):
         super().__init__()
         self._viewer = viewer
         self._layer: Labels | None = None
-        self._seen: dict[tuple[str, int], set[int]] = {}  # (layer, axis) -> slices that were looked at
+        self._seen: dict[tuple[Any, ...], set[int]] = {}  # (layer, axis, step of a series) -> slices that were looked at
         self.classes = QComboBox()
         self.classes.setToolTip("The class that is painted and corrected")
         self.classes.activated.connect(self._choose)
@@ -142,9 +142,10 @@ class CorrectTab(QWidget):
         axis = None if layer is None else editing.hidden_axis(self._viewer, layer)
         if layer is None or doubt is None or axis is None:
             return
-        seen = self._seen.setdefault((doubt.unique_id, axis), set())
+        part = editing.volume_on_screen(self._viewer, layer)
+        seen = self._seen.setdefault((doubt.unique_id, axis, *part), set())
         seen.add(editing.slice_index(self._viewer, layer, axis))
-        scores = np.asarray(doubt.data).sum(axis=tuple(a for a in range(3) if a != axis))
+        scores = np.asarray(doubt.data)[part].sum(axis=tuple(a for a in range(3) if a != axis - len(part)))
         left = [int(n) for n in np.argsort(-scores, kind="stable") if n not in seen and scores[n] > 0]
         if not left:
             return self.state.setText("Every slice with uncertainty was looked at.")
@@ -205,7 +206,7 @@ class CorrectTab(QWidget):
     def _doubt(self) -> Image | None:
         """The uncertainty that lies on the mask's grid, if there is some."""
         layer = self._layer
-        if layer is None or layer not in self._viewer.layers or layer.ndim != 3:
+        if layer is None or layer not in self._viewer.layers or layer.ndim < 3:
             return None
         grid = grid_of(layer, self._viewer.layers)
         for other in reversed(self._viewer.layers):

@@ -10,15 +10,16 @@ import numpy as np
 from napari_unet import files, memory
 from napari_unet.components import Cleaning
 from napari_unet.outline import Outline
+from napari_unet.spacing import spacing_ratios
 from napari_unet.spec import ModelSpec
 from napari_unet.viewer.options import Options
-from napari_unet.volume import Reorientation, Volume
+from napari_unet.volume import Volume
 from napari_unet.windows import window_shape, window_starts
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a whole volume: windows, and how many of them the first slice waits for; their voxels, as the network computes
+    """Of a whole run: windows, and how many of them the first slice waits for; their voxels, as the network computes
     them; bytes at the peak, beyond the image, which is there already.
     """
 
@@ -40,12 +41,10 @@ class Cost:
         return f"Takes {duration(seconds)}, a slice {duration(first)}; {needs}"
 
 
-def cost(spec: ModelSpec, volume: Volume, options: Options, in_flight: int = 1) -> Cost:
-    """What segmenting a volume costs; `in_flight` windows are in memory at once."""
-    turn = Reorientation.between(volume.affine, spec.orientation)
-    own = np.array([volume.spacing[axis] for axis in turn.axes])
+def cost(spec: ModelSpec, volume: Volume, options: Options, in_flight: int = 1, volumes: int = 1) -> Cost:
+    """What segmenting so many volumes like this one costs, one after another; `in_flight` windows are in memory at once."""
+    turn, ratio = spacing_ratios(volume.affine, spec)
     turned = np.array([volume.shape[axis] for axis in turn.axes])
-    ratio = own / np.where(np.array(spec.spacing) > 0, spec.spacing, own)
     size = [int(n) for n in np.round((turned - 1) * ratio) + 1]  # as MONAI's Spacing
     overlap = spec.overlap if options.overlap is None else options.overlap
     window = window_shape(tuple(size), spec.patch, spec.stride)
@@ -56,7 +55,9 @@ def cost(spec: ModelSpec, volume: Volume, options: Options, in_flight: int = 1) 
     image = Outline(volume.shape, volume.channels, volume.data.dtype, volume.affine)
     told = memory.estimate(image, spec, cleaning=None if options.largest else Cleaning(), uncertainty=options.uncertainty,
                            in_flight=in_flight)  # fmt: skip
-    return Cost(windows, windows // counts[0], windows * math.prod(window) * copies, told.needed - image.nbytes)
+    kept = (2 * spec.label_dtype.itemsize + 1) * math.prod(volume.shape)  # of each further volume: see `Answer`
+    return Cost(windows * volumes, windows // counts[0], windows * volumes * math.prod(window) * copies,
+                told.needed - image.nbytes + (volumes - 1) * kept)  # fmt: skip
 
 
 def duration(seconds: float) -> str:

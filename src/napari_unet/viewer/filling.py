@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from napari_unet.spec import Label, ModelSpec
 from napari_unet.viewer import answer as answers
 from napari_unet.viewer.answer import MAX_UNDO, Answer, Step
-from napari_unet.viewer.layers import ScalarLayer, grid_of, new_image, new_labels, slice_on_screen
+from napari_unet.viewer.layers import ScalarLayer, grid_of, new_image, new_labels, slice_on_screen, step_on_screen
 
 Of = tuple[str, str, int]
 
@@ -29,22 +29,23 @@ class Filling:
     of : what the answer belongs to (see `Answer`).
     onto : a layer to go on with, in which hands' work stays; None makes a new one.
     uncertainty : fill a second layer with it.
+    series : of the image's four axes, all are filled.
     """
 
     def __init__(
         self, viewer: ViewerModel, image: ScalarLayer, spec: ModelSpec, of: Of = ("", "", 0), onto: Labels | None = None,
-        uncertainty: bool = False,
+        uncertainty: bool = False, series: bool = False,
     ) -> None:  # fmt: skip
         self.viewer, self.over = viewer, False
         self.done = self.total = 0
         self.grid = grid_of(image, viewer.layers)
         self.doubt: Image | None = None
         if uncertainty:
-            self.doubt = _doubt_layer(image, self.grid)
+            self.doubt = _doubt_layer(image, self.grid, series)
             viewer.add_layer(self.doubt)
         self._before: tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]] | None = None  # values, said, filled
         if onto is None:
-            self.layer = empty_mask(image, self.grid, spec, of)
+            self.layer = empty_mask(image, self.grid, spec, of, series)
             viewer.add_layer(self.layer)
         else:
             self.layer = onto
@@ -61,16 +62,18 @@ class Filling:
         return self.layer in self.viewer.layers and Answer.in_layer(self.layer) is self.answer
 
     def put(
-        self, region: tuple[slice, ...], labels: NDArray[Any], done: int, total: int, doubt: NDArray[Any] | None = None
+        self, region: tuple[slice, ...], labels: NDArray[Any], done: int, total: int, doubt: NDArray[Any] | None = None, step: int = 0
     ) -> bool:
-        """Write labels at a region of the volume's own (i, j, k); whether that can be seen at the moment."""
+        """Write labels at a region of the volume's own (i, j, k), of a series at a step; whether that can be seen at the moment."""
         if self.over:
             return False
-        shown = self.grid.shown_region(region, self.layer.ndim)
+        shown = self.grid.shown_region(region, self.layer.ndim, step)
         self.answer.write(self.layer, shown, self.grid.shown(labels).reshape(self.answer.said[shown].shape))
         if self.doubt is not None and doubt is not None:
             self.doubt.data[shown] = self.grid.shown(doubt).reshape(self.answer.said[shown].shape)
         self.done, self.total = done, total
+        if self.layer.ndim == 4 and step != step_on_screen(self.viewer, self.layer):
+            return False
         screen = slice_on_screen(self.viewer, self.layer, self.grid)
         return screen is None or region[screen[0]].start <= screen[1] < region[screen[0]].stop
 
@@ -80,17 +83,23 @@ class Filling:
             if layer is not None and layer in self.viewer.layers:
                 layer.refresh(extent=False, thumbnail=False, highlight=False)
 
-    def complete(self, labels: NDArray[Any]) -> None:
-        """The whole mask (i, j, k), after the model's last touch."""
+    def settle(self, labels: NDArray[Any], step: int = 0) -> None:
+        """A whole volume (i, j, k), of a series at a step, after the model's last touch."""
         if not self.over:
-            everywhere = (slice(None),) * self.layer.ndim
-            self.answer.write(self.layer, everywhere, self.grid.shown(labels).reshape(self.answer.said.shape))
+            shown = self.grid.shown_region((slice(None),) * 3, self.layer.ndim, step)
+            self.answer.write(self.layer, shown, self.grid.shown(labels).reshape(self.answer.said[shown].shape))
+
+    def complete(self, labels: NDArray[Any] | None = None) -> None:
+        """All is there, with the whole volume that comes last, if any."""
+        if not self.over:
+            if labels is not None:
+                self.settle(labels)
             self.answer.open = False
             self._end()
 
     def volumes(self) -> dict[int, float]:
-        """Millilitres of each class, by its value; empty for pictures, whose pixels have no size."""
-        if self.grid.header is None and not self.grid.kind:
+        """Millilitres of each class, by its value; empty for pictures, whose pixels have no size, and for a series, which has many."""
+        if (self.grid.header is None and not self.grid.kind) or self.layer.ndim == 4:
             return {}
         ml = abs(np.linalg.det(self.grid.affine[:3, :3])) / 1000
         counts = np.bincount(np.asarray(self.layer.data).ravel())
@@ -129,16 +138,20 @@ class Filling:
             self.answer.record(self.layer, Step(everywhere, changed, before[changed], said, filled), after)
 
 
-def empty_mask(image: ScalarLayer, grid: Any, spec: ModelSpec, of: Of) -> Labels:
-    """A Labels layer for a model's answer, not yet in any viewer."""
-    values = np.zeros(image.data.shape[: image.ndim][-3:], spec.label_dtype)
+def empty_mask(image: ScalarLayer, grid: Any, spec: ModelSpec, of: Of, series: bool = False) -> Labels:
+    """A Labels layer for a model's answer, not yet in any viewer; of one volume, or of the image's whole series."""
+    values = np.zeros(_mask_shape(image, series), spec.label_dtype)
     layer = new_labels(image, grid, values, f"{image.name}_seg", **appearance(spec.labels))
     layer.metadata[answers.KEY] = Answer.empty(values, of)
     return layer
 
 
-def _doubt_layer(image: ScalarLayer, grid: Any) -> Image:
-    values = np.zeros(image.data.shape[: image.ndim][-3:], np.float32)
+def _mask_shape(image: ScalarLayer, series: bool) -> tuple[int, ...]:
+    return tuple(image.data.shape[: image.ndim][-4 if series else -3 :])
+
+
+def _doubt_layer(image: ScalarLayer, grid: Any, series: bool) -> Image:
+    values = np.zeros(_mask_shape(image, series), np.float32)
     return new_image(
         image, grid, values, f"{image.name}_uncertainty", colormap="magma", contrast_limits=(0, 1), blending="additive", visible=False
     )

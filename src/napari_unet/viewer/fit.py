@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
+from napari_unet.spacing import spacing_warning
 from napari_unet.spec import ModelSpec
-from napari_unet.viewer.layers import ScalarLayer, channels_of, is_colour, is_picture
+from napari_unet.viewer.layers import ScalarLayer, channels_of, grid_of, is_colour, is_picture
 
 
 def takes_one_of_a_series(spec: ModelSpec, layer: ScalarLayer) -> bool:
@@ -13,7 +17,7 @@ def takes_one_of_a_series(spec: ModelSpec, layer: ScalarLayer) -> bool:
 
 def takes_several_layers(spec: ModelSpec, layer: ScalarLayer) -> bool:
     """Whether the model's channels may come from layers of one channel each, of which this is the first."""
-    return len(spec.channels) > 1 and channels_of(layer) == 1 and not is_colour(layer)
+    return len(spec.channels) > 1 and layer.ndim <= 3 and not is_colour(layer)
 
 
 def objection(spec: ModelSpec, layer: ScalarLayer) -> str:
@@ -28,3 +32,9 @@ def objection(spec: ModelSpec, layer: ScalarLayer) -> str:
     names = ", ".join(channel.name for channel in spec.channels)
     kind = "colours" if is_colour(layer) else "channel" if found == 1 else "channels"
     return f"The layer has {found} {kind}; the model reads {needed} ({names}), in one layer of {needed} channels."
+
+
+def warning(spec: ModelSpec, layer: ScalarLayer, others: Iterable[Any] = ()) -> str:
+    """What speaks against a mask of a layer that the model can read, in a sentence; "" where nothing does."""
+    told = spacing_warning(grid_of(layer, others).affine, spec)
+    return f"⚠ {told[0].upper()}{told[1:]}." if told else ""

@@ -72,13 +72,13 @@ class Grid:
             data = np.moveaxis(data, 0, 3)
         return self.reorientation.undo(data)
 
-    def shown_region(self, region: tuple[slice, ...], ndim: int = 3) -> tuple[slice, ...]:
-        """Where a region of (i, j, k) lies in a mask of `ndim` axes on this grid."""
+    def shown_region(self, region: tuple[slice, ...], ndim: int = 3, step: int = 0) -> tuple[slice, ...]:
+        """Where a region of (i, j, k) lies in a mask of `ndim` axes on this grid; in one of four axes, at a step of the series."""
         where = []
         for axis, flip in zip(self.reorientation.axes, self.reorientation.flips, strict=True):
             start, stop, _ = region[axis].indices(self.shape[axis])
             where.append(slice(self.shape[axis] - stop, self.shape[axis] - start) if flip else slice(start, stop))
-        return tuple(where[-ndim:])
+        return (slice(step, step + 1), *where) if ndim == 4 else tuple(where[-ndim:])
 
     def voxel_of(self, index: tuple[int, ...]) -> tuple[int, int, int]:
         """A voxel of the layer's last three axes -> (i, j, k)."""
@@ -187,24 +187,23 @@ def channels_of(layer: ScalarLayer) -> int:
 
 
 def new_labels(layer: ScalarLayer, grid: Grid, values: NDArray[Any], name: str, **options: Any) -> Labels:
-    """A mask in a layer's place and on its grid; `values` has the layer's spatial shape."""
-    return Labels(values, name=name, **_place(layer, grid), **options)
+    """A mask in a layer's place and on its grid; `values` has the layer's spatial shape, or that of its whole series."""
+    return Labels(values, name=name, **_place(layer, grid, values.ndim), **options)
 
 
 def new_image(layer: ScalarLayer, grid: Grid, values: NDArray[Any], name: str, **options: Any) -> Image:
     """The same for values that are no classes."""
-    return Image(values, name=name, **_place(layer, grid), **options)
+    return Image(values, name=name, **_place(layer, grid, values.ndim), **options)
 
 
-def _place(layer: ScalarLayer, grid: Grid) -> dict[str, Any]:
-    """Where a layer lies, as options of another one."""
-    spatial = min(layer.ndim, 3)
+def _place(layer: ScalarLayer, grid: Grid, ndim: int) -> dict[str, Any]:
+    """Where a layer's last axes lie, as options of another one that has as many."""
     return {
-        "scale": layer.scale[-spatial:],
-        "translate": layer.translate[-spatial:],
-        "units": layer.units[-spatial:],
-        "axis_labels": layer.axis_labels[-spatial:],
-        "affine": layer.affine.affine_matrix[-spatial - 1 :, -spatial - 1 :],
+        "scale": layer.scale[-ndim:],
+        "translate": layer.translate[-ndim:],
+        "units": layer.units[-ndim:],
+        "axis_labels": layer.axis_labels[-ndim:],
+        "affine": layer.affine.affine_matrix[-ndim - 1 :, -ndim - 1 :],
         "metadata": {KEY: grid},
     }
 

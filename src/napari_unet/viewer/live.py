@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from napari.components import ViewerModel
@@ -11,7 +12,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_unet.viewer import worker
 from napari_unet.viewer.answer import Answer
 from napari_unet.viewer.filling import answer_layer, empty_mask
-from napari_unet.viewer.layers import grid_of, slice_on_screen
+from napari_unet.viewer.layers import grid_of, slice_on_screen, step_on_screen
 from napari_unet.viewer.work import Work
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class Slices(QObject):
         if work.image not in self._viewer.layers:
             return self.follow(None)
         if work.step is not None:  # the slider may have gone on to the next volume of the series
-            work = Work.on_screen(work.engine, work.model, work.options, self._viewer, work.image, work.more)
+            work = replace(work, step=step_on_screen(self._viewer, work.image))
         where = self._on_screen(work)
         if not work.reaches(where):
             return
@@ -123,7 +124,7 @@ class Slices(QObject):
         region = [slice(None)] * 3
         if where is not None:
             region[where[0]] = slice(where[1], where[1] + 1)
-        return bool(answer.filled[grid.shown_region(tuple(region), layer.ndim)].all())
+        return bool(answer.filled[grid.shown_region(tuple(region), layer.ndim, work.step or 0)].all())
 
     def _ask(self, wish: tuple[Work, Slice, bool]) -> None:
         if self._at_work is not None and _same(self._at_work, wish) and not self._arrived:
@@ -151,11 +152,11 @@ class Slices(QObject):
         work, _, person = self._at_work
         layer = answer_layer(self._viewer, work.of)
         if layer is None:
-            layer = empty_mask(work.image, self._grid(work), work.model.spec, work.of)
+            layer = empty_mask(work.image, self._grid(work), work.model.spec, work.of, work.series)
             self._viewer.add_layer(layer)
         answer, grid = Answer.in_layer(layer), self._grid(work)
         assert answer is not None
-        region = grid.shown_region(piece.region, layer.ndim)
+        region = grid.shown_region(piece.region, layer.ndim, work.step or 0)
         labels = grid.shown(piece.labels).reshape(answer.said[region].shape)
         if person:
             answer.write_undoable(layer, region, labels)
@@ -181,4 +182,5 @@ class Slices(QObject):
 
 def _same(one: tuple[Work, Slice, bool], two: tuple[Work, Slice, bool]) -> bool:
     """Whether the second wish is the first one over again."""
-    return one[0].of == two[0].of and one[0].options == two[0].options and one[1:] == two[1:]
+    (work, *where), (other, *there) = one, two
+    return (work.of, work.step, work.options, where) == (other.of, other.step, other.options, there)

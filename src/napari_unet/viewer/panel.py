@@ -62,19 +62,21 @@ class RunPanel(QWidget):
         self.bar.setRange(0, 0)
         self._say("loading the model")
 
-    def progressed(self, done: int, total: int, seconds_left: float | None) -> None:
-        """So many slices are there."""
+    def progressed(self, done: int, total: int, seconds_left: float | None, volumes: int = 1) -> None:
+        """So many slices are there, of all volumes together."""
         self.bar.setUpdatesEnabled(False)  # else it paints itself at once, and the canvas with it
         self.bar.setRange(0, total)
         self.bar.setValue(done)
         self.bar.setUpdatesEnabled(True)
         left = "" if seconds_left is None or done == total else f", {duration(seconds_left)} left"
-        self._say(f"slice {done} of {total}{left}")
+        behind = max(done - 1, 0) * volumes // total  # whole volumes
+        place = "" if volumes == 1 else f"volume {behind + 1} of {volumes}, "
+        self._say(f"{place}slice {done - behind * total // volumes} of {total // volumes}{left}")
 
-    def ended(self, complete: bool, done: int, total: int) -> None:
+    def ended(self, complete: bool, done: int, total: int, volumes: int = 1) -> None:
         """A run is over."""
         if complete:
-            return self._say(f"{total} slices, done")
+            return self._say(f"{total} slices, done" if volumes == 1 else f"{volumes} volumes, {total} slices, done")
         how_far = f"after {done} of {total} slices" if done else "before the first slice"
         self._say(f"stopped {how_far}")
 
@@ -93,7 +95,7 @@ class RunPanel(QWidget):
 
 def _cost(work: Work) -> Cost | None:
     try:
-        return cost(work.model.spec, work.outline(), work.options, work.engine.in_flight)
+        return cost(work.model.spec, work.outline(), work.options, work.engine.in_flight, len(work.steps))
     except UNetError:
         return None
 

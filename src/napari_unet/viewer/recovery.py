@@ -26,6 +26,7 @@ from napari_unet.viewer import places
 from napari_unet.viewer.answer import Answer
 from napari_unet.viewer.filling import appearance
 from napari_unet.viewer.layers import KEY, grid_of, to_layer, volume_of
+from napari_unet.viewer.reader import mask_in
 from napari_unet.viewer.table import names_of
 
 
@@ -41,7 +42,11 @@ class Found:
 
     def layer(self) -> Labels:
         """The mask as a layer on its image's grid, as if it had never been away. Raises UNetError."""
-        data, options, _ = to_layer(nifti.read_labels(self.path), "labels")
+        volume = nifti.read(self.path)
+        values = mask_in(volume)
+        if values is None:
+            raise UNetError(self.path, "it holds no mask", "Look at it in another program")
+        data, options, _ = to_layer(volume.with_data(values), "labels")
         kind: Any = self.kind if self.kind in ("image", "labels") else ""
         grid = replace(options["metadata"][KEY], source=self.source, kind=kind)
         known = appearance([Label(*each) for each in self.classes]) if self.classes else {}
@@ -108,6 +113,12 @@ class Session:
             self._folder = places.folder("recovery", f"{os.getpid()}-{os.urandom(3).hex()}")
             self._held.enter_context(files.lock(self._folder))
         return self._folder / f"{layer.unique_id}.nii.gz"
+
+
+def forget(found: Found) -> None:
+    """Remove a mask that is in safety."""
+    for path in (found.path, found.path.with_suffix("").with_suffix(".json")):
+        path.unlink(missing_ok=True)
 
 
 def left_behind() -> list[Found]:

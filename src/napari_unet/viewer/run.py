@@ -1,23 +1,19 @@
-"""One segmentation of a whole volume, from the press of the button to its last slice."""
+"""One segmentation of a whole volume, or of all volumes of a series, from the press of the button to its last slice."""
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from napari.components import ViewerModel
-from numpy.typing import NDArray
 from qtpy.QtCore import QObject, QTimer, Signal
 from superqt.utils import QSignalThrottler
 
 from napari_unet.viewer import worker
 from napari_unet.viewer.filling import Filling, answer_layer
 from napari_unet.viewer.layers import slice_on_screen
-from napari_unet.viewer.work import Work
-
-if TYPE_CHECKING:
-    from napari_unet.segment import Piece
+from napari_unet.viewer.work import Part, Work
 
 HELPING = 0.015  # s
 REDRAW_2D, REDRAW_3D = 100, 1500  # ms; in 3-D every redraw uploads the whole mask
@@ -38,21 +34,22 @@ class Run(QObject):
         super().__init__(parent)
         self._viewer, self.work = viewer, work
         onto = answer_layer(viewer, work.of, unfinished=True)
-        self.filling = Filling(viewer, work.image, work.model.spec, work.of, onto, work.options.uncertainty)
+        self.filling = Filling(viewer, work.image, work.model.spec, work.of, onto, work.options.uncertainty, work.series)
+        self.volumes, self._behind = len(work.steps), 0  # how many are wanted, and how many are whole
         self._redraw = QSignalThrottler(parent=self)
         self._redraw.triggered.connect(self.filling.redraw)
         # a progress bar paints itself at once, together with the canvas: too dear for every slice
         self._tell = QSignalThrottler(QSignalThrottler.EmissionPolicy.Leading, parent=self)
         self._tell.setTimeout(REDRAW_2D)
         self._tell.triggered.connect(self._progress)
-        self._waiting: deque[Piece] = deque()
-        self._whole: NDArray[Any] | None = None  # the end, when slices still wait
+        self._waiting: deque[Part] = deque()
+        self._said_all = False  # though some of it may still wait
         self._helping = QTimer(self)
         self._helping.timeout.connect(self._help)
         self._started = time.monotonic()
         self._first: float | None = None  # when the first slice came: loading says nothing of the slices' pace
         self._worker = worker.start(
-            work.whole, slice_on_screen(viewer, work.image, self.filling.grid), what=f"Segmenting {work.image.name}",
+            work.parts, slice_on_screen(viewer, work.image, self.filling.grid), what=f"Segmenting {work.image.name}",
             yielded=self._put, returned=self._complete, errored=self._fail, aborted=self._stop,
         )  # fmt: skip
 
@@ -81,10 +78,10 @@ class Run(QObject):
             self.filling.stop()
             self._end(complete=False)
 
-    def _put(self, piece: Piece) -> None:
+    def _put(self, part: Part) -> None:
         """Slices come in bursts, with the last window that touches them: the viewer's thread takes them in small helpings."""
         if not self.filling.over:
-            self._waiting.append(piece)
+            self._waiting.append(part)
             if not self._helping.isActive():
                 self._helping.start()
 
@@ -96,12 +93,20 @@ class Run(QObject):
             self._show(self._waiting.popleft())
         if not self._waiting or self.filling.over:
             self._helping.stop()
-            if self._whole is not None:
-                self._complete(self._whole)
+            if self._said_all:
+                self._complete()
 
-    def _show(self, piece: Piece) -> None:
+    def _show(self, part: Part) -> None:
         self._first = self._first or time.monotonic()
-        if self.filling.here() and self.filling.put(piece.region, piece.labels, piece.done, piece.total, piece.uncertainty):
+        if not self.filling.here():
+            return
+        if isinstance(part.found, np.ndarray):
+            self.filling.settle(part.found, part.step)
+            self._behind += 1
+            return self._redraw.throttle()
+        piece = part.found
+        done, total = self._behind * piece.total + piece.done, self.volumes * piece.total
+        if self.filling.put(piece.region, piece.labels, done, total, piece.uncertainty, part.step):
             self._redraw.setTimeout(REDRAW_2D if self._viewer.dims.ndisplay == 2 else REDRAW_3D)
             self._redraw.throttle()
         self._tell.throttle()
@@ -109,13 +114,13 @@ class Run(QObject):
     def _progress(self) -> None:
         self.progressed.emit(self.filling.done, self.filling.total)
 
-    def _complete(self, labels: NDArray[Any]) -> None:
+    def _complete(self, _: object = None) -> None:
         if self._waiting:
-            self._whole = labels
+            self._said_all = True
         elif not self.filling.over:
             if not self.filling.here():
                 return self.cancel()
-            self.filling.complete(labels)
+            self.filling.complete()
             self._end(complete=True)
 
     def _fail(self, error: Exception) -> None:

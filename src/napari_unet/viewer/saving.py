@@ -158,6 +158,7 @@ class Keeper(QWidget):
         self.setVisible(count > 0)
 
     def _restore(self) -> None:
+        restored = []
         for found in self._found:
             try:
                 layer = found.layer()
@@ -166,9 +167,15 @@ class Keeper(QWidget):
                 continue
             self._seen.add(layer.unique_id)  # it is still unsaved
             self._viewer.add_layer(layer)
+            restored.append(found)
         for job in self._jobs():
             job()  # in this session's keeping before it leaves that of the other
-        self._discard()
+        for found in restored:
+            recovery.forget(found)
+        self._found = [found for found in self._found if found not in restored]
+        if not self._found:
+            return self._discard()
+        self._show()
 
     def _discard(self) -> None:
         recovery.clear()

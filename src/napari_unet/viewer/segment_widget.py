@@ -127,6 +127,7 @@ class SegmentWidget(QScrollArea):
         """The layers have changed; napari calls it."""
         self._choice.reset_choices()
         self._mask.reset_choices()
+        self._measure.reset_choices()
         if self._run and not self._run.filling.here():
             self._run.cancel()
         self._refresh()
@@ -178,7 +179,7 @@ class SegmentWidget(QScrollArea):
         if self._model is None or self._image.value is None:
             return None
         options, more = self._advanced.options(), self._choice.channels.chosen()
-        return Work.on_screen(self._engine, self._model, options, self._viewer, self._image.value, more)
+        return Work.on_screen(self._engine, self._model, options, self._viewer, self._image.value, more, self._choice.series)
 
     # ---- what is done -------------------------------------------------------------------------------------------------
 
@@ -190,7 +191,7 @@ class SegmentWidget(QScrollArea):
         self._panel.live.setChecked(False)
         self._slices.stop()
         self._run = Run(self, self._viewer, work)
-        self._run.progressed.connect(lambda done, total: self._panel.progressed(done, total, self._run and self._run.seconds_left()))
+        self._run.progressed.connect(self._show_progress)
         self._run.ended.connect(self._finish)
         self._mask.value = self._run.filling.layer
         self._panel.started()
@@ -214,17 +215,22 @@ class SegmentWidget(QScrollArea):
         """Segment each slice as it is shown, or stop doing so."""
         self._slices.follow(self._work() if live else None)
 
+    def _show_progress(self, done: int, total: int) -> None:
+        if self._run is not None:
+            self._panel.progressed(done, total, self._run.seconds_left(), self._run.volumes)
+
     def _slice_at_work(self, busy: bool) -> None:
         self._panel.allow(ready=self._choice.judge()[1], running=self._run is not None, slice_running=busy)
 
     def _finish(self, complete: bool) -> None:
         if self._run is None:
             return
-        filling, work, seconds, self._run = self._run.filling, self._run.work, self._run.seconds(), None
+        run, self._run = self._run, None
+        filling, work, seconds = run.filling, run.work, run.seconds()
         if complete:
             self._card.show_volumes(filling.volumes())
             self._engine.learn(work.model.path, work.options, seconds / max(1, self._panel.voxels(work)))
-        self._panel.ended(complete, filling.done, filling.total)
+        self._panel.ended(complete, filling.done, filling.total, run.volumes)
         self._refresh()
         self._keeper.keep()
 

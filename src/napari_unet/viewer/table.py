@@ -1,4 +1,4 @@
-"""Classes with voxels and millilitres, for a mask as it is now."""
+"""Classes with voxels and millilitres, for a mask as it is now: of each volume of a series, and within a region."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Labels
+from numpy.typing import NDArray
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
@@ -29,32 +30,37 @@ from napari_unet.errors import UNetError
 from napari_unet.measure import amounts
 from napari_unet.viewer import worker
 from napari_unet.viewer.card import text
-from napari_unet.viewer.layers import grid_of, step_on_screen
+from napari_unet.viewer.editing import show_slice
+from napari_unet.viewer.layers import grid_of
+from napari_unet.viewer.region import RegionChoice, region_of
 
-HEADINGS = ("Class", "Voxels", "ml", "Border")
+HEADINGS = ("Class", "Voxels", "ml", "Border", "t")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One class of one mask. ml is None where pixels have no size."""
+    """One class of one mask. ml is None where pixels have no size; step is the place of a volume in its series."""
 
     value: int
     name: str
     voxels: int
     ml: float | None
     at_border: bool
+    step: int | None = None
 
 
-def rows_of(layer: Labels, others: Any = (), step: int = 0) -> list[Row]:
-    """The classes of a mask; of a series, at one step."""
+def rows_of(layer: Labels, others: Any = (), region: NDArray[np.bool_] | None = None) -> list[Row]:
+    """The classes of a mask, of each volume of a series; within a region (see `region_of`), where there is one."""
     grid, data = grid_of(layer, others), np.asarray(layer.data)
-    labels = data[step] if data.ndim == 4 else data
     names = names_of(layer)
     ml = abs(np.linalg.det(grid.affine[:3, :3])) / 1000 if layer.ndim > 2 else None
+    series = data.ndim == 4
     return [
-        Row(a.value, names.get(a.value, str(a.value)), a.voxels, None if ml is None else a.voxels * ml, a.at_border)
-        for a in amounts(labels, names.keys() - {0})
-    ]
+        Row(a.value, names.get(a.value, str(a.value)), a.voxels, None if ml is None else a.voxels * ml, a.at_border,
+            step if series else None)
+        for step, labels in enumerate(data if series else data[None])
+        for a in amounts(labels if region is None else np.where(region, labels, 0), names.keys() - {0})
+    ]  # fmt: skip
 
 
 def names_of(layer: Labels) -> dict[int, str]:
@@ -65,14 +71,18 @@ def names_of(layer: Labels) -> dict[int, str]:
     return dict(zip((int(index) for index in features["index"]), map(str, features["class"]), strict=True))
 
 
-def as_csv(rows: list[Row], separator: str = ",") -> str:
-    """The rows with a heading line: value, class, voxels, ml, touches_border."""
+def as_csv(rows: list[Row], separator: str = ",", region: str = "") -> str:
+    """The rows with a heading line: value, class, voxels, ml, touches_border.
+
+    Those of a series begin with time_point, from 0; those within a region end with its name.
+    """
     out = io.StringIO()
     writer = csv.writer(out, delimiter=separator, lineterminator="\n")
-    writer.writerow(("value", "class", "voxels", "ml", "touches_border"))
+    series = any(row.step is not None for row in rows)
+    writer.writerow((*["time_point"] * series, "value", "class", "voxels", "ml", "touches_border", *["region"] * bool(region)))
     for row in rows:
-        ml = "" if row.ml is None else f"{row.ml:.4f}"
-        writer.writerow((row.value, row.name, row.voxels, ml, "yes" if row.at_border else "no"))
+        ml, border = "" if row.ml is None else f"{row.ml:.4f}", "yes" if row.at_border else "no"
+        writer.writerow((*[row.step] * series, row.value, row.name, row.voxels, ml, border, *[region] * bool(region)))
     return out.getvalue()
 
 
@@ -92,8 +102,12 @@ class MeasureTab(QWidget):
         header = self.table.horizontalHeader()
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        header.moveSection(HEADINGS.index("t"), 0)
         self.table.cellClicked.connect(self._select)
-        self.note = text("")
+        self.note, self._told = text(""), ""
+        self.region = RegionChoice(viewer)
+        self.region.changed.connect(self._region_changed)
+        self.region.draw.clicked.connect(self._draw)
         self.measure, self.copy, self.save = QPushButton("Measure"), QPushButton("Copy"), QPushButton("Save CSV…")
         self.measure.setToolTip("Count the mask as it is now, corrections included")
         self.copy.setToolTip("Copy the table, to paste into a spreadsheet")
@@ -103,10 +117,10 @@ class MeasureTab(QWidget):
         self.save.clicked.connect(self._save)
         grid = QGridLayout(self)
         grid.setContentsMargins(4, 4, 4, 4)
-        grid.addWidget(self.table, 0, 0, 1, 3)
-        grid.addWidget(self.note, 1, 0, 1, 3)
-        for column, button in enumerate((self.measure, self.copy, self.save)):
-            grid.addWidget(button, 2, column)
+        for number, part in enumerate((self.region, self.table, self.note)):
+            grid.addWidget(part, number, 0, 1, 3)
+        for column, each in enumerate((self.measure, self.copy, self.save)):
+            grid.addWidget(each, 3, column)
         self._fill()
 
     def show_layer(self, layer: Labels | None) -> None:
@@ -117,6 +131,10 @@ class MeasureTab(QWidget):
             if self.isVisible():
                 self.update_rows()
 
+    def reset_choices(self) -> None:
+        """The viewer's layers have changed."""
+        self.region.reset_choices()
+
     def showEvent(self, event: Any) -> None:
         """Counted anew when it comes into view."""
         super().showEvent(event)
@@ -124,18 +142,29 @@ class MeasureTab(QWidget):
 
     def update_rows(self) -> None:
         """Count the mask as it is now."""
+        self._told = ""
         if self._layer is not None and self._layer in self._viewer.layers:
             try:
-                self.rows = rows_of(self._layer, self._viewer.layers, step_on_screen(self._viewer, self._layer))
+                region = None if self.region.shapes is None else region_of(self.region.shapes, self._layer)
+                self.rows = rows_of(self._layer, self._viewer.layers, region)
             except UNetError as error:
-                worker.show(error)
+                self.rows, self._told = [], str(error)
         self._fill()
+
+    def _region_changed(self) -> None:
+        if self.isVisible():
+            self.update_rows()
+
+    def _draw(self) -> None:
+        if self._layer is not None:
+            self.region.begin(self._layer)
 
     def _fill(self) -> None:
         self.table.setRowCount(len(self.rows))
+        self.table.setColumnHidden(HEADINGS.index("t"), all(row.step is None for row in self.rows))
         for number, row in enumerate(self.rows):
             ml = "" if row.ml is None else f"{row.ml:,.2f}"
-            for column, content in enumerate((row.name, f"{row.voxels:,}", ml, "⚠ touches" if row.at_border else "")):
+            for column, content in enumerate((row.name, f"{row.voxels:,}", ml, "⚠ touches" if row.at_border else "", str(row.step))):
                 item = QTableWidgetItem(content)
                 if column in (1, 2):
                     item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
@@ -144,27 +173,42 @@ class MeasureTab(QWidget):
                 colour = self._layer.get_color(row.value)
                 if colour is not None:
                     self.table.item(number, 0).setData(Qt.ItemDataRole.DecorationRole, QColor.fromRgbF(*map(float, colour)))
-        cut = [row.name for row in self.rows if row.at_border]
-        words = f"{', '.join(cut)}: at the image's border, so the true volume may be larger." if cut else ""
+        words = self._words()
         self.note.setText(words)
         self.note.setVisible(bool(words))
-        for button in (self.copy, self.save):
-            button.setEnabled(bool(self.rows))
-        self.measure.setEnabled(self._layer is not None)
+        for each in (self.copy, self.save):
+            each.setEnabled(bool(self.rows))
+        for each in (self.measure, self.region.draw):
+            each.setEnabled(self._layer is not None)
+
+    def _words(self) -> str:
+        """What a reader of the table has to know."""
+        cut = dict.fromkeys(row.name for row in self.rows if row.at_border)
+        border = f"{', '.join(cut)}: at the image's border, so the true volume may be larger." if cut else ""
+        within = f"Within {self._region}, through all slices." if self.rows and self._region else ""
+        return " ".join(filter(None, (self._told, within, border)))
+
+    @property
+    def _region(self) -> str:
+        """Its name; "" is the whole image."""
+        return "" if self.region.shapes is None else str(self.region.shapes.name)
 
     def _select(self, row: int, column: int) -> None:
-        """A click on a class chooses it for painting."""
+        """A click on a class chooses it for painting, and shows its volume of a series."""
         if self._layer is not None:
             self._layer.selected_label = self.rows[row].value
+            step = self.rows[row].step
+            if step is not None:
+                show_slice(self._viewer, self._layer, 0, step)
 
     def _copy(self) -> None:
-        QApplication.clipboard().setText(as_csv(self.rows, "\t"))
+        QApplication.clipboard().setText(as_csv(self.rows, "\t", self._region))
 
     def _save(self) -> None:
-        name = f"{self._layer.name if self._layer is not None else 'volumes'}.csv"
+        name = "_".join(filter(None, (self._layer.name if self._layer is not None else "volumes", self._region))) + ".csv"
         path, _ = QFileDialog.getSaveFileName(self, "Save the table", name, "Comma-separated values (*.csv)")
         if path:
             try:
-                files.write_bytes(path, as_csv(self.rows).encode())
+                files.write_bytes(path, as_csv(self.rows, region=self._region).encode())
             except UNetError as error:
                 worker.show(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +12,24 @@ import numpy as np
 from napari.components import ViewerModel
 from numpy.typing import NDArray
 
+from napari_unet.viewer.answer import EVERY
 from napari_unet.viewer.card import Model
 from napari_unet.viewer.engine import Engine
 from napari_unet.viewer.fit import takes_one_of_a_series
-from napari_unet.viewer.layers import ScalarLayer, is_picture, step_on_screen, volume_of
+from napari_unet.viewer.layers import ScalarLayer, channels_of, is_picture, step_on_screen, volume_of
 from napari_unet.viewer.options import Options
 from napari_unet.volume import Reorientation, Volume, check_same_grid
 
 if TYPE_CHECKING:
     from napari_unet.segment import Piece
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Something of the volume at a step of a series: a finished slice, or at the volume's end its whole mask (i, j, k), clean."""
+
+    step: int
+    found: Piece | NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,7 @@ class Work:
 
     more : the layers of the model's other channels, where they do not lie in the image's own layer.
     step : which volume of a series; None where the layer is taken whole.
+    series : all volumes of it are wanted in one mask, that one first.
     others : the layers that tell the grid of one that was painted from nothing.
     """
 
@@ -39,21 +49,31 @@ class Work:
     others: tuple[Any, ...]
     step: int | None
     more: tuple[ScalarLayer, ...] = ()
+    series: bool = False
 
     @classmethod
     def on_screen(
         cls, engine: Engine, model: Model, options: Options, viewer: ViewerModel, image: ScalarLayer,
-        more: tuple[ScalarLayer, ...] = (),
+        more: tuple[ScalarLayer, ...] = (), series: bool = False,
     ) -> Work:  # fmt: skip
-        """What the widget shows; of a series, the volume that the canvas shows."""
+        """What the widget shows; of a series, the volume that the canvas shows, or with `series` that one and all others."""
         others = tuple(layer for layer in viewer.layers if layer is not image)
         step = step_on_screen(viewer, image) if takes_one_of_a_series(model.spec, image) else None
-        return cls(engine, model, options, image, others, step, more)
+        return cls(engine, model, options, image, others, step, more, series and step is not None)
 
     @property
     def of(self) -> tuple[str, str, int]:
         """What its answer belongs to (see `Answer`)."""
-        return str(self.model.path), " ".join(str(layer.unique_id) for layer in (self.image, *self.more)), self.step or 0
+        layers = " ".join(str(layer.unique_id) for layer in (self.image, *self.more))
+        return str(self.model.path), layers, EVERY if self.series else self.step or 0
+
+    @property
+    def steps(self) -> list[int | None]:
+        """The volumes that are wanted: from the one on the screen outwards."""
+        here = self.step
+        if not self.series or here is None:
+            return [here]
+        return sorted(range(channels_of(self.image)), key=lambda step: abs(step - here))
 
     def read(self) -> Volume:
         """All channels. Raises UNetError where they do not lie on one grid."""
@@ -89,6 +109,17 @@ class Work:
                 labels[piece.region] = piece.labels
                 yield piece
         return segmenter.clean(labels) if self.options.largest else labels
+
+    def parts(self, first: tuple[int, int] | None) -> Generator[Part, None, None]:
+        """For a worker: the same for each volume, whose whole mask follows its slices."""
+        for step in self.steps:
+            with closing(replace(self, step=step).whole(first)) as pieces:
+                while True:
+                    try:
+                        yield Part(step or 0, next(pieces))
+                    except StopIteration as end:
+                        yield Part(step or 0, end.value)
+                        break
 
     def slices(self, first: tuple[int, int] | None, count: int) -> Generator[Piece, None, None]:
         """For a worker: the slice `first`, then its neighbours outwards, `count` in all."""

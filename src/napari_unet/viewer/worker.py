@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from napari.qt.threading import GeneratorWorker, create_worker
 from napari.utils.notifications import notification_manager, show_error
+from qtpy.QtCore import Qt
 
 from napari_unet.errors import UNetError
 
@@ -32,15 +33,24 @@ def start(
     """
     # the list's bar only tells that something is going on: with a number, each update would run the event loop within
     # the callback that reports it, and the next callbacks within that
+    todo = guarded(work(*arguments), what)
 
     def steps() -> Generator[T, None, R]:
-        return (yield from guarded(work(*arguments), what))
+        return (yield from todo)
 
-    return create_worker(
+    def let_go() -> None:
+        todo.close()
+
+    made = create_worker(
         steps,
         _progress=False if quiet else {"total": 0, "desc": what},
         _connect={"yielded": yielded, "returned": returned, "errored": errored, "aborted": aborted},
+        _start_thread=False,
     )
+    # what the work holds (a temporary file, windows in flight) is let go at once and in its own thread; napari leaves that to chance
+    made.aborted.connect(let_go, Qt.ConnectionType.DirectConnection)
+    made.start()
+    return made
 
 
 def guarded(work: Generator[T, None, R], what: str) -> Generator[T, None, R]:
