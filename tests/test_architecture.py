@@ -277,6 +277,12 @@ def test_help_is_light() -> None:
     assert not loaded_by(code + "try: main()\nexcept SystemExit: pass") & {"torch", "monai", "napari", "qtpy"}
 
 
+def test_info_is_light() -> None:
+    """What a model says of itself is read without numpy, and without what looks at processes and memory."""
+    code = "from napari_unet.cli import main\nassert main(['info', 'phantoms']) == 0"
+    assert not loaded_by(code) & {"torch", "monai", "napari", "qtpy", "numpy", "psutil"}
+
+
 def test_discovery_is_light() -> None:
     """All modules that the manifest names can be imported before torch and MONAI are needed."""
     commands = yaml.safe_load((ROOT / "napari.yaml").read_text("utf-8"))["contributions"]["commands"]
