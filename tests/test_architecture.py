@@ -26,7 +26,7 @@ TIERS = (
         *("augment", "budget", "calibration", "cases", "cells", "checks", "components", "distributed", "ensemble", "events", "finetune"),
         *("layout", "learning", "loss", "lowering", "measure", "network", "nifti", "openvino_runtime", "optimiser", "options", "partial"),
         *("phantoms", "preprocess", "quiet_openvino", "record", "runtime", "sampling", "schedule", "speed", "splits", "survey"),
-        *("ledger", "memory", "outline", "targets", "torch_runtime", "volumes", "weights", "zarrs"),
+        *("ledger", "memory", "outline", "spool", "targets", "torch_runtime", "volumes", "weights", "zarrs"),
     },
     {"assist", "batch", "calibrate", "canvas", "crossval", "evaluate", "onnx_export", "plan", "pooling", "segment", "train"},
     {"charts", "comparison", "cost", "experiment", "figures", "formats", "page", "report", "results"},

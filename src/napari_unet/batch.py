@@ -50,8 +50,8 @@ def segment_all(
 
     volume : which one of 4-D images. ledger : of the folder that all masks go to; without one, nobody counts them.
 
-    Raises UNetError where a mask cannot be written: the next one could not be, either. A zarr that is
-    written while it is made fails by itself.
+    Raises UNetError where a mask cannot be put in place: the next one could not be, either. Where there is no room for one that
+    is written while it is made, it fails by itself.
     """
     sizes = [_bytes(job) for job in jobs]
     behind, whole = 0, max(1, sum(sizes))

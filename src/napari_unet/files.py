@@ -29,18 +29,26 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> N
     target = Path(os.path.realpath(path))
     partial = partial_beside(target)
     try:
-        sweep(target.parent)
-        with open(partial, "xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-        _sync_folder(target.parent)
+        with writing(path):
+            sweep(target.parent)
+            with open(partial, "xb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, target)
+            _sync_folder(target.parent)
+    finally:
+        remove(partial)
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """What the system complains of while a file is made, as a UNetError: nothing has its name yet."""
+    try:
+        yield
     except OSError as error:
         raise UNetError(path, f"cannot be written ({error.strerror or error})",
                         "Free some space or choose another folder; what was there before is unchanged") from error  # fmt: skip
-    finally:
-        remove(partial)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -13,6 +13,7 @@ from napari_unet import files
 from napari_unet.components import Cleaning
 from napari_unet.outline import Outline
 from napari_unet.spec import ModelSpec
+from napari_unet.spool import SLAB
 from napari_unet.volume import Reorientation, spacing_of
 from napari_unet.windows import window_shape
 
@@ -46,7 +47,7 @@ def estimate(
     """What segmenting an image with a model takes; `cleaning` as the model asks for it where none is given.
 
     in_flight : windows at a time (`Runtime.in_flight`); streamed : the mask is written while it is made, a layer of the image's
-    chunks at a time. It is made to be a little too large rather than too small.
+    chunks, or a slab, at a time. It is made to be a little too large rather than too small.
     """
     held = image.nbytes if image.held is None else image.held
     voxels, (grid, ratio) = math.prod(image.shape), _network_grid(image, spec)
@@ -69,10 +70,12 @@ def estimate(
 
 
 def _layer(image: Outline, spec: ModelSpec) -> int:
-    """Voxels of a layer of the image's chunks, which lie across the axis along which slices are finished."""
+    """Voxels that are held of a mask that is written while it is made: a layer of the image's chunks, which lie across the axis
+    along which slices are finished, or a slab of what waits on disk."""
+    if image.chunk is None:
+        return min(math.prod(image.shape), SLAB)
     axis = Reorientation.between(image.affine, spec.orientation).axes[0]
-    height = image.chunk[axis] if image.chunk else image.shape[axis]
-    return math.prod(image.shape) * min(height, image.shape[axis]) // image.shape[axis]
+    return math.prod(image.shape) * min(image.chunk[axis], image.shape[axis]) // image.shape[axis]
 
 
 @dataclass(frozen=True)
