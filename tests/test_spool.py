@@ -26,7 +26,9 @@ from napari_unet.spool import Draft
 from napari_unet.targets import jobs_for, uncertainty_beside
 from napari_unet.volume import Volume
 
-KINDS: dict[str, tuple[Any, float]] = {"uint8": (np.uint8, 200), "uint16": (np.uint16, 999), "small": (np.uint16, 9), "float": (np.float32, 1)}
+KINDS: dict[str, tuple[Any, float]] = {
+    "uint8": (np.uint8, 200), "uint16": (np.uint16, 999), "small": (np.uint16, 9), "float": (np.float32, 1)
+}  # fmt: skip
 
 
 def slices(values: np.ndarray, axis: int) -> list[tuple[tuple[slice, ...], np.ndarray]]:

@@ -78,7 +78,7 @@ class TorchRuntime:
     def __init__(self, networks: Sequence[UNet], mirror_axes: tuple[int, ...]) -> None:
         self.networks, self.mirror_axes = networks, mirror_axes
 
-    def each(self, windows: Iterable[Tensor], in_flight: int | None = None) -> Generator[Tensor]:
+    def each(self, windows: Iterable[Tensor], in_flight: int | None = None, count: int | None = None) -> Generator[Tensor]:
         """See `runtime.Runtime.each`."""
         for window in windows:
             yield torch.cat([forward(network, window[None], self.mirror_axes).cpu() for network in self.networks])
