@@ -26,12 +26,15 @@ from napari_unet.quiet_openvino import openvino, ops
 from napari_unet.torch_runtime import check_finite, mirrorings
 
 STREAMS = 4  # windows that run at once, at most: each has the features of all levels in memory
+FEATURE_MAPS = 5.5  # see `runtime.Runtime`; 4.5 to 5 were measured
 NARROW = 8  # channels: convolutions of fewer, the first and the last, are quick already, and the image stays exact
 FAILURES = (RuntimeError, MemoryError)
 
 
 class OpenVINORuntime:
     """As many windows at once as there are threads, up to STREAMS, and one more that waits its turn; all threads for a lone one."""
+
+    feature_maps = FEATURE_MAPS
 
     def __init__(self, networks: Sequence[UNet], mirror_axes: tuple[int, ...], calibration: Calibration | None = None) -> None:
         self.flips = mirrorings(mirror_axes)
@@ -41,25 +44,29 @@ class OpenVINORuntime:
         self.in_flight = self.streams + 1
         with _compiling():
             self.model = _model(networks, calibration)
-        self._compiled: dict[int, Any] = {}  # by the number of streams
+        self._compiled: dict[tuple[int, int], Any] = {}  # by streams and threads
         self._lock = threading.Lock()
 
-    def _with_streams(self, count: int) -> Any:
+    def _with_streams(self, streams: int, threads: int) -> Any:
         """The model compiled so that so many windows run at once, when that is first needed: most uses need one way only."""
         settings = {
-            "PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": count, "INFERENCE_NUM_THREADS": self.threads,
+            "PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": "f32",  # bfloat16, where a processor has it, would be another mask
             "ENABLE_CPU_PINNING": False,  # a thread must not wait for a core that another program keeps
         }  # fmt: skip
         with _compiling(), self._lock:
-            if count not in self._compiled:
-                self._compiled[count] = openvino.Core().compile_model(self.model, "CPU", settings)
-            return self._compiled[count]
+            if (streams, threads) not in self._compiled:
+                self._compiled[streams, threads] = openvino.Core().compile_model(self.model, "CPU", settings)
+            return self._compiled[streams, threads]
 
     def each(self, windows: Iterable[Tensor], in_flight: int | None = None, count: int | None = None) -> Generator[Tensor]:
         """See `runtime.Runtime.each`."""
-        alone = (count or 0) * len(self.flips) == 1
-        compiled, in_flight = self._with_streams(1 if alone else self.streams), min(in_flight or self.in_flight, self.in_flight)
+        in_flight = min(in_flight or self.in_flight, self.in_flight)
+        if (count or 0) * len(self.flips) == 1:
+            compiled = self._with_streams(1, self.threads)
+        else:
+            streams = max(1, in_flight - 1)  # each keeps a window's features; its threads are as many as among all streams
+            compiled = self._with_streams(streams, self.threads * streams // self.streams)
         with closing(self._answers(compiled, self._jobs(windows), in_flight)) as answers:
             while copies := list(islice(answers, len(self.flips))):
                 back = [np.flip(logits, flips) for logits, flips in zip(copies, self.flips, strict=True)]

@@ -20,7 +20,8 @@ RUNTIMES = ("torch", "openvino")
 class Runtime(Protocol):
     """A model's networks, ready to run."""
 
-    in_flight: int  # windows in memory at once, at most
+    in_flight: int  # windows in memory at once, at most; of several, the last waits its turn
+    feature_maps: float  # floats that one at work takes per voxel and feature of the finest level
 
     def each(self, windows: Iterable[Tensor], in_flight: int | None = None, count: int | None = None) -> Generator[Tensor]:
         """Logits (members, K, z, y, x), float32 on the CPU, of each window (C, z, y, x), in order; mirrored copies averaged.
