@@ -27,7 +27,7 @@ TIERS = (
         *("finetune", "layout", "learning", "loss", "lowering", "measure", "network", "nifti", "openvino_runtime", "optimiser"),
         *("options", "partial"),
         *("phantoms", "preprocess", "quiet_openvino", "record", "runtime", "sampling", "schedule", "spacing", "speed", "splits", "survey"),
-        *("ledger", "memory", "outline", "targets", "torch_runtime", "volumes", "weights", "zarrs"),
+        *("ledger", "memory", "outline", "spool", "targets", "torch_runtime", "volumes", "weights", "zarrs"),
     },
     {"assist", "batch", "calibrate", "canvas", "crossval", "evaluate", "onnx_export", "plan", "pooling", "segment", "train"},
     {"charts", "comparison", "cost", "experiment", "figures", "formats", "page", "report", "results"},
@@ -276,6 +276,12 @@ def test_import_is_light() -> None:
 def test_help_is_light() -> None:
     code = "import sys; sys.argv = ['napari-unet', '--help']\nfrom napari_unet.cli import main\n"
     assert not loaded_by(code + "try: main()\nexcept SystemExit: pass") & {"torch", "monai", "napari", "qtpy"}
+
+
+def test_info_is_light() -> None:
+    """What a model says of itself is read without numpy, and without what looks at processes and memory."""
+    code = "from napari_unet.cli import main\nassert main(['info', 'phantoms']) == 0"
+    assert not loaded_by(code) & {"torch", "monai", "napari", "qtpy", "numpy", "psutil"}
 
 
 def test_discovery_is_light() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shutil
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from napari_unet.evaluate import read_scores, score_case, summary, write_scores
 from napari_unet.layout import EVENTS, LOG, MASKS, MODEL, RECORD, RESUME, SCORES
 from napari_unet.pooling import choose_components, folds_of_one_split, join, pooled, read_fold, scores_beside
 from napari_unet.record import Record
+from napari_unet.results import Results
 from napari_unet.sampling import Sampler
 from napari_unet.spec import Channel, TrainConfig
 from napari_unet.splits import halves, split_cases
@@ -83,6 +85,17 @@ def test_it_leaves_an_ensemble_and_ordinary_runs(plan: Plan, unbroken: Path) -> 
         assert {path.name for path in fold.iterdir()} - {EVENTS} == {MODEL, RECORD, LOG, SCORES, MASKS, RESUME}
         assert record_of(fold).split == split_cases([case.name for case in plan[0]], TrainConfig(folds=2, fold=n))
         assert weights.read_card(fold / MODEL).cases_scored == 2
+
+
+def test_its_log_is_that_of_all_folds(unbroken: Path) -> None:
+    with open(unbroken / LOG, newline="") as file:
+        rows = list(csv.DictReader(file))
+    for n in range(2):
+        with open(unbroken / f"fold_{n}" / LOG, newline="") as file:
+            assert [row | {"fold": str(n)} for row in csv.DictReader(file)] == [row for row in rows if row["fold"] == str(n)]
+    assert {(row["fold"], row["step"]) for row in rows} >= {("0", str(STEPS)), ("1", str(STEPS))}
+    curves = Results.read(unbroken).logs  # of the report: one of each fold, and none of both
+    assert len(curves) == 2 and [curve["loss"][-1][0] for curve in curves] == [STEPS, STEPS]
 
 
 def test_every_case_is_scored_once_by_the_model_that_never_saw_it(plan: Plan, unbroken: Path) -> None:

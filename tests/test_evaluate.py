@@ -15,6 +15,7 @@ from hypothesis.strategies import floats, lists
 from scipy.stats import sem, t
 
 from napari_unet import nifti
+from napari_unet.cases import Case
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import (
     Score,
@@ -27,6 +28,7 @@ from napari_unet.evaluate import (
     summary,
     write_scores,
 )
+from napari_unet.targets import Job, uncertainty_beside
 from napari_unet.volume import Volume
 
 SPACING = (0.5, 2.0, 3.0)  # a voxel is 3 mm^3
@@ -111,6 +113,21 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
         for name, box in zip("abc", boxes, strict=True):
             nifti.write(tmp_path / folder / f"{name}.nii.gz", mask((1, box)))
     return tmp_path / "masks", tmp_path / "labels"
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".png"])
+def test_uncertainties_beside_masks_and_labels_are_neither(tmp_path: Path, suffix: str) -> None:
+    """As `predict --uncertainty` names them, in both folders; alone, a file of such a name is a mask like any other."""
+    shape = (12, 11, 1) if suffix == ".png" else (12, 11, 10)
+    for folder in ("masks", "labels"):
+        (tmp_path / folder).mkdir()
+        for name in ("a", "b"):
+            job = Job(Case(name, ()), tmp_path / folder / f"{name}{suffix}", uncertainty_beside(tmp_path / folder / f"{name}{suffix}"))
+            nifti.write(job.mask, mask((1, np.s_[2:6, 3:7]), shape=shape))
+            nifti.write(job.uncertainty, Volume(np.full(shape, 0.25, np.float32), mask(shape=shape).affine), labels=False)
+        nifti.write(tmp_path / folder / f"c_uncertainty{suffix}", mask((1, np.s_[2:6, 3:7]), shape=shape))
+    found = list(evaluate(tmp_path / "masks", tmp_path / "labels"))
+    assert [(score.case, score.dice) for scores in found for score in scores] == [("a", 1), ("b", 1), ("c_uncertainty", 1)]
 
 
 def test_folders_are_paired_by_name(folders: tuple[Path, Path]) -> None:

@@ -141,6 +141,7 @@ def test_what_is_swept(tmp_path: Path) -> None:
     """Leftovers of this machine's dead; not those of the living, of other machines, of other programs."""
     dead = [f".mask.nii.{files.HOST}.{DEAD}.{token}.partial" for token in ("0a1b2c3d", "4e5f6a7b")]
     others = [
+        f".mask.nii.{files.HOST}.{os.getpid()}.0a1b2c3d.aside", f".mask.nii.elsewhere.{DEAD}.0a1b2c3d.aside",
         f".mask.nii.{files.HOST}.{os.getpid()}.0a1b2c3d.partial", f".mask.nii.elsewhere.{DEAD}.0a1b2c3d.partial",
         ".partial", ".x.partial", f"mask.nii.{files.HOST}.{DEAD}.0a1b2c3d.partial.nii", "scan.nii",
     ]  # fmt: skip
@@ -148,6 +149,47 @@ def test_what_is_swept(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     files.write_bytes(tmp_path / "new", b"new")
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([*others, "new"])
+
+
+# It puts a new folder in the place of an old one, and kills itself at its n-th change of a name.
+PUTTER = """
+import os, pathlib, signal, sys
+from napari_unet import files
+target, left = pathlib.Path(sys.argv[1]), int(sys.argv[2])
+def count(event, arguments):
+    global left
+    if event in ("os.rename", "shutil.rmtree"):
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+sys.addaudithook(count)
+partial = files.partial_beside(target)
+partial.mkdir()
+(partial / "data").write_text("new")
+files.put_folder(partial, target)
+"""
+
+
+@posix
+@pytest.mark.parametrize(("change", "there", "kept"), [(1, True, "old"), (2, False, "old"), (3, True, "new"), (4, True, "new")])
+def test_killed_while_a_folder_is_put_in_anothers_place(change: int, there: bool, kept: str, tmp_path: Path) -> None:
+    """Before each of its steps and after the last: the next save gives back what was moved aside, and removes the rest."""
+    target = tmp_path / ("m" * 60 + ".zarr")
+    target.mkdir()
+    (target / "data").write_text("old")
+    assert child(PUTTER, target, change).wait() == (-signal.SIGKILL if change < 4 else 0)
+    assert target.exists() == there and (len(list(tmp_path.iterdir())) > 1) == (change < 4)
+    files.write_bytes(tmp_path / "next", b"next")
+    assert {p.name for p in tmp_path.iterdir()} == {"next", target.name}
+    assert (target / "data").read_text() == kept
+
+
+def test_what_cannot_be_put_in_place_leaves_the_old_folder(tmp_path: Path) -> None:
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "data").write_text("old")
+    with pytest.raises(FileNotFoundError):
+        files.put_folder(tmp_path / "absent", tmp_path / "m")
+    assert [p.name for p in tmp_path.iterdir()] == ["m"] and (tmp_path / "m" / "data").read_text() == "old"
 
 
 @posix  # elsewhere an open file cannot be replaced: an error, and the old file stays

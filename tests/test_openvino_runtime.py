@@ -93,6 +93,18 @@ def test_windows_are_drawn_as_they_are_needed(limit: int | None) -> None:
     torch.testing.assert_close(found, list(tested.each(windows(spec, 20))), atol=0, rtol=0)
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_lone_window_has_the_same_logits(dims: int) -> None:
+    """Known to be alone, all threads work at it; its mirrored copies are not alone."""
+    spec = network_spec(dims, levels=3)
+    for axes in ((), (1, 2)):
+        with speed.threads(2):
+            tested = runtime.start_runtime([random_network(spec)], axes, "openvino")
+            (alone,), (among,) = list(tested.each(windows(spec, 1), count=1)), list(tested.each(windows(spec, 1)))
+        torch.testing.assert_close(alone, among, **CLOSE)
+        assert sorted(tested._compiled) == ([(2, 2)] if axes else [(1, 2), (2, 2)])
+
+
 @pytest.mark.parametrize("taken", [0, 1, 3])
 def test_it_can_be_left_at_any_time_and_used_again(taken: int) -> None:
     spec = network_spec(levels=3)
@@ -162,6 +174,19 @@ def test_masks_are_the_same_but_for_rounding(kind: str) -> None:
     )
     assert (one.data == other.data).mean() >= 0.999 and len(np.unique(one.data)) == 3
     assert doubt is not None and known is not None and (np.abs(doubt.data - known.data) < 1e-3).mean() >= 0.999
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_slice_alone_has_the_labels_that_it_has_among_others(dims: int) -> None:
+    spec = model_spec(network_spec(dims, classes=3), patch=(8 if dims == 3 else 1, 24, 24), overlap=0.0)
+    with speed.threads(2):
+        tested = Segmenter(spec, random_network(spec.network), runtime="openvino")
+    image = volume((24, 24, 20))
+    among = tested.segment(image).data
+    for index in (0, 9, 19):
+        (piece,) = tested.stream(image, (2, index), count=1)
+        assert (piece.labels == among[piece.region]).mean() >= 0.999 and piece.region[2] == slice(index, index + 1)
+    assert (1, 2) in tested.runtime._compiled
 
 
 def test_nothing_is_reported_to_anybody(tmp_path: Path) -> None:

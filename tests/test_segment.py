@@ -96,6 +96,26 @@ def test_the_asked_slice_is_first_wherever_it_lies(spacing: float, overlap: floa
     assert order[0] == index and sorted(order) == list(range(60))
 
 
+@every_model
+@pytest.mark.parametrize("count", [1, 4, 99])
+def test_some_slices_are_those_of_the_whole(model: str, count: int) -> None:
+    """To the bit, the nearest ones, for which fewer windows are run; what was prepared before serves as well."""
+    image, tested, seen = volume((16, 18, 20), "LPS", tilt=7), segmenter(MODELS[model]), []
+    tested.network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    whole = list(tested.stream(image, (2, 15)))
+    axis = 2 if whole[0].region[2] == slice(15, 16) else 1  # a coronal model sees slices along its own
+    expected = {piece.region[axis].start: piece.labels for piece in whole}
+    all_windows = len(seen)
+    seen.clear()
+    pieces = list(tested.stream(image, (2, 15), count, prepare(image, tested.spec)))
+    nearest = sorted(abs(number - pieces[0].region[axis].start) for number in expected)[:count]
+    assert sorted(abs(piece.region[axis].start - pieces[0].region[axis].start) for piece in pieces) == nearest
+    for done, piece in enumerate(pieces, 1):
+        np.testing.assert_array_equal(piece.labels, expected[piece.region[axis].start])
+        assert (piece.done, piece.total) == (done, len(pieces))
+    assert len(seen) == all_windows if count == 99 else len(seen) < all_windows
+
+
 def test_a_slice_outside_is_the_nearest_one() -> None:
     image = volume()
     for index, nearest in ((-1, 0), (99, 17)):

@@ -248,7 +248,7 @@ def test_cleaned_masks_and_other_files(call: Call, model: Path, tmp_path: Path) 
 KILLED = """
 import os, signal, sys
 def count(event, arguments):
-    if event == "os.rename" and str(arguments[1]).endswith(".zarr"):
+    if event == "os.rename" and str(arguments[0]).endswith(".partial") and str(arguments[1]).endswith(".zarr"):
         os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(count)
 from napari_unet.cli import main
@@ -264,6 +264,19 @@ def test_killed_before_the_last_moment_leaves_no_mask(call: Call, model: Path, t
     assert call(*ask).code == 0
     assert {path.name for path in (tmp_path / "masks").iterdir()} == {"a.zarr", *BOOKS}
     np.testing.assert_array_equal(zarr.open_group(tmp_path / "masks/a.zarr", mode="r")["0"][:], truth(model, voxels(12, 20, 34)))
+
+
+def test_killed_while_an_old_mask_is_replaced_loses_neither(call: Call, model: Path, tmp_path: Path) -> None:  # noqa: F811
+    """The old one is moved aside at that moment; whatever is written into the folder next gives it back."""
+    path, mask = stored(tmp_path / "a.zarr", voxels(12, 20, 34)), tmp_path / "masks/m.zarr"
+    old = contents(stored(mask, np.ones((12, 20, 34), np.uint8)))
+    ask = ["predict", str(model), str(path), "--out", str(mask), "--overwrite"]
+    child = subprocess.run([sys.executable, "-c", KILLED, *ask], check=False, env=os.environ | ONE_THREAD)
+    assert child.returncode == -signal.SIGKILL and not mask.exists()
+    write(tmp_path / "masks/other.nii", scan(0)[1])
+    assert {path.name for path in mask.parent.iterdir()} == {"m.zarr", "other.nii"} and contents(mask) == old
+    assert call(*ask).code == 0 and {path.name for path in mask.parent.iterdir()} == {"m.zarr", "other.nii"}
+    np.testing.assert_array_equal(zarr.open_group(mask, mode="r")["0"][:], truth(model, voxels(12, 20, 34)))
 
 
 def test_what_exists_is_replaced_only_when_asked_and_the_image_never(call: Call, model: Path, tmp_path: Path) -> None:  # noqa: F811

@@ -2,21 +2,27 @@
 
     python training/benchmark_memory.py MODEL --slices 1000 --picture docs/images/memory.png
 
-The resident memory of this process is looked at a hundred times a second while MODEL streams a volume of noise. Counted is
-what it rises above the moment before, when libraries, network and volume are there. Labels are not kept: that is the
-caller's business. Prints one JSON line.
+The resident memory of this process is looked at a hundred times a second while MODEL segments a volume of noise, as `predict` does,
+into a mask that is written as .nii.gz (`--held`: the whole mask in memory first). Counted is what it rises above the moment before,
+when libraries, network and volume are there. Prints one JSON line.
 """
 
 import argparse
 import json
+import tempfile
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import psutil
 
 from napari_unet import Segmenter, UNetError
+from napari_unet.canvas import Canvas, Held, canvas_for
+from napari_unet.cases import Case
+from napari_unet.components import Cleaning
+from napari_unet.targets import Job
 from napari_unet.volume import Volume
 
 
@@ -28,7 +34,16 @@ def noise(shape: tuple[int, int, int]) -> Volume:
     return Volume(data, np.eye(4), source="noise")
 
 
-def watched(segmenter: Segmenter, volume: Volume) -> list[tuple[float, int]]:
+def segment(segmenter: Segmenter, volume: Volume, mask: Canvas) -> None:
+    """A volume onto a canvas, and that onto the disk."""
+    with closing(mask):
+        for piece in segmenter.stream(volume, mask.first):
+            mask.add(piece)
+        mask.finish()
+        mask.write()
+
+
+def watched(segmenter: Segmenter, volume: Volume, held: bool) -> list[tuple[float, int]]:
     """Seconds, and bytes over those at the start, all the while that a volume is segmented."""
     process, done, curve = psutil.Process(), threading.Event(), []
     before, began = process.memory_info().rss, time.monotonic()
@@ -40,8 +55,9 @@ def watched(segmenter: Segmenter, volume: Volume) -> list[tuple[float, int]]:
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        for _ in segmenter.stream(volume):
-            pass
+        with tempfile.TemporaryDirectory() as folder:
+            job = Job(Case("noise", (Path(volume.source),)), Path(folder) / "mask.nii.gz")
+            segment(segmenter, volume, (Held if held else canvas_for)(job, volume, segmenter, Cleaning()))
     finally:
         done.set()
         watcher.join()
@@ -64,8 +80,9 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=200)
     parser.add_argument("--size", type=int, default=512, help="of a slice")
     parser.add_argument("--picture", type=Path, help="where to draw memory over time")
+    parser.add_argument("--held", action="store_true", help="keep the whole mask in memory, as cleaning it would")
     options = parser.parse_args()
-    curve = watched(Segmenter.load(options.model), noise((options.size, options.size, options.slices)))
+    curve = watched(Segmenter.load(options.model), noise((options.size, options.size, options.slices)), options.held)
     if options.picture:
         draw(curve, options.slices, options.picture)
     peak, seconds = max(over for _, over in curve), curve[-1][0]

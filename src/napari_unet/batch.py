@@ -51,8 +51,8 @@ def segment_all(
 
     volume : which one of 4-D images. ledger : of the folder that all masks go to; without one, nobody counts them.
 
-    Raises UNetError where a mask cannot be written: the next one could not be, either. A zarr that is
-    written while it is made fails by itself.
+    Raises UNetError where a mask cannot be put in place: the next one could not be, either. Where there is no room for one that
+    is written while it is made, it fails by itself.
     """
     sizes = [_bytes(job) for job in jobs]
     behind, whole = 0, max(1, sum(sizes))
@@ -93,7 +93,8 @@ def _segment(segmenter: Segmenter, step: Step, end: float, cleaning: Cleaning, c
     """The steps of one job, from its first one to the share `end`; UNetError before reading where memory does not suffice."""
     job, begin = step.job, step.share
     way = fit(outline(job.case), segmenter.spec, job.case.images[0], cleaning=cleaning, uncertainty=segmenter.uncertainty,
-              in_flight=segmenter.in_flight, streamed=streamed(job, cleaning))  # fmt: skip
+              in_flight=segmenter.in_flight,
+              feature_maps=segmenter.runtime.feature_maps, streamed=streamed(job, cleaning))  # fmt: skip
     memory, segmenter = way.estimate, segmenter.with_windows(way.spec.patch, way.in_flight)
     yield replace(step, memory=memory)
     image = read_image(job.case, chosen, lazy=True)

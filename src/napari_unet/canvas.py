@@ -1,15 +1,18 @@
-"""Where the slices of a mask go until it is whole: into memory, or straight into a zarr."""
+"""Where the slices of a mask go until it is whole: into memory, or onto the disk."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
-from napari_unet import nifti, pictures, zarrs
+from napari_unet import nifti, pictures, spool, zarrs
 from napari_unet.components import Cleaning
 from napari_unet.measure import Tally
 from napari_unet.segment import Piece, Segmenter
+from napari_unet.spec import Label
 from napari_unet.targets import Job
 from napari_unet.volume import Reorientation, Volume
 from napari_unet.volumes import Extent, extents_in, extents_of
@@ -37,8 +40,8 @@ class Canvas(Protocol):
 
 
 def streamed(job: Job, cleaning: Cleaning) -> bool:
-    """Whether a mask can be written while it is made: into a zarr, and nothing is left out of it in the end."""
-    return zarrs.is_zarr(job.mask) and cleaning == Cleaning()
+    """Whether a mask can be written while it is made: it is no picture, and nothing is left out of it in the end."""
+    return nifti.suffix(job.mask) not in pictures.SUFFIXES and cleaning == Cleaning()
 
 
 def canvas_for(job: Job, image: Volume, segmenter: Segmenter, cleaning: Cleaning) -> Canvas:
@@ -47,7 +50,7 @@ def canvas_for(job: Job, image: Volume, segmenter: Segmenter, cleaning: Cleaning
 
 
 class Held:
-    """The whole mask in memory: what cleaning needs, and files that are compressed from one end to the other."""
+    """The whole mask in memory: what cleaning needs, and pictures."""
 
     first: tuple[int, int] | None = None
 
@@ -87,15 +90,15 @@ class Held:
 
 
 class Streamed:
-    """A zarr that is written while it is made: memory holds a layer of chunks, whatever the size of the whole."""
+    """A file that is written while it is made: memory holds a layer of a zarr's chunks, or a slice, whatever the size of the whole."""
 
     def __init__(self, job: Job, image: Volume, segmenter: Segmenter) -> None:
         self.job, self.image, self.spec = job, image, segmenter.spec
         axis = Reorientation.between(image.affine, self.spec.orientation).axes[0]
-        self.first: tuple[int, int] | None = (axis, 0)  # from one end, so that a single layer is open
+        self.first = (axis, 0) if zarrs.is_zarr(job.mask) else None  # from one end, so that a single layer of chunks is open
         self.tally = Tally(image.shape)
-        self.mask = zarrs.Draft(job.mask, image, self.spec.label_dtype, self.spec.labels)
-        self.doubt = zarrs.Draft(job.uncertainty, image, np.dtype(np.float32), None) if job.uncertainty else None
+        self.mask = _draft(job.mask, image, self.spec.label_dtype, axis, self.spec.labels)
+        self.doubt = _draft(job.uncertainty, image, np.dtype(np.float32), axis, None) if job.uncertainty else None
 
     def add(self, piece: Piece) -> None:
         """See `Canvas`."""
@@ -116,5 +119,13 @@ class Streamed:
 
     def close(self) -> None:
         """See `Canvas`."""
-        for draft in filter(None, (self.mask, self.doubt)):
-            draft.close()
+        self.mask.close()
+        if self.doubt is not None:
+            self.doubt.close()
+
+
+def _draft(path: Path, image: Volume, dtype: np.dtype[Any], axis: int, labels: Sequence[Label] | None) -> zarrs.Draft | spool.Draft:
+    """A file of its kind, whose slices come along an axis of (i, j, k)."""
+    if zarrs.is_zarr(path):
+        return zarrs.Draft(path, image, dtype, labels)
+    return spool.Draft(path, image, dtype, axis, labels is not None)

@@ -15,8 +15,8 @@ from napari_unet import ensemble, files, weights
 from napari_unet.cases import Case
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import write_scores
-from napari_unet.layout import MODEL, RECORD, SCORES, folds_of
-from napari_unet.pooling import Fold, choose_components, copy_masks, pooled, read_fold, scored
+from napari_unet.layout import LOG, MODEL, RECORD, SCORES, folds_of
+from napari_unet.pooling import Fold, choose_components, copy_masks, pooled, pooled_log, read_fold, scored
 from napari_unet.record import begin, check_present, clear, fold_folder, new_record, read_record
 from napari_unet.schedule import Schedule
 from napari_unet.schema import encode
@@ -45,7 +45,8 @@ def cross_validate(
 ) -> Iterator[Progress]:  # fmt: skip
     """Train a model per fold into RUN/fold_0, RUN/fold_1, ..., each an ordinary run, and join them to RUN/model.safetensors.
 
-    Every case is scored once, by the model that never saw it: RUN/masks and, last of all, RUN/scores.csv. `config.minutes`
+    Every case is scored once, by the model that never saw it: RUN/masks and, last of all, RUN/scores.csv. RUN/log.csv has the
+    rows of all folds' logs. `config.minutes`
     are for all of it: each fold gets an equal share of what is left, so that the last one makes good for the others. With
     `config.steps` each fold gets that many. Closing it keeps finished folds and the state of the one at work; `resume`
     goes on from there, and a fold that was stopped ends bit for bit as if it had not been.
@@ -131,6 +132,7 @@ def _finish(folder: Path, count: int) -> Iterator[Progress]:
     spec, chosen = choose_components(spec, folds)
     card = scored(record.card, spec, folds, chosen)
     copy_masks(folds, folder)
+    files.write_bytes(folder / LOG, pooled_log(folds).encode())
     weights.save(folder / MODEL, spec, card, weights.merge(members))
     record = replace(record, schedule=schedule, card=card, reasons=tuple(dict.fromkeys((*record.reasons, *chosen))))
     files.write_bytes(folder / RECORD, encode(record).encode())

@@ -6,10 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any
 
 from napari_unet import weights
 from napari_unet.calibration import Calibration
@@ -17,7 +14,11 @@ from napari_unet.errors import UNetError
 from napari_unet.layout import MODEL, folds_of
 from napari_unet.spec import MAX_MEMBERS, ModelSpec
 
-Member = dict[str, NDArray[np.float32]]
+if TYPE_CHECKING:  # see `weights`
+    import numpy as np
+    from numpy.typing import NDArray
+
+Member = dict[str, "NDArray[np.float32]"]
 
 
 def files_of(model: str | Path) -> list[Path]:

@@ -20,6 +20,7 @@ from napari_unet.errors import UNetError
 from napari_unet.files import write_bytes
 from napari_unet.partial import UNLABELLED, labelled
 from napari_unet.spec import ALL_LABELLED, LabelRule
+from napari_unet.targets import masks_among
 from napari_unet.volume import Volume, check_same_grid
 
 SURFACE_TOLERANCE_MM = 1.0
@@ -96,7 +97,10 @@ def evaluate(
 
 
 def pairs(predictions: str | Path, labels: str | Path) -> list[tuple[str, Path, Path]]:
-    """The name, the prediction and the label of each case: two files, or two folders paired by name. Errors as `evaluate`'s."""
+    """The name, the prediction and the label of each case: two files, or two folders paired by name. Errors as `evaluate`'s.
+
+    An uncertainty that `predict` wrote beside its mask is none of either.
+    """
     references, found = _by_name(labels), _by_name(predictions)
     if Path(labels).is_file() and Path(predictions).is_file():
         found = dict.fromkeys(references, Path(predictions))
@@ -110,7 +114,7 @@ def pairs(predictions: str | Path, labels: str | Path) -> list[tuple[str, Path, 
 
 def _by_name(source: str | Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    for path in list_images(source):
+    for path in masks_among(list_images(source)):
         if path != found.setdefault(nifti.stem(path), path):
             raise UNetError(path, f"it has the name of {found[nifti.stem(path)].name}", "Keep one of them")
     return found

@@ -14,12 +14,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-import psutil
-
 from napari_unet.errors import UNetError
 
 HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:40] or "host"
-_LEFTOVER = re.compile(r".*\.(?P<host>[^.]+)\.(?P<pid>\d+)\.[0-9a-f]+\.partial")
+_LEFTOVER = re.compile(r".*\.(?P<host>[^.]+)\.(?P<pid>\d+)\.[0-9a-f]+\.(?P<kind>partial|aside)")
 
 
 def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
@@ -31,18 +29,26 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> N
     target = Path(os.path.realpath(path))
     partial = partial_beside(target)
     try:
-        sweep(target.parent)
-        with open(partial, "xb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-        _sync_folder(target.parent)
+        with writing(path):
+            sweep(target.parent)
+            with open(partial, "xb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, target)
+            _sync_folder(target.parent)
+    finally:
+        remove(partial)
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """What the system complains of while a file is made, as a UNetError: nothing has its name yet."""
+    try:
+        yield
     except OSError as error:
         raise UNetError(path, f"cannot be written ({error.strerror or error})",
                         "Free some space or choose another folder; what was there before is unchanged") from error  # fmt: skip
-    finally:
-        remove(partial)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -59,24 +65,22 @@ def partial_beside(target: Path) -> Path:
 def put_folder(partial: Path, target: Path) -> None:
     """Give a finished folder its name, on disk before in name. One that has the name is moved aside, and removed at the end.
 
-    A process that is killed between the two leaves the old one beside it, as `.NAME.....replaced`: nobody sweeps that away.
+    It is moved into a folder, so that it keeps its name: after a kill between the two, `sweep` gives it back.
     """
     for folder, _, names in os.walk(partial):
         for name in names:
             with open(Path(folder) / name, "r+b") as file:
                 os.fsync(file.fileno())
         _sync_folder(Path(folder))
-    old = partial_beside(target).with_suffix(".replaced")
+    aside = partial_beside(target).with_suffix(".aside")
     if target.exists():
-        os.replace(target, old)
+        aside.mkdir()
+        os.replace(target, aside / target.name)
     try:
         os.replace(partial, target)
-    except OSError:
-        with contextlib.suppress(OSError):
-            os.replace(old, target)
-        raise
-    _sync_folder(target.parent)
-    remove(old)
+    finally:
+        _sync_folder(target.parent)
+        _give_back(aside)
 
 
 def remove(path: Path) -> None:
@@ -89,11 +93,26 @@ def remove(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove temporary files and folders that a killed process of this machine left behind."""
-    for entry in folder.glob(".*.partial"):
+    """Remove what killed processes of this machine left unfinished, and give back what they had moved aside (`put_folder`)."""
+    for entry in folder.glob(".*"):
         match = _LEFTOVER.fullmatch(entry.name)
-        if match and match["host"] == HOST and not psutil.pid_exists(int(match["pid"])):
-            remove(entry)
+        if match and match["host"] == HOST and not _is_alive(int(match["pid"])):
+            (remove if match["kind"] == "partial" else _give_back)(entry)
+
+
+def _is_alive(process: int) -> bool:
+    import psutil  # a tenth of a short command's time, which few need
+
+    return bool(psutil.pid_exists(process))
+
+
+def _give_back(aside: Path) -> None:
+    """What was moved aside gets its name again, unless something new has it; then it goes. What cannot be moved stays."""
+    with contextlib.suppress(OSError):
+        for old in aside.iterdir():
+            if not os.path.lexists(aside.parent / old.name):
+                os.rename(old, aside.parent / old.name)
+        remove(aside)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -179,6 +198,8 @@ def check_memory(needed: int, where: str | Path, free: int | None = None) -> Non
 
 def free_memory() -> int:
     """Bytes that can be had without swapping: the machine's, or what is left to a container or a cluster's job (cgroup v2)."""
+    import psutil
+
     return min([int(psutil.virtual_memory().available), *_left_to_groups(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))])
 
 

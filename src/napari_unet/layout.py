@@ -9,6 +9,7 @@ MODEL, RECORD, RESUME, LOG, SCORES, MASKS, EVENTS = (
 )  # fmt: skip
 REPORT = ("report.html", "report.png")
 LOG_HEAD = "step,loss,rate,dice,seconds\n"
+FOLDS_LOG_HEAD = f"fold,{LOG_HEAD}"  # of the log of all folds
 
 
 def folds_of(folder: Path) -> list[Path]:

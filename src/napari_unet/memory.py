@@ -14,12 +14,13 @@ from napari_unet.components import Cleaning
 from napari_unet.outline import Outline
 from napari_unet.spacing import spacing_ratios
 from napari_unet.spec import ModelSpec
+from napari_unet.spool import SLAB
 from napari_unet.volume import Reorientation
 from napari_unet.windows import window_shape
 
 FLOAT = 4
 LIBRARIES = 150e6  # what torch and oneDNN set up for their first window, and a slab of the image while it is looked over
-FEATURE_MAPS = 10  # floats per voxel of a window and feature of the finest level: both halves of the skip, workspace
+FEATURE_MAPS = 10.0  # floats per voxel of a window and feature of the finest level, in torch: both halves of the skip, workspace
 OPEN = 1.5  # windows, along the axis in which slices are finished, whose logits wait for their neighbours
 
 
@@ -42,12 +43,12 @@ class Estimate:
 
 def estimate(
     image: Outline, spec: ModelSpec, *, cleaning: Cleaning | None = None, uncertainty: bool = False, in_flight: int = 1,
-    streamed: bool = False,
+    feature_maps: float = FEATURE_MAPS, streamed: bool = False,
 ) -> Estimate:  # fmt: skip
     """What segmenting an image with a model takes; `cleaning` as the model asks for it where none is given.
 
-    in_flight : windows at a time (`Runtime.in_flight`); streamed : the mask is written while it is made, a layer of the image's
-    chunks at a time. It is made to be a little too large rather than too small.
+    in_flight, feature_maps : windows at a time, and what one takes at work (see `Runtime`); streamed : the mask is written while
+    it is made, a layer of the image's chunks, or a slab, at a time. It is made to be a little too large rather than too small.
     """
     held = image.nbytes if image.held is None else image.held
     voxels, (grid, ratio) = math.prod(image.shape), _network_grid(image, spec)
@@ -60,20 +61,23 @@ def estimate(
     outputs = classes * (1 + members * (uncertainty and members > 1))
     open_logits = FLOAT * outputs * min(grid[0], math.ceil(OPEN * size[0]) + 2) * grid[1] * grid[2]
     cut_out = 2 * FLOAT * len(spec.channels) * min(voxels, math.ceil(window / ratio))  # from the image, before it is resampled
-    at_work = FLOAT * window * (spec.network.channels + classes * (members + 2) + FEATURE_MAPS * spec.network.features[0])
+    ends = FLOAT * window * (spec.network.channels + classes * (members + 2))
+    features = FLOAT * window * feature_maps * spec.network.features[0]
     parts = 8 * voxels if (cleaning or Cleaning.of(spec)) != Cleaning() else 0
     return Estimate(
         reading=image.reading or image.nbytes,
-        segmenting=int(held + masks + open_logits + in_flight * (cut_out + at_work) + LIBRARIES),
+        segmenting=int(held + masks + open_logits + in_flight * (cut_out + ends) + max(1, in_flight - 1) * features + LIBRARIES),
         cleaning=held + 2 * masks + parts,
     )
 
 
 def _layer(image: Outline, spec: ModelSpec) -> int:
-    """Voxels of a layer of the image's chunks, which lie across the axis along which slices are finished."""
+    """Voxels that are held of a mask that is written while it is made: a layer of the image's chunks, which lie across the axis
+    along which slices are finished, or a slab of what waits on disk."""
+    if image.chunk is None:
+        return min(math.prod(image.shape), SLAB)
     axis = Reorientation.between(image.affine, spec.orientation).axes[0]
-    height = image.chunk[axis] if image.chunk else image.shape[axis]
-    return math.prod(image.shape) * min(height, image.shape[axis]) // image.shape[axis]
+    return math.prod(image.shape) * min(image.chunk[axis], image.shape[axis]) // image.shape[axis]
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class Fit:
 
 def fit(
     image: Outline, spec: ModelSpec, where: str | Path, *, cleaning: Cleaning | None = None, uncertainty: bool = False,
-    in_flight: int = 1, streamed: bool = False, free: int | None = None,
+    in_flight: int = 1, feature_maps: float = FEATURE_MAPS, streamed: bool = False, free: int | None = None,
 ) -> Fit:  # fmt: skip
     """The first that fits of: the model's windows, fewer of them at a time, smaller ones. `free` bytes, or what is free now.
 
@@ -104,7 +108,8 @@ def fit(
     """
     free = files.free_memory() if free is None else free
     for windows, count in _ways(spec, in_flight):
-        told = estimate(image, windows, cleaning=cleaning, uncertainty=uncertainty, in_flight=count, streamed=streamed)
+        told = estimate(image, windows, cleaning=cleaning, uncertainty=uncertainty, in_flight=count, feature_maps=feature_maps,
+                        streamed=streamed)  # fmt: skip
         way = Fit(windows, count, told, spec.patch)
         if told.needed <= free:
             break

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gzip
 import math
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -226,21 +226,26 @@ def write(path: str | Path, volume: Volume, *, labels: bool = True) -> None:
         return pictures.write(path, data, volume.source)
     if kind in zarrs.SUFFIXES:
         return zarrs.write(path, volume.with_data(data), () if labels else None)
-    raw = _header_for(volume, data, labels)
+    _write(path, _header_for(volume, data, labels), np.moveaxis(data, -1, 0))
+
+
+def write_planes(path: str | Path, grid: Volume, dtype: np.dtype[Any], planes: Iterable[NDArray[Any]], *, labels: bool = True) -> None:
+    """The same for one channel on a volume's grid that is not in memory: the (i, j) of each k, in this type."""
+    _write(path, _header_for(grid, np.broadcast_to(np.zeros((), dtype), grid.shape), labels), planes)
+
+
+def _write(path: str | Path, raw: Nifti1Header, planes: Iterable[NDArray[Any]]) -> None:
+    """A header and its voxels, plane by plane, so that no second copy is needed; compressed where the name says so."""
+    dtype = raw.get_data_dtype().newbyteorder("<")
 
     def fill(file: BinaryIO) -> None:
-        """Write header and voxels, compressed where the name says so."""
-        with gzip.GzipFile("", "wb", 1, file, mtime=0) if kind == ".nii.gz" else _kept_open(file) as out:
+        """All of it."""
+        with gzip.GzipFile("", "wb", 1, file, mtime=0) if suffix(path) == ".nii.gz" else nullcontext(file) as out:
             out.write(raw.binaryblock + bytes(4))
-            for plane in np.moveaxis(data, -1, 0):  # slice by slice, so that no second copy is needed
-                out.write(plane.astype(plane.dtype.newbyteorder("<"), copy=False).tobytes(order="F"))
+            for plane in planes:
+                out.write(plane.astype(dtype, copy=False).tobytes(order="F"))
 
     write_atomically(path, fill)
-
-
-@contextmanager
-def _kept_open(file: BinaryIO) -> Iterator[BinaryIO]:
-    yield file
 
 
 def _header_for(volume: Volume, data: NDArray[Any], labels: bool) -> Nifti1Header:

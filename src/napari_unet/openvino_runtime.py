@@ -6,6 +6,7 @@ network unasked, and its graph of our network is slower: it reorders around ever
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -25,32 +26,48 @@ from napari_unet.quiet_openvino import openvino, ops
 from napari_unet.torch_runtime import check_finite, mirrorings
 
 STREAMS = 4  # windows that run at once, at most: each has the features of all levels in memory
+FEATURE_MAPS = 5.5  # see `runtime.Runtime`; 4.5 to 5 were measured
 NARROW = 8  # channels: convolutions of fewer, the first and the last, are quick already, and the image stays exact
 FAILURES = (RuntimeError, MemoryError)
 
 
 class OpenVINORuntime:
-    """As many windows at once as there are threads, up to STREAMS, and one more that waits its turn."""
+    """As many windows at once as there are threads, up to STREAMS, and one more that waits its turn; all threads for a lone one."""
+
+    feature_maps = FEATURE_MAPS
 
     def __init__(self, networks: Sequence[UNet], mirror_axes: tuple[int, ...], calibration: Calibration | None = None) -> None:
         self.flips = mirrorings(mirror_axes)
         self.flat = networks[0].spec.dims == 2
-        threads = torch.get_num_threads()
-        streams = min(threads, STREAMS)
-        self.in_flight = streams + 1
+        self.threads = torch.get_num_threads()
+        self.streams = min(self.threads, STREAMS)
+        self.in_flight = self.streams + 1
+        with _compiling():
+            self.model = _model(networks, calibration)
+        self._compiled: dict[tuple[int, int], Any] = {}  # by streams and threads
+        self._lock = threading.Lock()
+
+    def _with_streams(self, streams: int, threads: int) -> Any:
+        """The model compiled so that so many windows run at once, when that is first needed: most uses need one way only."""
         settings = {
             "PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": "f32",  # bfloat16, where a processor has it, would be another mask
             "ENABLE_CPU_PINNING": False,  # a thread must not wait for a core that another program keeps
         }  # fmt: skip
-        try:
-            self.compiled = openvino.Core().compile_model(_model(networks, calibration), "CPU", settings)
-        except FAILURES as error:
-            raise UNetError("network", f"OpenVINO cannot run it ({first_line(error)})", "Use --runtime torch") from error
+        with _compiling(), self._lock:
+            if (streams, threads) not in self._compiled:
+                self._compiled[streams, threads] = openvino.Core().compile_model(self.model, "CPU", settings)
+            return self._compiled[streams, threads]
 
-    def each(self, windows: Iterable[Tensor], in_flight: int | None = None) -> Generator[Tensor]:
+    def each(self, windows: Iterable[Tensor], in_flight: int | None = None, count: int | None = None) -> Generator[Tensor]:
         """See `runtime.Runtime.each`."""
-        with closing(self._answers(self._jobs(windows), min(in_flight or self.in_flight, self.in_flight))) as answers:
+        in_flight = min(in_flight or self.in_flight, self.in_flight)
+        if (count or 0) * len(self.flips) == 1:
+            compiled = self._with_streams(1, self.threads)
+        else:
+            streams = max(1, in_flight - 1)  # each keeps a window's features; its threads are as many as among all streams
+            compiled = self._with_streams(streams, self.threads * streams // self.streams)
+        with closing(self._answers(compiled, self._jobs(windows), in_flight)) as answers:
             while copies := list(islice(answers, len(self.flips))):
                 back = [np.flip(logits, flips) for logits, flips in zip(copies, self.flips, strict=True)]
                 yield check_finite(torch.from_numpy(np.mean(back, 0)))
@@ -61,14 +78,14 @@ class OpenVINORuntime:
             for flips in self.flips:
                 yield np.ascontiguousarray(np.flip(window.numpy()[None], flips))
 
-    def _answers(self, jobs: Iterable[NDArray[np.float32]], in_flight: int) -> Generator[NDArray[np.float32]]:
+    def _answers(self, compiled: Any, jobs: Iterable[NDArray[np.float32]], in_flight: int) -> Generator[NDArray[np.float32]]:
         """Logits (members, K, z, y, x) of each job, in order; the next ones run meanwhile."""
         running: deque[tuple[Any, NDArray[np.float32]]] = deque()
         try:
             for job in jobs:
                 if len(running) == in_flight:
                     yield self._finished(*running.popleft())
-                running.append((self._started(job), job))
+                running.append((self._started(compiled, job), job))
             while running:
                 yield self._finished(*running.popleft())
         finally:
@@ -78,9 +95,9 @@ class OpenVINORuntime:
                 with suppress(RuntimeError):  # says that it was cancelled
                     request.wait()
 
-    def _started(self, job: NDArray[np.float32]) -> Any:
+    def _started(self, compiled: Any, job: NDArray[np.float32]) -> Any:
         with _failures(job):
-            request = self.compiled.create_infer_request()
+            request = compiled.create_infer_request()
             request.start_async({0: job[:, :, 0] if self.flat else job}, share_inputs=True)
         return request
 
@@ -92,8 +109,17 @@ class OpenVINORuntime:
 
 
 @contextmanager
+def _compiling() -> Iterator[None]:
+    """What OpenVINO complains of in a network, as a UNetError."""
+    try:
+        yield
+    except FAILURES as error:
+        raise UNetError("network", f"OpenVINO cannot run it ({first_line(error)})", "Use --runtime torch") from error
+
+
+@contextmanager
 def _failures(job: NDArray[np.float32]) -> Iterator[None]:
-    """What OpenVINO complains of, as a UNetError."""
+    """What it complains of in a window."""
     try:
         yield
     except FAILURES as error:

@@ -14,7 +14,7 @@ from napari_unet.cases import Case, read_image, read_label
 from napari_unet.components import keep_largest, pays
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, dice, mean_dice, read_scores, write_scores
-from napari_unet.layout import MASKS, MODEL, RECORD, SCORES
+from napari_unet.layout import FOLDS_LOG_HEAD, LOG, MASKS, MODEL, RECORD, SCORES
 from napari_unet.record import Record
 from napari_unet.schema import decode
 from napari_unet.spec import Card, ModelSpec
@@ -100,6 +100,13 @@ def _common(cards: Sequence[Card]) -> Card:
 def pooled(folds: Sequence[Fold]) -> list[Score]:
     """All scores, in the order of cases."""
     return sorted((score for fold in folds for score in fold.scores), key=lambda score: (score.case, score.label))
+
+
+def pooled_log(folds: Sequence[Fold]) -> str:
+    """The rows of all folds' logs, as far as they are there, each after the number of its fold."""
+    logs = ((n, fold.folder / LOG) for n, fold in enumerate(folds))
+    rows = ((n, row) for n, log in logs if log.exists() for row in log.read_text("utf-8").splitlines(keepends=True)[1:])
+    return FOLDS_LOG_HEAD + "".join(f"{n},{row}" for n, row in rows)
 
 
 def scored(card: Card, spec: ModelSpec, folds: Sequence[Fold], reasons: Sequence[str]) -> Card:

@@ -14,7 +14,7 @@ import numpy as np
 from napari_unet import __version__, files
 from napari_unet.cases import Case
 from napari_unet.errors import UNetError
-from napari_unet.layout import EVENTS, LOG, LOG_HEAD, MODEL, RECORD, REPORT, RESUME, SCORES
+from napari_unet.layout import EVENTS, LOG, MODEL, RECORD, REPORT, RESUME, SCORES
 from napari_unet.schedule import Schedule
 from napari_unet.schema import STRICT, decode, encode
 from napari_unet.spec import ALL_LABELLED, Card, LabelRule, ModelSpec, ScoredBy, TrainConfig
@@ -56,7 +56,6 @@ def begin(folder: Path, record: Record, save_start: Callable[[Path], None] | Non
     """
     text = encode(record).encode()
     clear(folder)
-    files.write_bytes(folder / LOG, LOG_HEAD.encode())
     if save_start is not None:
         save_start(folder / RESUME)
     files.write_bytes(folder / RECORD, text)

@@ -15,7 +15,7 @@ from napari_unet.charts import Points
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, read_scores
 from napari_unet.figures import Slice
-from napari_unet.layout import LOG, MASKS, RECORD, SCORES
+from napari_unet.layout import LOG, LOG_HEAD, MASKS, RECORD, SCORES
 from napari_unet.record import Record
 from napari_unet.schema import decode
 
@@ -90,5 +90,7 @@ def _scored(record: Record, scores: list[Score], folds: bool) -> Scored:
 
 
 def _read_log(path: Path) -> Log:
-    rows = list(csv.DictReader(path.read_text("utf-8").splitlines())) if path.exists() else []
+    """The log of one training; empty where there is none, or where it is that of all folds, which have their own."""
+    text = path.read_text("utf-8") if path.exists() else ""
+    rows = list(csv.DictReader(text.splitlines())) if text.startswith(LOG_HEAD) else []
     return {name: [(int(row["step"]), float(row[name])) for row in rows if row[name]] for name in ("loss", "rate", "dice")}

@@ -20,13 +20,15 @@ RUNTIMES = ("torch", "openvino")
 class Runtime(Protocol):
     """A model's networks, ready to run."""
 
-    in_flight: int  # windows in memory at once, at most
+    in_flight: int  # windows in memory at once, at most; of several, the last waits its turn
+    feature_maps: float  # floats that one at work takes per voxel and feature of the finest level
 
-    def each(self, windows: Iterable[Tensor], in_flight: int | None = None) -> Generator[Tensor]:
+    def each(self, windows: Iterable[Tensor], in_flight: int | None = None, count: int | None = None) -> Generator[Tensor]:
         """Logits (members, K, z, y, x), float32 on the CPU, of each window (C, z, y, x), in order; mirrored copies averaged.
 
-        Windows are drawn as they are needed, at most `in_flight` of them at a time where it is given. Closing the generator
-        leaves nothing running. Raises UNetError where logits are not finite, or memory does not suffice.
+        Windows are drawn as they are needed, at most `in_flight` of them at a time where it is given. `count` tells how many there
+        are, where that is known: a lone one may be run in a quicker way. Closing the generator leaves nothing running. Raises
+        UNetError where logits are not finite, or memory does not suffice.
         """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,22 +115,27 @@ class Segmenter:
                 doubt[piece.region] = piece.uncertainty
         return volume.with_data(self.clean(labels)), None if doubt is None else volume.with_data(doubt)
 
-    def stream(self, volume: Volume, first: tuple[int, int] | None = None) -> Iterator[Piece]:
+    def stream(
+        self, volume: Volume, first: tuple[int, int] | None = None, count: int | None = None, prepared: Prepared | None = None
+    ) -> Iterator[Piece]:
         """Finished slices, `first` = (axis, index) of the volume's own (i, j, k) first, the others outwards from it.
 
         Slices run along that axis; a 2-D model's always along its own. Each voxel is yielded once. Memory holds,
         beside the volume, the logits of the slices that windows can still change. Raises UNetError for a volume that
         the model cannot read.
+
+        count : only so many slices, the nearest to the first, and no window for others; prepared : what `preprocess.prepare` made of
+        this volume, for whoever asks for one slice of it after another.
         """
-        prepared = preprocess.prepare(volume, self.spec)
+        prepared = prepared or preprocess.prepare(volume, self.spec)
         axis, index = 0, prepared.shape[0] // 2
         if first is not None:
             nearest = min(max(first[1], 0), volume.shape[first[0]] - 1)
             target, position = prepared.turn.target_axis(first[0], nearest, volume.shape)
             if self.spec.network.dims == 3 or target == 0:
                 axis, index = target, position
-        total = prepared.shape[axis]
-        for done, (position, classes, doubt) in enumerate(self._slices(prepared, axis, index), 1):
+        total = len(range(prepared.shape[axis])[:count])
+        for done, (position, classes, doubt) in enumerate(self._slices(prepared, axis, index, count), 1):
             values = np.expand_dims(preprocess.values_of(classes, self.spec), axis)
             region = prepared.turn.region(axis, position, position + 1, volume.shape)
             unsure = None if doubt is None else prepared.turn.undo(np.expand_dims(doubt.numpy(), axis))
@@ -143,20 +148,20 @@ class Segmenter:
         """
         return (cleaning or Cleaning.of(self.spec)).apply(labels, voxel_mm3)
 
-    def _slices(self, prepared: Prepared, axis: int, index: int) -> Iterator[tuple[int, Tensor, Tensor | None]]:
-        """(position, class indices uint8, uncertainty) of each of the volume's turned slices along `axis`: `index` first.
+    def _slices(self, prepared: Prepared, axis: int, index: int, count: int | None) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+        """(position, class indices uint8, uncertainty) of the volume's turned slices along `axis`, or `count` of them: `index` first.
 
         What is finished before `index` is held back: class indices are small, and the eye waits for that one.
         """
         size, available = prepared.shape[axis], prepared.size[axis]
         low, high, share = preprocess.neighbours(prepared.scale[axis], prepared.shift[axis], size, available)
         needed_by: dict[int, list[int]] = {}
-        for position in sorted(range(size), key=lambda p: abs(p - index)):
+        for position in sorted(range(size), key=lambda p: abs(p - index))[:count]:
             for number in {int(low[position]), int(high[position])}:
                 needed_by.setdefault(number, []).append(position)
         finished: dict[int, Tensor] = {}
         done, held = np.zeros(size, bool), []
-        for number, logits in self._network_slices(prepared, axis, float(low[index] + share[index])):
+        for number, logits in self._network_slices(prepared, axis, float(low[index] + share[index]), needed_by):
             finished[number] = logits
             for position in needed_by.get(number, []):
                 if low[position] in finished and high[position] in finished:
@@ -170,28 +175,33 @@ class Segmenter:
                 yield from sorted(held, key=lambda item: abs(item[0] - index))
                 held.clear()
 
-    def _network_slices(self, prepared: Prepared, axis: int, centre: float) -> Iterator[tuple[int, Tensor]]:
+    def _network_slices(
+        self, prepared: Prepared, axis: int, centre: float, wanted: Container[int] | None = None
+    ) -> Iterator[tuple[int, Tensor]]:
         """(number, logits (K, b, c)) of each slice of the network's grid along `axis`, as soon as no window can change it.
 
-        For the uncertainty, the logits of each member follow those of the ensemble. Rows of windows go from `centre` outwards.
+        For the uncertainty, the logits of each member follow those of the ensemble. Rows of windows go from `centre` outwards;
+        those that see none of the `wanted` slices, where these are given, are left out.
         """
         tiling = Tiling.cover(prepared.size, self.spec.patch, self.spec.stride, self.overlap)
         self._check_memory(tiling.window)
-        tiles = tiling.tiles(axis, centre)
+        wanted = range(prepared.size[axis]) if wanted is None else wanted
+        tiles = [tile for tile in tiling.tiles(axis, centre) if any(n in wanted for n in tile.inside(prepared.size)[axis])]
         windows = (_cut(prepared, tile.begin, tiling.window, self.spec.neighbours) for tile in tiles)
         plane = [n for a, n in enumerate(prepared.size) if a != axis]
         pending = Counter(n for tile in tiles for n in tile.inside(prepared.size)[axis])
         open_slices: dict[int, Tensor] = {}
-        with closing(self.runtime.each(windows, self.in_flight)) as answers:
+        with closing(self.runtime.each(windows, self.in_flight, len(tiles))) as answers:
             for tile, members in zip(tiles, answers, strict=True):
                 inside = tile.inside(prepared.size)
                 b, c = (slice(part.start, part.stop) for a, part in enumerate(inside) if a != axis)
                 for n, part in zip(inside[axis], self._weighted(members, tile, prepared.size).unbind(axis + 1), strict=True):
-                    if n not in open_slices:
-                        open_slices[n] = torch.zeros(len(part), *plane)
-                    open_slices[n][:, b, c] += part
-                    pending[n] -= 1
-                for n in sorted((n for n in inside[axis] if not pending[n]), key=lambda n: abs(n - centre)):
+                    if n in wanted:
+                        if n not in open_slices:
+                            open_slices[n] = torch.zeros(len(part), *plane)
+                        open_slices[n][:, b, c] += part
+                        pending[n] -= 1
+                for n in sorted((n for n in inside[axis] if n in wanted and not pending[n]), key=lambda n: abs(n - centre)):
                     yield n, open_slices.pop(n)
 
     def _check_memory(self, window: tuple[int, ...]) -> None:

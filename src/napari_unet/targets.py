@@ -70,13 +70,25 @@ def _check_apart(path: Path, images: set[Path]) -> None:
         raise UNetError(path, f"the mask would replace the folder of the image {min(around)}", "Choose another --out")
 
 
+def uncertainty_beside(mask: Path) -> Path:
+    """Where the uncertainty of a mask is written."""
+    ending = nifti.suffix(mask) if zarrs.is_zarr(mask) else ".nii.gz"
+    return mask.with_name(f"{nifti.stem(mask)}_uncertainty{ending}")
+
+
+def masks_among(paths: Iterable[Path]) -> list[Path]:
+    """Those of a folder's images that are no uncertainty of another one of them."""
+    paths = list(paths)
+    doubts = set(map(uncertainty_beside, paths))
+    return [path for path in paths if path not in doubts]
+
+
 def _job(case: Case, out: Path, uncertainty: bool) -> Job:
     job = Job(case, out)
     mask = out if is_file(out) else out / f"{case.name}{_ending(job)}"
     if zarrs.is_zarr(mask) and not job.chunked:
         raise UNetError(mask, f"{case.images[0]} is not a zarr, and no zarr says how a patient lies", "Save its mask as .nii.gz")
-    beside = nifti.suffix(mask) if zarrs.is_zarr(mask) else ".nii.gz"
-    return Job(case, mask, mask.with_name(f"{nifti.stem(mask)}_uncertainty{beside}") if uncertainty else None)
+    return Job(case, mask, uncertainty_beside(mask) if uncertainty else None)
 
 
 def _ending(job: Job) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_unet.errors import UNetError, first_line
+from napari_unet.memory import FEATURE_MAPS
 from napari_unet.network import UNet
 from napari_unet.spec import NetworkSpec
 
@@ -73,12 +74,12 @@ def _once(network: UNet, batch: Tensor) -> Tensor:
 class TorchRuntime:
     """torch, wherever the networks are: one window at a time."""
 
-    in_flight = 1
+    in_flight, feature_maps = 1, FEATURE_MAPS
 
     def __init__(self, networks: Sequence[UNet], mirror_axes: tuple[int, ...]) -> None:
         self.networks, self.mirror_axes = networks, mirror_axes
 
-    def each(self, windows: Iterable[Tensor], in_flight: int | None = None) -> Generator[Tensor]:
+    def each(self, windows: Iterable[Tensor], in_flight: int | None = None, count: int | None = None) -> Generator[Tensor]:
         """See `runtime.Runtime.each`."""
         for window in windows:
             yield torch.cat([forward(network, window[None], self.mirror_axes).cpu() for network in self.networks])

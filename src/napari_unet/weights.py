@@ -12,10 +12,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from napari_unet.calibration import Calibration
 from napari_unet.errors import UNetError
@@ -23,14 +20,18 @@ from napari_unet.files import write_atomically
 from napari_unet.schema import decode, encode, strict_json
 from napari_unet.spec import Card, ModelSpec
 
+if TYPE_CHECKING:  # a header is read without numpy, which costs `info` a third of its time
+    import numpy as np
+    from numpy.typing import NDArray
+
 FORMAT, ENSEMBLE = "napari-unet 1", "napari-unet 2"  # what reads only the first refuses the second, and says so
 INT8 = "int8"  # a calibrated model's string of its own, which older versions pass over
 MAX_FILE, MAX_HEADER, MAX_TENSORS = 2 << 30, 1 << 20, 4000
 _NAME = re.compile(r"[A-Za-z0-9._]{1,128}")
-_DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+_DTYPES = {"F32": "<f4", "F16": "<f2"}
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
 _REMEDY = "Fetch the file again, or train the model anew"
-Tensors = Mapping[str, NDArray[Any]]
+Tensors = Mapping[str, "NDArray[Any]"]
 T = TypeVar("T")
 
 
@@ -77,13 +78,16 @@ def read_calibration(path: str | Path) -> Calibration | None:
 
 def save(path: str | Path, spec: ModelSpec, card: Card, tensors: Tensors, calibration: Calibration | None = None) -> None:
     """Write a model atomically, as half precision wherever that keeps a tensor finite. An ensemble's tensors: see `merge`."""
-    halves = {name: _half(np.asarray(value, np.float32)) for name, value in tensors.items()}
+    halves = {name: _half(value) for name, value in tensors.items()}
     kind = FORMAT if spec.members == 1 else ENSEMBLE
     strings = {"format": kind, "spec": encode(spec), "card": encode(card)}
     save_tensors(path, halves, strings if calibration is None else strings | {INT8: encode(calibration)})
 
 
-def _half(value: NDArray[np.float32]) -> NDArray[Any]:
+def _half(value: NDArray[Any]) -> NDArray[Any]:
+    import numpy as np
+
+    value = np.asarray(value, np.float32)
     with np.errstate(over="ignore"):
         half = value.astype(np.float16)
     return half if np.isfinite(half).all() else value
@@ -102,7 +106,7 @@ def load(path: str | Path) -> tuple[ModelSpec, dict[str, NDArray[np.float32]]]:
         name = next(n for n in (*expected, *found) if expected.get(n) != found.get(n))
         raise UNetError(path, f"the tensor {name} has shape {found.get(name)}, the network needs {expected.get(name)}",
                         _REMEDY)  # fmt: skip
-    return spec, {name: tensor.astype(np.float32) for name, tensor in _read(path, header).items()}
+    return spec, {name: tensor.astype("float32") for name, tensor in _read(path, header).items()}
 
 
 def shapes_of(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
@@ -145,11 +149,13 @@ def save_tensors(path: str | Path, tensors: Tensors, metadata: dict[str, str]) -
     What could not be read back is a UNetError, and an older file stays: values that are not finite, strange names or
     types, or too much of anything.
     """
+    import numpy as np
+
     arrays = {name: np.asarray(value) for name, value in tensors.items()}
     table, end = {}, 0
     for name in sorted(arrays, key=lambda n: (-arrays[n].itemsize, n)):  # wide types first, so that each is aligned
         begin, end = end, end + arrays[name].nbytes
-        code = _CODES.get(arrays[name].dtype, str(arrays[name].dtype))
+        code = _CODES.get(arrays[name].dtype.str, str(arrays[name].dtype))
         table[name] = {"dtype": code, "shape": list(arrays[name].shape), "data_offsets": [begin, end]}
         _check_finite(arrays[name], name, path, "The training has diverged: use a smaller rate (--rate)")
     data = b"".join(arrays[name].tobytes() for name in table)
@@ -178,6 +184,8 @@ def _read(path: str | Path, header: _Header) -> dict[str, NDArray[Any]]:
         raise UNetError(path, "needs more memory than there is", "Close other programs") from None
     if _digest(header.entries, header.metadata, data) != header.metadata.get("sha256"):
         raise UNetError(path, "its checksum does not fit its content: the file is damaged", _REMEDY)
+    import numpy as np
+
     tensors = {}
     for name, (dtype, shape, begin, _) in header.entries.items():
         tensors[name] = np.frombuffer(data, dtype, math.prod(shape), begin).reshape(shape)
@@ -187,14 +195,15 @@ def _read(path: str | Path, header: _Header) -> dict[str, NDArray[Any]]:
 
 def _digest(entries: dict[str, _Entry], metadata: dict[str, str], data: bytes) -> str:
     """SHA-256 of all that a file says: its tensors' names, types, shapes and places, its other strings, then the tensors."""
-    table = {name: (dtype.str, shape, begin, end) for name, (dtype, shape, begin, end) in entries.items()}
     strings = {key: value for key, value in metadata.items() if key != "sha256"}
-    digest = hashlib.sha256(json.dumps([table, strings], sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps([entries, strings], sort_keys=True).encode())
     digest.update(data)
     return digest.hexdigest()
 
 
 def _check_finite(tensor: NDArray[Any], name: str, path: str | Path, remedy: str) -> None:
+    import numpy as np
+
     if not np.isfinite(tensor).all():
         raise UNetError(path, f"the tensor {name} holds NaN or infinite values", remedy)
 
@@ -219,7 +228,7 @@ def _required(metadata: dict[str, str], path: str | Path) -> dict[str, str]:
     return metadata
 
 
-_Entry = tuple[np.dtype[Any], tuple[int, ...], int, int]
+_Entry = tuple[str, tuple[int, ...], int, int]
 
 
 class _Header(NamedTuple):
@@ -278,7 +287,7 @@ def _whole(values: Any) -> bool:
 def _check_contiguous(entries: dict[str, _Entry], size: int, path: str | Path) -> None:
     position = 0
     for name, (dtype, shape, begin, end) in sorted(entries.items(), key=lambda item: item[1][2:]):
-        if begin != position or end - begin != math.prod(shape) * dtype.itemsize:
+        if begin != position or end - begin != math.prod(shape) * int(dtype[-1]):
             raise UNetError(path, f"the tensor {name} lies at {begin}-{end}, not at {position} with shape {shape}", _REMEDY)
         position = end
     if position != size:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 
 from napari_unet import ngff
 from napari_unet.errors import UNetError, first_line, understood
-from napari_unet.files import partial_beside, put_folder, sweep
+from napari_unet.files import partial_beside, put_folder, sweep, writing
 from napari_unet.lazy import Box, Chunks, Layers, LazyArray
 from napari_unet.ngff import AXES, Grid
 from napari_unet.spec import Label
@@ -199,7 +198,7 @@ class Draft:
         if self.path.exists() and not is_there(self.path):
             raise UNetError(path, "something else has this name, which is no zarr", "Choose another --out")
         self._folder = partial_beside(self.path)
-        with _writing(self.path):
+        with writing(self.path):
             sweep(self.path.parent)
             array = self._created(dtype, labels)
         own = self._layout.grid.own
@@ -207,7 +206,7 @@ class Draft:
         order = [own.index(name) for name in names]
 
         def write(region: Box, values: NDArray[Any]) -> None:
-            with _writing(self.path):
+            with writing(self.path):
                 stored = values.transpose(*order, *({0, 1, 2} - set(order)))
                 array[tuple(region[axis] for axis in order)] = stored.reshape(stored.shape[: len(order)])
 
@@ -242,21 +241,12 @@ class Draft:
 
     def commit(self) -> None:
         """Put it in its place."""
-        with _writing(self.path):
+        with writing(self.path):
             put_folder(self._folder, self.path)
 
     def close(self) -> None:
         """Leave nothing of it behind where it was not put in its place."""
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UNetError(path, f"cannot be written ({error.strerror or error})",
-                        "Free some space or choose another folder; what was there before is unchanged") from error  # fmt: skip
 
 
 def write(path: str | Path, volume: Volume, labels: Sequence[Label] | None) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import closing
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,12 +15,24 @@ from napari_unet.viewer.answer import EVERY
 from napari_unet.viewer.card import Model
 from napari_unet.viewer.engine import Engine
 from napari_unet.viewer.fit import takes_one_of_a_series
-from napari_unet.viewer.layers import ScalarLayer, channels_of, is_picture, step_on_screen, volume_of
+from napari_unet.viewer.layers import ScalarLayer, channels_of, grid_of, is_picture, step_on_screen, volume_of
 from napari_unet.viewer.options import Options
 from napari_unet.volume import Reorientation, Volume, check_same_grid
 
 if TYPE_CHECKING:
-    from napari_unet.segment import Piece
+    from napari_unet.preprocess import Prepared
+    from napari_unet.segment import Piece, Segmenter
+
+
+@dataclass
+class Kept:
+    """What was made of an image for one slice, for the next one: the segmenter and the voxels that it holds for."""
+
+    of: tuple[Any, ...]
+    step: int | None
+    affine: NDArray[np.float64]
+    volume: Volume
+    prepared: Prepared
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +51,7 @@ class Work:
     step : which volume of a series; None where the layer is taken whole.
     series : all volumes of it are wanted in one mask, that one first.
     others : the layers that tell the grid of one that was painted from nothing.
+    kept : of the last of its slices.
     """
 
     engine: Engine
@@ -50,6 +62,7 @@ class Work:
     step: int | None
     more: tuple[ScalarLayer, ...] = ()
     series: bool = False
+    kept: list[Kept] = field(default_factory=list, compare=False, repr=False)
 
     @classmethod
     def on_screen(
@@ -124,5 +137,17 @@ class Work:
     def slices(self, first: tuple[int, int] | None, count: int) -> Generator[Piece, None, None]:
         """For a worker: the slice `first`, then its neighbours outwards, `count` in all."""
         segmenter = self.engine.segmenter(self.model.path, self.options)
-        with closing(segmenter.stream(self.read(), first)) as pieces:
-            yield from islice(pieces, count)
+        volume, prepared = self._prepared(segmenter)
+        with closing(segmenter.stream(volume, first, count, prepared)) as pieces:
+            yield from pieces
+
+    def _prepared(self, segmenter: Segmenter) -> tuple[Volume, Prepared]:
+        """The image as the model sees it, which takes a look at all of its voxels: made anew where any of it is another."""
+        from napari_unet.preprocess import prepare
+
+        of, affine = (segmenter, *(layer.data for layer in (self.image, *self.more))), grid_of(self.image, self.others).affine
+        known = self.kept[0] if self.kept and self.kept[0].step == self.step else None
+        if known is None or any(a is not b for a, b in zip(known.of, of, strict=True)) or not np.array_equal(known.affine, affine):
+            volume = self.read()
+            self.kept[:] = [Kept(of, self.step, affine, volume, prepare(volume, segmenter.spec))]
+        return self.kept[0].volume, self.kept[0].prepared

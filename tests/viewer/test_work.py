@@ -1,0 +1,80 @@
+"""What is asked of a model, slice by slice: the image is looked over once, and anew when it is another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import dask.array
+import numpy as np
+import pytest
+from conftest import tiny_spec
+from napari.layers import Image
+
+from napari_unet.viewer.card import Model
+from napari_unet.viewer.engine import Engine
+from napari_unet.viewer.options import Options
+from napari_unet.viewer.work import Work
+
+SIDE = 12
+
+
+@pytest.fixture
+def model(model_file):
+    return Model.read(model_file("flat", tiny_spec(dims=2, spacing=(0.0, 1.0, 1.0))))
+
+
+def counted(values, seen):
+    """A lazy array, one chunk per slice along the first axis, that notes which ones are read."""
+
+    def read(block_info=None):
+        (first, last), *_ = block_info[None]["array-location"]
+        seen.append(first)
+        return values[first:last]
+
+    return dask.array.map_blocks(read, chunks=((1,) * SIDE, SIDE, SIDE), dtype=values.dtype)
+
+
+def slice_of(work, index):
+    """The labels of a slice along the third axis, which are the first of such a layer."""
+    (piece,) = work.slices((2, index), 1)
+    assert piece.region[2] == slice(index, index + 1)
+    return piece.labels
+
+
+def work_on(model, layer):
+    return Work(Engine(), model, Options(device="cpu", runtime="torch"), layer, (), None)
+
+
+def test_the_next_slice_reads_nothing_again(model, rng):
+    seen, values = [], rng.normal(size=(SIDE,) * 3).astype(np.float32)
+    layer = Image(counted(values, seen), cache=False, contrast_limits=(-3, 3))
+    work = work_on(model, layer)
+    assert work.reaches((2, 3))
+    seen.clear()
+    slice_of(work, 3)
+    assert set(seen) == set(range(SIDE)), "statistics are of all voxels"
+    seen.clear()
+    again = slice_of(work, 8)
+    assert not seen
+    np.testing.assert_array_equal(again, slice_of(work_on(model, Image(values)), 8))
+
+
+def test_another_image_or_another_grid_is_looked_over_anew(model, rng):
+    first, second = (rng.normal(mean, 1, (SIDE,) * 3).astype(np.float32) for mean in (0, 5))
+    layer = Image(first)
+    work = work_on(model, layer)
+    slice_of(work, 3)
+    layer.data = second
+    np.testing.assert_array_equal(slice_of(work, 3), slice_of(work_on(model, Image(second)), 3))
+    before = slice_of(work, 3)
+    layer.scale = (1, 2, 1)
+    after = slice_of(work, 3)
+    np.testing.assert_array_equal(after, slice_of(work_on(model, Image(second, scale=(1, 2, 1))), 3))
+    assert (after != before).any(), "what is seen is resampled"
+
+
+def test_another_volume_of_a_series_is_looked_over_anew(model, rng):
+    series = rng.normal(size=(2, SIDE, SIDE, SIDE)).astype(np.float32)
+    work = replace(work_on(model, Image(series)), step=0)
+    for step in (0, 1, 0):
+        np.testing.assert_array_equal(slice_of(replace(work, step=step), 3), slice_of(work_on(model, Image(series[step])), 3))
