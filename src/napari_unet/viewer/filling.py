@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from napari.layers import Image, Labels
 from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
+from napari_unet.measure import Tally
 from napari_unet.spec import Label, ModelSpec
 from napari_unet.viewer import answer as answers
 from napari_unet.viewer.answer import MAX_UNDO, Answer, Step
@@ -39,6 +40,7 @@ class Filling:
         self.done = self.total = 0
         self.grid = grid_of(image, viewer.layers)
         self.doubt: Image | None = None
+        self._tally: Tally | None = None  # of the mask, once it is whole
         if uncertainty:
             self.doubt = _doubt_layer(image, self.grid)
             viewer.add_layer(self.doubt)
@@ -82,19 +84,31 @@ class Filling:
 
     def complete(self, labels: NDArray[Any]) -> None:
         """The whole mask (i, j, k), after the model's last touch."""
-        if not self.over:
-            everywhere = (slice(None),) * self.layer.ndim
-            self.answer.write(self.layer, everywhere, self.grid.shown(labels).reshape(self.answer.said.shape))
-            self.answer.open = False
-            self._end()
+        for _ in self.completing(labels):
+            pass
+
+    def completing(self, labels: NDArray[Any]) -> Iterator[None]:
+        """The same in steps, of a plane each: the viewer's thread is free in between."""
+        whole = self.grid.shown(labels).reshape(self.answer.said.shape)
+        rest, tally = tuple(slice(0, n) for n in whole.shape[1:]), Tally(whole.shape)
+        for n in range(len(whole)):
+            if self.over:
+                return
+            plane = slice(n, n + 1), *rest
+            self.answer.write(self.layer, plane, whole[plane])
+            tally.add(plane, np.asarray(self.layer.data)[plane])
+            yield
+        self._tally = tally
+        self.answer.open = False
+        self._end()
 
     def volumes(self) -> dict[int, float]:
         """Millilitres of each class, by its value; empty for pictures, whose pixels have no size."""
         if self.grid.header is None and not self.grid.kind:
             return {}
         ml = abs(np.linalg.det(self.grid.affine[:3, :3])) / 1000
-        counts = np.bincount(np.asarray(self.layer.data).ravel())
-        return {value: count * ml for value, count in enumerate(counts) if value and count}
+        tally = self._tally or Tally.of(np.asarray(self.layer.data))
+        return {value: count * ml for value, count in enumerate(tally.counts) if value and count}
 
     def stop(self) -> None:
         """Keep what is there; a mask that the run began says in its name that it is not all."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from napari.components import ViewerModel
@@ -19,8 +20,8 @@ from napari_unet.viewer.work import Work
 if TYPE_CHECKING:
     from napari_unet.segment import Piece
 
-HELPING = 0.015  # s
-REDRAW_2D, REDRAW_3D = 100, 1500  # ms; in 3-D every redraw uploads the whole mask
+HELPING = 0.005  # s
+FRAME_2D, FRAME_3D = 100, 1500  # ms; in 3-D every redraw uploads the whole mask
 
 
 class Run(QObject):
@@ -39,14 +40,12 @@ class Run(QObject):
         self._viewer, self.work = viewer, work
         onto = answer_layer(viewer, work.of, unfinished=True)
         self.filling = Filling(viewer, work.image, work.model.spec, work.of, onto, work.options.uncertainty)
-        self._redraw = QSignalThrottler(parent=self)
-        self._redraw.triggered.connect(self.filling.redraw)
-        # a progress bar paints itself at once, together with the canvas: too dear for every slice
-        self._tell = QSignalThrottler(QSignalThrottler.EmissionPolicy.Leading, parent=self)
-        self._tell.setTimeout(REDRAW_2D)
-        self._tell.triggered.connect(self._progress)
+        # whatever changes in a window with a canvas, all of it is composed anew: slices and progress share their frames
+        self._frames = QSignalThrottler(QSignalThrottler.EmissionPolicy.Leading, parent=self)
+        self._frames.triggered.connect(self._draw)
+        self._behind = False  # whether the slice on the screen has changed since it was drawn
         self._waiting: deque[Piece] = deque()
-        self._whole: NDArray[Any] | None = None  # the end, when slices still wait
+        self._ending: Iterator[None] = iter(())  # of the whole mask, once it is there
         self._helping = QTimer(self)
         self._helping.timeout.connect(self._help)
         self._started = time.monotonic()
@@ -85,38 +84,40 @@ class Run(QObject):
         """Slices come in bursts, with the last window that touches them: the viewer's thread takes them in small helpings."""
         if not self.filling.over:
             self._waiting.append(piece)
-            if not self._helping.isActive():
-                self._helping.start()
+            self._helping.start()
+
+    def _complete(self, labels: NDArray[Any]) -> None:
+        """The whole mask comes last, and is taken in the same helpings."""
+        if not self.filling.over:
+            self._ending = self.filling.completing(labels)
+            self._helping.start()
 
     def _help(self) -> None:
         until = time.monotonic() + HELPING
-        while self._waiting and not self.filling.over and time.monotonic() < until:
+        while not self.filling.over and time.monotonic() < until:
             if not self.filling.here():
                 return self.cancel()
-            self._show(self._waiting.popleft())
-        if not self._waiting or self.filling.over:
-            self._helping.stop()
-            if self._whole is not None:
-                self._complete(self._whole)
+            if self._waiting:
+                self._show(self._waiting.popleft())
+            elif next(self._ending, self) is self:  # there is no more of it
+                self._helping.stop()
+                if self.filling.over:
+                    self._end(complete=True)
+                return
 
     def _show(self, piece: Piece) -> None:
         self._first = self._first or time.monotonic()
-        if self.filling.here() and self.filling.put(piece.region, piece.labels, piece.done, piece.total, piece.uncertainty):
-            self._redraw.setTimeout(REDRAW_2D if self._viewer.dims.ndisplay == 2 else REDRAW_3D)
-            self._redraw.throttle()
-        self._tell.throttle()
+        if self.filling.here():
+            self._behind |= self.filling.put(piece.region, piece.labels, piece.done, piece.total, piece.uncertainty)
+        self._frames.setTimeout(FRAME_2D if self._viewer.dims.ndisplay == 2 else FRAME_3D)
+        self._frames.throttle()
 
-    def _progress(self) -> None:
+    def _draw(self) -> None:
+        """How far it is, and the slice on the screen where it has changed."""
         self.progressed.emit(self.filling.done, self.filling.total)
-
-    def _complete(self, labels: NDArray[Any]) -> None:
-        if self._waiting:
-            self._whole = labels
-        elif not self.filling.over:
-            if not self.filling.here():
-                return self.cancel()
-            self.filling.complete(labels)
-            self._end(complete=True)
+        if self._behind:
+            self._behind = False
+            self.filling.redraw()
 
     def _fail(self, error: Exception) -> None:
         worker.show(error)
@@ -125,6 +126,5 @@ class Run(QObject):
     def _end(self, complete: bool) -> None:
         self._helping.stop()
         self._waiting.clear()
-        self._redraw.cancel()
-        self._tell.cancel()
+        self._frames.cancel()
         self.ended.emit(complete)

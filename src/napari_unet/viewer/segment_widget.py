@@ -9,8 +9,7 @@ from typing import Any
 import napari
 from magicgui.widgets import ComboBox
 from napari.layers import Labels
-from napari.qt.threading import create_worker
-from qtpy.QtCore import QEvent, Qt
+from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtGui import QHideEvent, QShowEvent
 from qtpy.QtWidgets import QFrame, QGridLayout, QLabel, QScrollArea, QTabWidget, QWidget
 
@@ -226,7 +225,7 @@ class SegmentWidget(QScrollArea):
             self._engine.learn(work.model.path, work.options, seconds / max(1, self._panel.voxels(work)))
         self._panel.ended(complete, filling.done, filling.total)
         self._refresh()
-        self._keeper.keep()
+        QTimer.singleShot(0, self._keeper.keep)  # after the mask's last frame
 
     def _save_mask(self) -> None:
         layer = self._mask.value
@@ -244,14 +243,14 @@ class SegmentWidget(QScrollArea):
         super().showEvent(event)
         if not self._warm:
             self._warm = True
-            create_worker(warm_up, _connect={"returned": self._prime, "errored": worker.show})
+            worker.in_thread(warm_up, _connect={"returned": self._prime, "errored": worker.show})
 
     def _prime(self, _: object = None) -> None:
         """Load the chosen model and time a window of it, so that the first slice comes at once and the cost is known."""
         if self._model is not None:
             path, options, spec = self._model.path, self._advanced.options(), self._model.spec
             # methods, not lambdas: Qt forgets them with the widget
-            create_worker(self._engine.prime, path, options, spec, _connect={"returned": self._primed, "errored": self._unprimed})
+            worker.in_thread(self._engine.prime, path, options, spec, _connect={"returned": self._primed, "errored": self._unprimed})
 
     def _primed(self, _: object) -> None:
         self._advanced.place.setText(self._engine.place)

@@ -36,11 +36,23 @@ def start(
     def steps() -> Generator[T, None, R]:
         return (yield from guarded(work(*arguments), what))
 
-    return create_worker(
+    return in_thread(
         steps,
         _progress=False if quiet else {"total": 0, "desc": what},
         _connect={"yielded": yielded, "returned": returned, "errored": errored, "aborted": aborted},
     )
+
+
+def in_thread(work: Callable[..., Any], *arguments: Any, _connect: dict[str, Callable[..., object]], **options: Any) -> Any:
+    """napari's `create_worker` for work whose errors are heard, started.
+
+    napari hears of errors, too, with a function that has no place for one; PySide6 puts a TypeError about it before the person.
+    """
+    worker = create_worker(work, *arguments, _connect=_connect, _start_thread=False, **options)
+    worker.errored.disconnect()
+    worker.errored.connect(_connect["errored"])
+    worker.start()
+    return worker
 
 
 def guarded(work: Generator[T, None, R], what: str) -> Generator[T, None, R]:
