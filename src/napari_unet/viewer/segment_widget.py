@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QFrame, QGridLayout, QLabel, QScrollArea, QTabWidget,
 
 from napari_unet.viewer import looking, worker
 from napari_unet.viewer.advanced import AdvancedForm
-from napari_unet.viewer.card import Model, ModelCard, text
+from napari_unet.viewer.card import Model, ModelCard, narrow, text
 from napari_unet.viewer.choice import Choice
 from napari_unet.viewer.correct import CorrectTab
 from napari_unet.viewer.engine import Engine
@@ -64,7 +64,8 @@ class SegmentWidget(QScrollArea):
         self._keeper = Keeper(self._viewer)
         self._correct, self._measure = CorrectTab(self._viewer), MeasureTab(self._viewer)
         self._view = looking.ViewTab(self._viewer)
-        self._pointer = QLabel()
+        self._pointer = text("")
+        self._pointer.setMinimumHeight(2 * self.fontMetrics().lineSpacing())  # nothing moves when the second line comes
         self._pointer.setToolTip("Where the pointer is: the patient's right, anterior, superior in mm; the file's voxel; its value")
 
     def _arrange(self) -> None:
@@ -73,6 +74,7 @@ class SegmentWidget(QScrollArea):
         column.setContentsMargins(0, 4, 0, 0)
         for number, part in enumerate((self._card, self._hint, self._panel)):
             column.addWidget(part, number, 0)
+        column.setRowStretch(0, 99)  # the card grows as far as it is tall
         column.setRowStretch(3, 1)
         self._tabs = QTabWidget()
         tabs = {"Segment": page, "Correct": self._correct, "Measure": self._measure, "View": self._view, "Options": self._advanced}
@@ -87,7 +89,7 @@ class SegmentWidget(QScrollArea):
             (self._keeper,),
             (self._choice,),
             (self._tabs,),
-            ("Mask", self._mask.native, self._save),
+            ("Mask", narrow(self._mask.native), self._save),
             (self._pointer,),
         )
         for number, row in enumerate(rows):
