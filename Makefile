@@ -6,7 +6,7 @@ UNET := .venv/bin/napari-unet
 READY := .venv/.ready
 PYTEST_ARGS ?= -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help demo test lint screenshots clean system-packages
+.PHONY: help demo test compat lint screenshots clean system-packages
 
 help: ## say what there is (the default)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,13 @@ test: system-packages $(READY) ## run the whole suite, in a virtual display wher
 	@if [ "$$(uname)" != Linux ]; then $(PY) -m pytest $(PYTEST_ARGS); \
 	elif command -v xvfb-run >/dev/null; then xvfb-run -a -s "-screen 0 1920x1200x24" $(PY) -m pytest $(PYTEST_ARGS); \
 	else QT_QPA_PLATFORM=offscreen $(PY) -m pytest $(PYTEST_ARGS); fi
+
+WITH ?= 'napari[pyside6]' 'pyside6!=6.12.0'
+compat: system-packages ## the viewer's tests with another Qt, or WITH="'napari[pyqt6]==0.10.0rc1'", in an environment of their own
+	rm -rf build/compat && $(PYTHON) -m venv build/compat
+	build/compat/bin/pip install -q -c constraints.txt -e . $(WITH) pytest pytest-qt pytest-timeout pytest-xdist hypothesis
+	build/compat/bin/pip list 2>/dev/null | grep -iE "^(napari|pyqt6|pyside6) "
+	xvfb-run -a -s "-screen 0 1920x1200x24" build/compat/bin/python -m pytest $(PYTEST_ARGS) tests/viewer
 
 lint: $(READY) ## ruff and mypy
 	.venv/bin/ruff check

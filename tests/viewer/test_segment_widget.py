@@ -16,12 +16,12 @@ from conftest import PATIENCE, PLUGIN, tiny_spec
 from napari.layers import Image, Labels, Layer
 from napari.settings import get_plugin_settings
 from napari.utils.notifications import notification_manager
-from qtpy.QtCore import Qt, QThreadPool, QTimer
-from qtpy.QtWidgets import QApplication, QFileDialog, QLabel
+from qtpy.QtCore import QPoint, QRect, Qt, QThreadPool, QTimer
+from qtpy.QtWidgets import QApplication, QFileDialog, QLabel, QScrollArea
 
 from napari_unet import nifti
 from napari_unet.segment import Segmenter
-from napari_unet.spec import Card
+from napari_unet.spec import Card, Label
 from napari_unet.viewer import layers
 from napari_unet.viewer.card import Model, ModelCard, facts
 from napari_unet.viewer.engine import Engine
@@ -198,6 +198,35 @@ class TestInAWindow:
         qtbot.wait(50)
         assert viewer.window._qt_window.height() <= 720 and widget.width() < 360
         assert not widget.horizontalScrollBar().isVisible()
+
+
+    def test_long_names_and_many_classes_leave_the_buttons_on_a_small_screen(self, window, qtbot, model_file):
+        viewer, widget = window(show=True)
+        viewer.window._qt_window.resize(1280, 720)
+        for name in ("T1", "T2", "T3"):
+            viewer.add_image(np.zeros((5, 6, 7)), name=f"patient_0012_session_03_run_2_reconstruction_{name}")
+        network = replace(tiny_spec(3).network, classes=31)
+        labels = tuple(Label(n, f"organ_{n}_of_the_left_side_of_the_body", "#3cb44b") for n in range(1, 31))
+        widget.add_model(model_file("many", tiny_spec(3, name="many " * 20, network=network, labels=labels)))
+        assert widget._start.isEnabled(), widget._hint.text()
+        widget._pointer.setText("R -112.3  A 104.5  S -33.1 mm   voxel 112, 113, 114   " + viewer.layers[0].name)
+        essential = [widget._start, widget._panel.this, widget._panel.live, widget._cancel, widget._open, widget._save]
+
+        def out_of_sight():
+            places = {part.text(): QRect(part.mapTo(widget.viewport(), QPoint(0, 0)), part.size()) for part in essential}
+            return [text for text, place in places.items() if not widget.viewport().rect().contains(place)]
+
+        qtbot.waitUntil(lambda: widget.isVisible() and not out_of_sight(), timeout=PATIENCE)
+        qtbot.wait(100)
+        assert not out_of_sight() and viewer.window._qt_window.height() <= 720
+
+    def test_a_short_card_is_seen_whole(self, window, qtbot, model_file):
+        _, widget = window(show=True)
+        widget.add_model(model_file())
+        page = widget._card.findChild(QScrollArea)
+        qtbot.waitUntil(lambda: widget.isVisible() and page.widget().height() <= page.viewport().height(), timeout=PATIENCE)
+        qtbot.wait(100)
+        assert not page.verticalScrollBar().isVisible() and page.height() <= page.maximumHeight() < 400
 
 
 @pytest.fixture

@@ -7,14 +7,24 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from qtpy.QtCore import Qt
-from qtpy.QtGui import QColor, QPixmap
-from qtpy.QtWidgets import QGridLayout, QGroupBox, QLabel, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtGui import QColor, QPixmap, QResizeEvent
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFrame,
+    QGridLayout,
+    QGroupBox,
+    QLabel,
+    QLayout,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_unet import weights
 from napari_unet.spec import Card, Label, ModelSpec
 
-SWATCH = 12  # pixels
+SWATCH, TITLE, PAGE = 12, 240, 180  # pixels
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,39 @@ class Model:
         return cls(path, weights.read_spec(path), weights.read_card(path), weights.read_calibration(path) is not None)
 
 
+class _Page(QScrollArea):
+    """As tall as what it holds, where there is room for that: a card of many classes must not push the buttons off the screen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+
+    def sizeHint(self) -> QSize:
+        """What is wanted at least; a layout that has more room gives more."""
+        return QSize(super().sizeHint().width(), min(PAGE, self.maximumHeight()))
+
+    def fit(self) -> None:
+        """Never taller than what it holds, whose text wraps."""
+        frame = self.height() - self.viewport().height()  # a theme may draw one
+        bar = self.verticalScrollBar().sizeHint().width()  # a bar that is there goes when the text fits beside it
+        self.setMaximumHeight(self.widget().heightForWidth(self.width() - frame - bar) + frame)
+        self.updateGeometry()
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Another width, another height."""
+        super().resizeEvent(event)
+        if self.widget() is not None:
+            self.fit()
+
+    def eventFilter(self, watched: QObject, event: QEvent) -> bool:
+        """What it holds asks for another height, as when a theme's font comes to it."""
+        if event.type() == QEvent.Type.LayoutRequest and watched is self.widget():
+            self.fit()
+        return bool(super().eventFilter(watched, event))
+
+
 class ModelCard(QGroupBox):
     """Name, classes with colours and scores, what the model reads, its data and licence."""
 
@@ -39,13 +82,15 @@ class ModelCard(QGroupBox):
         super().__init__(parent)
         self._volumes: dict[int, QLabel] = {}
         self._unit = QLabel()
-        self._content = QWidget()
-        QVBoxLayout(self).addWidget(self._content)
+        self._page = _Page()
+        column = QVBoxLayout(self)
+        column.addWidget(self._page)
+        column.setSizeConstraint(QLayout.SizeConstraint.SetMinAndMaxSize)
 
     def show_model(self, model: Model) -> None:
         """Replace what is shown."""
         spec, card = model.spec, model.card
-        self.setTitle(spec.name)
+        self.setTitle(self.fontMetrics().elidedText(spec.name, Qt.TextElideMode.ElideRight, TITLE))
         self.setToolTip(str(model.path))
         content = QWidget()
         column = QVBoxLayout(content)
@@ -54,10 +99,8 @@ class ModelCard(QGroupBox):
             column.addWidget(text(card.description))
         column.addLayout(self._classes(spec, card))
         column.addWidget(table(facts(spec, card)))
-        self.layout().replaceWidget(self._content, content)
-        self._content.hide()  # it is deleted when the event loop comes round to it
-        self._content.deleteLater()
-        self._content = content
+        self._page.setWidget(content)
+        self._page.fit()
 
     def show_volumes(self, millilitres: Mapping[int, float]) -> None:
         """Each class's volume in the last mask, by its value; an empty mapping clears them."""
@@ -109,8 +152,15 @@ def text(content: str) -> QLabel:
     label = QLabel(content)
     label.setTextFormat(Qt.TextFormat.PlainText)
     label.setWordWrap(True)
+    label.setMinimumWidth(1)  # else a layer's long name makes the whole widget wider than its place
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
     return label
+
+
+def narrow(combo: QComboBox) -> QComboBox:
+    """A list that is as wide as its place, however long the names of layers and classes are."""
+    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    return combo
 
 
 def number(content: str) -> QLabel:

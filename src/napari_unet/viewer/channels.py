@@ -10,7 +10,7 @@ from napari.layers import Image
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QWidget
 
-from napari_unet.viewer.card import Model
+from napari_unet.viewer.card import Model, narrow
 from napari_unet.viewer.fit import takes_several_layers
 
 
@@ -62,4 +62,4 @@ class ChannelForm(QWidget):
                 combo.value = alike[0]
             combo.changed.connect(lambda _: self.changed.emit())
             self._combos.append(combo)
-            self._form.addRow(name, combo.native)
+            self._form.addRow(name, narrow(combo.native))

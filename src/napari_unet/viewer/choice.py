@@ -10,7 +10,7 @@ from napari.layers import Image
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QGridLayout, QLabel, QWidget
 
-from napari_unet.viewer.card import Model
+from napari_unet.viewer.card import Model, narrow
 from napari_unet.viewer.channels import ChannelForm
 from napari_unet.viewer.fit import objection, takes_one_of_a_series, takes_several_layers, warning
 from napari_unet.viewer.layers import channels_of
@@ -39,7 +39,7 @@ class Choice(QWidget):
         grid.setVerticalSpacing(4)
         grid.setColumnStretch(1, 1)
         for row, (name, part, span) in enumerate((
-            ("Image", self.image.native, 2), ("Plane", PlaneButtons(viewer), 2), ("Model", self.models, 1),
+            ("Image", narrow(self.image.native), 2), ("Plane", PlaneButtons(viewer), 2), ("Model", self.models, 1),
         )):  # fmt: skip
             grid.addWidget(QLabel(name), row, 0)
             grid.addWidget(part, row, 1, 1, span)

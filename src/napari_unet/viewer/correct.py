@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QComboBox, QGridLayout, QLabel, QPushButton, QWidget
 from napari_unet.errors import UNetError
 from napari_unet.viewer import editing, worker
 from napari_unet.viewer.answer import Answer, revert
-from napari_unet.viewer.card import text
+from napari_unet.viewer.card import narrow, text
 from napari_unet.viewer.layers import grid_of
 from napari_unet.viewer.table import names_of
 
@@ -27,7 +27,7 @@ class CorrectTab(QWidget):
         self._viewer = viewer
         self._layer: Labels | None = None
         self._seen: dict[tuple[Any, ...], set[int]] = {}  # (layer, axis, step of a series) -> slices that were looked at
-        self.classes = QComboBox()
+        self.classes = narrow(QComboBox())
         self.classes.setToolTip("The class that is painted and corrected")
         self.classes.activated.connect(self._choose)
         self.state = text("")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from napari.layers import Image, Labels
 from napari.utils.colormaps import DirectLabelColormap
 from numpy.typing import NDArray
 
+from napari_unet.measure import Tally
 from napari_unet.spec import Label, ModelSpec
 from napari_unet.viewer import answer as answers
 from napari_unet.viewer.answer import MAX_UNDO, Answer, Step
@@ -40,6 +41,7 @@ class Filling:
         self.done = self.total = 0
         self.grid = grid_of(image, viewer.layers)
         self.doubt: Image | None = None
+        self._tally: Tally | None = None  # of the mask, once it is whole
         if uncertainty:
             self.doubt = _doubt_layer(image, self.grid, series)
             viewer.add_layer(self.doubt)
@@ -83,17 +85,30 @@ class Filling:
             if layer is not None and layer in self.viewer.layers:
                 layer.refresh(extent=False, thumbnail=False, highlight=False)
 
-    def settle(self, labels: NDArray[Any], step: int = 0) -> None:
-        """A whole volume (i, j, k), of a series at a step, after the model's last touch."""
-        if not self.over:
-            shown = self.grid.shown_region((slice(None),) * 3, self.layer.ndim, step)
-            self.answer.write(self.layer, shown, self.grid.shown(labels).reshape(self.answer.said[shown].shape))
+    def settling(self, labels: NDArray[Any], step: int = 0) -> Iterator[None]:
+        """Take a whole volume (i, j, k), of a series at a step, after the model's last touch: plane by plane, for the viewer's
+        thread is free in between.
+        """
+        shown, series = self.grid.shown_region((slice(None),) * 3, self.layer.ndim, step), self.layer.ndim == 4
+        whole = self.grid.shown(labels).reshape(self.answer.said[shown].shape)
+        tally = Tally(whole.shape[series:])
+        for n in range(whole.shape[series]):
+            if self.over:
+                return
+            plane = (slice(n, n + 1), *(slice(0, size) for size in whole.shape[series + 1 :]))
+            there = (shown[0], *plane) if series else plane
+            self.answer.write(self.layer, there, whole[(slice(None), *plane) if series else plane])
+            if not series:
+                tally.add(plane, np.asarray(self.layer.data)[plane])
+            yield
+        self._tally = None if series else tally
 
     def complete(self, labels: NDArray[Any] | None = None) -> None:
         """All is there, with the whole volume that comes last, if any."""
+        if labels is not None:
+            for _ in self.settling(labels):
+                pass
         if not self.over:
-            if labels is not None:
-                self.settle(labels)
             self.answer.open = False
             self._end()
 
@@ -102,8 +117,8 @@ class Filling:
         if (self.grid.header is None and not self.grid.kind) or self.layer.ndim == 4:
             return {}
         ml = abs(np.linalg.det(self.grid.affine[:3, :3])) / 1000
-        counts = np.bincount(np.asarray(self.layer.data).ravel())
-        return {value: count * ml for value, count in enumerate(counts) if value and count}
+        tally = self._tally or Tally.of(np.asarray(self.layer.data))
+        return {value: count * ml for value, count in enumerate(tally.counts) if value and count}
 
     def stop(self) -> None:
         """Keep what is there; a mask that the run began says in its name that it is not all."""

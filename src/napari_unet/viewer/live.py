@@ -55,8 +55,8 @@ class Slices(QObject):
 
     @property
     def busy(self) -> bool:
-        """Whether a slice is in the making."""
-        return self._at_work is not None
+        """Whether a slice is in the making, or will be."""
+        return self._at_work is not None or self._wish is not None
 
     @property
     def live(self) -> bool:
@@ -87,8 +87,8 @@ class Slices(QObject):
             self._look()
 
     def stop(self) -> None:
-        """Forget what is in the making; its worker leaves after the step under way."""
-        self._wish = None
+        """Forget what is in the making; its worker leaves after the step under way, and is not heard any more."""
+        self._wish = self._at_work = None
         if self._worker is not None:
             self._worker.quit()
 

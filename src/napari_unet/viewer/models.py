@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QComboBox
 from napari_unet import files, weights
 from napari_unet.errors import UNetError
 from napari_unet.viewer import places, worker
-from napari_unet.viewer.card import Model
+from napari_unet.viewer.card import Model, narrow
 
 RECENT = 5
 
@@ -22,7 +22,7 @@ class ModelList(QComboBox):
     def __init__(self) -> None:
         super().__init__()
         self.setToolTip("The model; its card is shown below")
-        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        narrow(self)
         self.setPlaceholderText("Open a model…")
         for path in [*weights.shipped().values(), *recent()]:
             with contextlib.suppress(UNetError):  # a recent one may have been damaged since; who opens it is told

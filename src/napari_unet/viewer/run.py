@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator
 
 import numpy as np
 from napari.components import ViewerModel
@@ -15,8 +16,8 @@ from napari_unet.viewer.filling import Filling, answer_layer
 from napari_unet.viewer.layers import slice_on_screen
 from napari_unet.viewer.work import Part, Work
 
-HELPING = 0.015  # s
-REDRAW_2D, REDRAW_3D = 100, 1500  # ms; in 3-D every redraw uploads the whole mask
+HELPING = 0.005  # s
+FRAME_2D, FRAME_3D = 100, 1500  # ms; in 3-D every redraw uploads the whole mask
 
 
 class Run(QObject):
@@ -35,14 +36,13 @@ class Run(QObject):
         self._viewer, self.work = viewer, work
         onto = answer_layer(viewer, work.of, unfinished=True)
         self.filling = Filling(viewer, work.image, work.model.spec, work.of, onto, work.options.uncertainty, work.series)
-        self.volumes, self._behind = len(work.steps), 0  # how many are wanted, and how many are whole
-        self._redraw = QSignalThrottler(parent=self)
-        self._redraw.triggered.connect(self.filling.redraw)
-        # a progress bar paints itself at once, together with the canvas: too dear for every slice
-        self._tell = QSignalThrottler(QSignalThrottler.EmissionPolicy.Leading, parent=self)
-        self._tell.setTimeout(REDRAW_2D)
-        self._tell.triggered.connect(self._progress)
+        self.volumes, self._whole = len(work.steps), 0  # how many are wanted, and how many are whole
+        # whatever changes in a window with a canvas, all of it is composed anew: slices and progress share their frames
+        self._frames = QSignalThrottler(QSignalThrottler.EmissionPolicy.Leading, parent=self)
+        self._frames.triggered.connect(self._draw)
+        self._behind = False  # whether the slice on the screen has changed since it was drawn
         self._waiting: deque[Part] = deque()
+        self._settling: Iterator[None] = iter(())  # of a volume that is whole
         self._said_all = False  # though some of it may still wait
         self._helping = QTimer(self)
         self._helping.timeout.connect(self._help)
@@ -73,8 +73,10 @@ class Run(QObject):
     def _stop(self) -> None:
         if not self.filling.over:
             self._worker.quit()
+            self._settle()
             while self._waiting:
                 self._show(self._waiting.popleft())
+                self._settle()
             self.filling.stop()
             self._end(complete=False)
 
@@ -82,46 +84,51 @@ class Run(QObject):
         """Slices come in bursts, with the last window that touches them: the viewer's thread takes them in small helpings."""
         if not self.filling.over:
             self._waiting.append(part)
-            if not self._helping.isActive():
-                self._helping.start()
+            self._helping.start()
+
+    def _complete(self, _: object = None) -> None:
+        self._said_all = True
+        if not self.filling.over:
+            self._helping.start()
 
     def _help(self) -> None:
         until = time.monotonic() + HELPING
-        while self._waiting and not self.filling.over and time.monotonic() < until:
+        while not self.filling.over and time.monotonic() < until:
             if not self.filling.here():
                 return self.cancel()
-            self._show(self._waiting.popleft())
-        if not self._waiting or self.filling.over:
+            if next(self._settling, self) is not self:
+                continue
+            if self._waiting:
+                self._show(self._waiting.popleft())
+                continue
             self._helping.stop()
             if self._said_all:
-                self._complete()
+                self.filling.complete()
+                self._end(complete=True)
+            return
 
     def _show(self, part: Part) -> None:
         self._first = self._first or time.monotonic()
-        if not self.filling.here():
-            return
         if isinstance(part.found, np.ndarray):
-            self.filling.settle(part.found, part.step)
-            self._behind += 1
-            return self._redraw.throttle()
-        piece = part.found
-        done, total = self._behind * piece.total + piece.done, self.volumes * piece.total
-        if self.filling.put(piece.region, piece.labels, done, total, piece.uncertainty, part.step):
-            self._redraw.setTimeout(REDRAW_2D if self._viewer.dims.ndisplay == 2 else REDRAW_3D)
-            self._redraw.throttle()
-        self._tell.throttle()
+            self._settling = self.filling.settling(part.found, part.step)
+            self._whole, self._behind = self._whole + 1, True
+        elif self.filling.here():
+            piece = part.found
+            done, total = self._whole * piece.total + piece.done, self.volumes * piece.total
+            self._behind |= self.filling.put(piece.region, piece.labels, done, total, piece.uncertainty, part.step)
+        self._frames.setTimeout(FRAME_2D if self._viewer.dims.ndisplay == 2 else FRAME_3D)
+        self._frames.throttle()
 
-    def _progress(self) -> None:
+    def _settle(self) -> None:
+        for _ in self._settling:
+            pass
+
+    def _draw(self) -> None:
+        """How far it is, and the slice on the screen where it has changed."""
         self.progressed.emit(self.filling.done, self.filling.total)
-
-    def _complete(self, _: object = None) -> None:
-        if self._waiting:
-            self._said_all = True
-        elif not self.filling.over:
-            if not self.filling.here():
-                return self.cancel()
-            self.filling.complete()
-            self._end(complete=True)
+        if self._behind:
+            self._behind = False
+            self.filling.redraw()
 
     def _fail(self, error: Exception) -> None:
         worker.show(error)
@@ -130,6 +137,5 @@ class Run(QObject):
     def _end(self, complete: bool) -> None:
         self._helping.stop()
         self._waiting.clear()
-        self._redraw.cancel()
-        self._tell.cancel()
+        self._frames.cancel()
         self.ended.emit(complete)

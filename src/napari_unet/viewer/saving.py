@@ -9,7 +9,6 @@ from typing import Any
 
 from napari.components import ViewerModel
 from napari.layers import Labels
-from napari.qt.threading import create_worker
 from napari.settings import get_plugin_settings
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QTimer
@@ -106,7 +105,7 @@ class Keeper(QWidget):
                 for job in jobs:
                     job()
 
-            create_worker(write, _connect={"errored": worker.show, "finished": self._written})
+            worker.in_thread(write, _connect={"errored": worker.show, "finished": self._written})
 
     def close_session(self) -> None:
         """The widget goes: a hand's unsaved work is kept and offered next time; what a model can say again is not."""

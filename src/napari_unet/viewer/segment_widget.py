@@ -9,14 +9,13 @@ from typing import Any
 import napari
 from magicgui.widgets import ComboBox
 from napari.layers import Labels
-from napari.qt.threading import create_worker
-from qtpy.QtCore import QEvent, Qt
+from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtGui import QHideEvent, QShowEvent
 from qtpy.QtWidgets import QFrame, QGridLayout, QLabel, QScrollArea, QTabWidget, QWidget
 
 from napari_unet.viewer import looking, worker
 from napari_unet.viewer.advanced import AdvancedForm
-from napari_unet.viewer.card import Model, ModelCard, text
+from napari_unet.viewer.card import Model, ModelCard, narrow, text
 from napari_unet.viewer.choice import Choice
 from napari_unet.viewer.correct import CorrectTab
 from napari_unet.viewer.engine import Engine
@@ -65,7 +64,8 @@ class SegmentWidget(QScrollArea):
         self._keeper = Keeper(self._viewer)
         self._correct, self._measure = CorrectTab(self._viewer), MeasureTab(self._viewer)
         self._view = looking.ViewTab(self._viewer)
-        self._pointer = QLabel()
+        self._pointer = text("")
+        self._pointer.setMinimumHeight(2 * self.fontMetrics().lineSpacing())  # nothing moves when the second line comes
         self._pointer.setToolTip("Where the pointer is: the patient's right, anterior, superior in mm; the file's voxel; its value")
 
     def _arrange(self) -> None:
@@ -74,6 +74,7 @@ class SegmentWidget(QScrollArea):
         column.setContentsMargins(0, 4, 0, 0)
         for number, part in enumerate((self._card, self._hint, self._panel)):
             column.addWidget(part, number, 0)
+        column.setRowStretch(0, 99)  # the card grows as far as it is tall
         column.setRowStretch(3, 1)
         self._tabs = QTabWidget()
         tabs = {"Segment": page, "Correct": self._correct, "Measure": self._measure, "View": self._view, "Options": self._advanced}
@@ -88,7 +89,7 @@ class SegmentWidget(QScrollArea):
             (self._keeper,),
             (self._choice,),
             (self._tabs,),
-            ("Mask", self._mask.native, self._save),
+            ("Mask", narrow(self._mask.native), self._save),
             (self._pointer,),
         )
         for number, row in enumerate(rows):
@@ -232,7 +233,7 @@ class SegmentWidget(QScrollArea):
             self._engine.learn(work.model.path, work.options, seconds / max(1, self._panel.voxels(work)))
         self._panel.ended(complete, filling.done, filling.total, run.volumes)
         self._refresh()
-        self._keeper.keep()
+        QTimer.singleShot(0, self._keeper.keep)  # after the mask's last frame
 
     def _save_mask(self) -> None:
         layer = self._mask.value
@@ -250,14 +251,14 @@ class SegmentWidget(QScrollArea):
         super().showEvent(event)
         if not self._warm:
             self._warm = True
-            create_worker(warm_up, _connect={"returned": self._prime, "errored": worker.show})
+            worker.in_thread(warm_up, _connect={"returned": self._prime, "errored": worker.show})
 
     def _prime(self, _: object = None) -> None:
         """Load the chosen model and time a window of it, so that the first slice comes at once and the cost is known."""
         if self._model is not None:
             path, options, spec = self._model.path, self._advanced.options(), self._model.spec
             # methods, not lambdas: Qt forgets them with the widget
-            create_worker(self._engine.prime, path, options, spec, _connect={"returned": self._primed, "errored": self._unprimed})
+            worker.in_thread(self._engine.prime, path, options, spec, _connect={"returned": self._primed, "errored": self._unprimed})
 
     def _primed(self, _: object) -> None:
         self._advanced.place.setText(self._engine.place)

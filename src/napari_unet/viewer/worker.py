@@ -41,15 +41,32 @@ def start(
     def let_go() -> None:
         todo.close()
 
-    made = create_worker(
+    made = ready(
         steps,
         _progress=False if quiet else {"total": 0, "desc": what},
         _connect={"yielded": yielded, "returned": returned, "errored": errored, "aborted": aborted},
-        _start_thread=False,
     )
     # what the work holds (a temporary file, windows in flight) is let go at once and in its own thread; napari leaves that to chance
     made.aborted.connect(let_go, Qt.ConnectionType.DirectConnection)
     made.start()
+    return made
+
+
+def in_thread(work: Callable[..., Any], *arguments: Any, _connect: dict[str, Callable[..., object]]) -> Any:
+    """A function in a thread of its own, started: a napari worker."""
+    made = ready(work, *arguments, _connect=_connect)
+    made.start()
+    return made
+
+
+def ready(work: Callable[..., Any], *arguments: Any, _connect: dict[str, Callable[..., object]], **options: Any) -> Any:
+    """napari's `create_worker` for work whose errors are heard, not yet started.
+
+    napari hears of errors, too, with a function that has no place for one; PySide6 puts a TypeError about it before the person.
+    """
+    made = create_worker(work, *arguments, _connect=_connect, _start_thread=False, **options)
+    made.errored.disconnect()
+    made.errored.connect(_connect["errored"])
     return made
 
 
