@@ -176,7 +176,7 @@ def test_windows_leave_no_seams_and_no_dark_border(overlap: float, shape: tuple[
 
 def test_what_is_smaller_than_a_window_lies_in_its_middle() -> None:
     prepared = prepare(volume((3, 8, 5, 2), "SAR"), model_spec(network_spec(channels=2)))
-    tiling = Tiling.cover(prepared.size, (8, 8, 8), (4, 4, 4), 0.5)
+    tiling = Tiling.cover(prepared.size, (8, 8, 8), (4, 4, 4), 1.5, 0.5)
     (tile,) = tiling.tiles(0, 0.0)
     assert tile.begin == (-2, 0, -1) and tiling.window == (8, 8, 8)
     window = _cut(prepared, tile.begin, tiling.window, 0)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from engine import model_spec, network_spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_unet.windows import WHOLE, Tiling, window_shape, window_shares, window_size, window_starts
+from napari_unet.windows import Tiling, window_shape, window_shares, window_size, window_starts
 
 sizes, windows, overlaps = st.integers(1, 300), st.integers(1, 96), st.floats(0, 0.9)
 
@@ -42,12 +43,12 @@ def test_shares_fall_towards_a_windows_edge() -> None:
     assert (np.diff(middle[:24]) > 0).all() and (np.diff(middle[-24:]) < 0).all() and middle[[0, -1]].max() < 0.01
 
 
-@given(sizes, st.integers(1, 12), st.integers(1, 8))
+@given(sizes, st.integers(1, 12), st.integers(1, 8), st.floats(1, 3))
 @settings(max_examples=400)
-def test_a_window_is_the_patch_or_the_whole_axis(size: int, stride: int, times: int) -> None:
+def test_a_window_is_the_patch_or_the_whole_axis(size: int, stride: int, times: int, whole: float) -> None:
     patch = stride * times
-    window = window_size(size, patch, stride)
-    if size > WHOLE * patch:
+    window = window_size(size, patch, stride, whole)
+    if size > whole * patch:
         assert window == patch
     else:
         assert len(window_starts(size, window, 0.5)) == 1 and window % stride == 0, "nothing to blend"
@@ -55,10 +56,12 @@ def test_a_window_is_the_patch_or_the_whole_axis(size: int, stride: int, times: 
         assert window >= min(2 * stride, patch), "two values to normalise by, where the patch has two"
 
 
-def test_a_window_is_hardly_larger_than_the_patch() -> None:
-    """Norms were trained on the patch's share of the image."""
-    assert window_shape((30, 288, 289), (16, 256, 256), (16, 16, 16)) == (16, 288, 256)
-    assert window_shape((2, 64, 64), (1, 64, 64), (1, 16, 16)) == (1, 64, 64), "one slice, however few there are"
+def test_a_window_is_hardly_larger_than_the_patch_but_for_pictures() -> None:
+    """Norms were trained on the patch's share of the image; pictures look alike wherever a patch lies."""
+    scans, pictures = (model_spec(network_spec(2), pictures=pictures).whole for pictures in (False, True))
+    assert window_shape((30, 288, 289), (16, 256, 256), (16, 16, 16), scans) == (16, 288, 256)
+    assert window_shape((2, 64, 64), (1, 64, 64), (1, 16, 16), scans) == (1, 64, 64), "one slice, however few there are"
+    assert window_shape((1, 512, 513), (1, 256, 256), (1, 16, 16), pictures) == (1, 512, 256)
 
 
 extents = st.tuples(*[st.integers(1, 40)] * 3)
@@ -67,7 +70,7 @@ extents = st.tuples(*[st.integers(1, 40)] * 3)
 @given(extents, overlaps, st.integers(0, 2), st.floats(-5, 45))
 @settings(max_examples=100)
 def test_tiles_share_out_every_voxel_from_the_centre_outwards(size: tuple[int, int, int], overlap: float, axis: int, centre: float) -> None:
-    tiling = Tiling.cover(size, (8, 8, 16), (4, 4, 8), overlap)
+    tiling = Tiling.cover(size, (8, 8, 16), (4, 4, 8), 1.5, overlap)
     total, rows = np.zeros(size), []
     for tile in tiling.tiles(axis, centre):
         inside = tile.inside(size)

@@ -53,7 +53,7 @@ def estimate(
     held = image.nbytes if image.held is None else image.held
     voxels, (grid, ratio) = math.prod(image.shape), _network_grid(image, spec)
     classes, members = spec.network.classes, spec.members
-    size = window_shape(grid, spec.patch, spec.stride)
+    size = window_shape(grid, spec.patch, spec.stride, spec.whole)
     window = math.prod(size)
 
     kept = _layer(image, spec) if streamed else voxels

@@ -183,7 +183,7 @@ class Segmenter:
         For the uncertainty, the logits of each member follow those of the ensemble. Rows of windows go from `centre` outwards;
         those that see none of the `wanted` slices, where these are given, are left out.
         """
-        tiling = Tiling.cover(prepared.size, self.spec.patch, self.spec.stride, self.overlap)
+        tiling = Tiling.cover(prepared.size, self.spec.patch, self.spec.stride, self.spec.whole, self.overlap)
         self._check_memory(tiling.window)
         wanted = range(prepared.size[axis]) if wanted is None else wanted
         tiles = [tile for tile in tiling.tiles(axis, centre) if any(n in wanted for n in tile.inside(prepared.size)[axis])]

@@ -193,6 +193,15 @@ class ModelSpec:
         return z, y, x
 
     @property
+    def whole(self) -> float:
+        """Up to how many patches an axis is seen whole, in one window (docs/experiments.md).
+
+        Norms were trained on what a patch holds, and err where a window holds much more of an organ's surroundings. Pictures
+        look alike wherever a patch lies.
+        """
+        return 2.0 if self.pictures else 1.125
+
+    @property
     def label_dtype(self) -> np.dtype[Any]:
         """The type of its masks: uint8, or uint16 where a value needs it."""
         import numpy as np  # what only needs settings does without

@@ -9,22 +9,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 Three = tuple[int, int, int]
-WHOLE = 1.125  # up to this many patches, an axis is seen whole; norms that see much more than in training err (docs/experiments.md)
-
-
-def window_shape(size: tuple[int, ...], patch: tuple[int, ...], stride: tuple[int, ...]) -> Three:
-    """The window (z, y, x) for a volume of this size."""
-    z, y, x = (window_size(*axis) for axis in zip(size, patch, stride, strict=True))
+def window_shape(size: tuple[int, ...], patch: tuple[int, ...], stride: tuple[int, ...], whole: float) -> Three:
+    """The window (z, y, x) for a volume of this size (see `window_size`)."""
+    z, y, x = (window_size(*axis, whole) for axis in zip(size, patch, stride, strict=True))
     return z, y, x
 
 
-def window_size(size: int, patch: int, stride: int) -> int:
-    """The window along an axis of `size` voxels: the patch, or the whole axis where it is hardly larger than one.
+def window_size(size: int, patch: int, stride: int, whole: float) -> int:
+    """The window along an axis of `size` voxels: the patch, or the whole axis where it has up to `whole` patches.
 
     A whole axis is padded to the next multiple of the stride and no farther: padding is nothing that the network learnt
     from. It spans two strides at least, so that normalisation has more than one value to go by at the bottleneck.
     """
-    return max(-(-size // stride), min(2, patch // stride)) * stride if size <= WHOLE * patch else patch
+    return max(-(-size // stride), min(2, patch // stride)) * stride if size <= whole * patch else patch
 
 
 def window_starts(size: int, window: int, overlap: float) -> list[int]:
@@ -75,9 +72,9 @@ class Tiling:
     shares: tuple[NDArray[np.float32], ...]
 
     @classmethod
-    def cover(cls, size: Three, patch: tuple[int, ...], stride: tuple[int, ...], overlap: float) -> Tiling:
+    def cover(cls, size: Three, patch: tuple[int, ...], stride: tuple[int, ...], whole: float, overlap: float) -> Tiling:
         """The one for a volume of this size."""
-        window = window_shape(size, patch, stride)
+        window = window_shape(size, patch, stride, whole)
         starts = [window_starts(n, w, overlap) for n, w in zip(size, window, strict=True)]
         shares = tuple(window_shares(n, w, s) for n, w, s in zip(size, window, starts, strict=True))
         middle = [-(max(0, w - n) // 2) for n, w in zip(size, window, strict=True)]

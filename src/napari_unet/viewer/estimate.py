@@ -47,7 +47,7 @@ def cost(spec: ModelSpec, volume: Volume, options: Options, in_flight: int = 1, 
     turned = np.array([volume.shape[axis] for axis in turn.axes])
     size = [int(n) for n in np.round((turned - 1) * ratio) + 1]  # as MONAI's Spacing
     overlap = spec.overlap if options.overlap is None else options.overlap
-    window = window_shape(tuple(size), spec.patch, spec.stride)
+    window = window_shape(tuple(size), spec.patch, spec.stride, spec.whole)
     counts = [len(window_starts(n, w, overlap)) for n, w in zip(size, window, strict=True)]
     mirrored = spec.mirror_tta if options.mirror is None else options.mirror
     copies = spec.members * (2 ** len(spec.mirror_axes) if mirrored else 1)
