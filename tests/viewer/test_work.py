@@ -12,6 +12,7 @@ from napari.layers import Image
 
 from napari_unet.viewer.card import Model
 from napari_unet.viewer.engine import Engine
+from napari_unet.viewer.estimate import cost
 from napari_unet.viewer.options import Options
 from napari_unet.viewer.work import Work
 
@@ -57,6 +58,17 @@ def test_the_next_slice_reads_nothing_again(model, rng):
     again = slice_of(work, 8)
     assert not seen
     np.testing.assert_array_equal(again, slice_of(work_on(model, Image(values)), 8))
+
+
+def test_what_a_lazy_image_costs_is_told_without_reading_it(model, rng):
+    """The viewer's thread asks for it, at each move of the slider, too."""
+    seen, values = [], rng.normal(size=(SIDE,) * 3).astype(np.float32)
+    layer = Image(counted(values, seen), cache=False, contrast_limits=(-3, 3))
+    work = work_on(model, layer)
+    seen.clear()
+    assert work.reaches((2, 3)) and cost(model.spec, work.outline(), work.options).windows > 0
+    assert not seen
+    np.testing.assert_array_equal(slice_of(work, 3), slice_of(work_on(model, Image(values)), 3))
 
 
 def test_another_image_or_another_grid_is_looked_over_anew(model, rng):

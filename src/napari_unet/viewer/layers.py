@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from dask import is_dask_collection
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
 from numpy.typing import NDArray
@@ -154,15 +155,18 @@ def grid_of(layer: ScalarLayer, others: Iterable[Any] = ()) -> Grid:
     return _plain_grid(layer)
 
 
-def volume_of(layer: ScalarLayer, others: Iterable[Any] = (), pictures: bool = False) -> Volume:
+def volume_of(layer: ScalarLayer, others: Iterable[Any] = (), pictures: bool = False, lazy: bool = False) -> Volume:
     """A layer's voxels on their own grid, as `nifti.read` gives them for the layer's file.
 
-    With `pictures`, a stack without a file is one of pictures: rows, columns and slices have no directions in a body.
+    With `pictures`, a stack without a file is one of pictures: rows, columns and slices have no directions in a body. With `lazy`,
+    dask's voxels are not read.
     """
     grid = grid_of(layer, others)
     if pictures and not grid.kind:
         grid = replace(grid, affine=np.diag((*spacing_of(grid.affine), 1.0)))
-    data = np.asarray(layer.data[0] if layer.multiscale else layer.data)
+    data = layer.data[0] if layer.multiscale else layer.data
+    if not (lazy and is_dask_collection(data)):
+        data = np.asarray(data)
     colours = is_colour(layer)
     if colours and not grid.header and data.shape[-1] == 4:
         data = data[..., :3]  # the fourth is transparency

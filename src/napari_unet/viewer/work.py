@@ -91,6 +91,7 @@ class Work:
     def read(self) -> Volume:
         """All channels. Raises UNetError where they do not lie on one grid."""
         first = self.outline()
+        first = first.with_data(np.asarray(first.data))
         if not self.more:
             return first
         channels = [first, *(volume_of(layer, self.others, self.model.spec.pictures) for layer in self.more)]
@@ -99,8 +100,8 @@ class Work:
         return first.with_data(np.stack([channel.data for channel in channels], -1))
 
     def outline(self) -> Volume:
-        """The image alone: a view, so that nothing is copied in the viewer's thread."""
-        volume = volume_of(self.image, self.others, self.model.spec.pictures)
+        """The image alone: a view, so that nothing is copied or read in the viewer's thread."""
+        volume = volume_of(self.image, self.others, self.model.spec.pictures, lazy=True)
         return volume if self.step is None else volume.channel(self.step)
 
     def reaches(self, where: tuple[int, int] | None) -> bool:
