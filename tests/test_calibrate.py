@@ -15,7 +15,7 @@ from engine import model_spec, network_spec, random_network
 
 from napari_unet import Segmenter, find_cases, nifti, phantoms, runtime, weights
 from napari_unet.calibrate import WATCHED, calibrate, watch
-from napari_unet.calibration import Calibration
+from napari_unet.calibration import Calibration, Ranges
 from napari_unet.cli import main
 from napari_unet.errors import UNetError
 from napari_unet.network import UNet
@@ -49,13 +49,13 @@ def calibrated(labelled: Path) -> Path:
     return out
 
 
-def seen_by(networks: Sequence[UNet], windows: Sequence[torch.Tensor]) -> Calibration:
-    """The calibration that these windows give."""
-    with watch(networks) as ranges, torch.inference_mode():
+def seen_by(networks: Sequence[UNet], windows: Sequence[torch.Tensor]) -> Ranges:
+    """The ranges that these windows give."""
+    with watch(networks) as seen, torch.inference_mode():
         for window in windows:
             for network in networks:
                 network(window[None] if network.spec.dims == 3 else window[None, :, 0])
-    return Calibration(tuple(tuple(member.values()) for member in ranges), 1, 1, 1)
+    return tuple(tuple(member.values()) for member in seen)
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -66,10 +66,10 @@ def test_every_kind_of_network_gives_nearly_the_same_logits(kind: str, dims: int
     spec = network_spec(dims, **{"features": tuple(8 * 2**n for n in range(levels))} | KINDS[kind])
     networks = [random_network(spec, seed) for seed in range(2)]
     windows = [torch.randn(1, *((16, 8, 16) if dims == 3 else (1, 16, 32))) for _ in range(3)]
-    calibration = seen_by(networks, windows)
-    assert len(calibration.ranges) == 2 and len({len(member) for member in calibration.ranges}) == 1
+    ranges = seen_by(networks, windows)
+    assert len(ranges) == 2 and len({len(member) for member in ranges}) == 1
     exact = list(runtime.start_runtime(networks, (), "torch").each(windows))
-    rounded = list(runtime.start_runtime(networks, (), "openvino", calibration).each(windows))
+    rounded = list(runtime.start_runtime(networks, (), "openvino", ranges).each(windows))
     error = torch.stack(exact) - torch.stack(rounded)
     assert 1e-4 < error.abs().mean() < 0.1 * torch.stack(exact).std(), "integers, but hardly another answer"
 
@@ -104,6 +104,17 @@ def test_a_model_that_loses_is_refused_and_nothing_written(labelled: Path, tmp_p
     assert not list(tmp_path.iterdir())
 
 
+def test_cases_without_what_the_model_finds_prove_nothing(labelled: Path, tmp_path: Path) -> None:
+    for name in ("images", "labels"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    image = nifti.read(labelled / "images/head0.nii.gz")
+    nifti.write(tmp_path / "data/images/a.nii.gz", image, labels=False)
+    nifti.write(tmp_path / "data/labels/a.nii.gz", image.with_data(np.full(image.shape, 9, np.uint8)))
+    with pytest.raises(UNetError, match="it finds nothing that is labelled in 1 cases"):
+        list(calibrate("phantoms", find_cases(tmp_path / "data").cases, tmp_path / "a.safetensors"))
+    assert not (tmp_path / "a.safetensors").exists()
+
+
 def test_it_can_be_left_at_any_step(labelled: Path, tmp_path: Path) -> None:
     for steps in (1, 2, 3):
         with closing(calibrate("phantoms", find_cases(labelled).cases, tmp_path / "a.safetensors")) as work:
@@ -124,9 +135,9 @@ def test_refusals_say_what_to_do(calibrated: Path, tmp_path: Path) -> None:
     network = random_network(network_spec())
     for count in (3, 99):
         with pytest.raises(UNetError, match=f"calibrated for {count} convolutions"):
-            runtime.start_runtime([network], (), "openvino", Calibration((((-1.0, 1.0),) * count,), 1, 1, 1))
+            runtime.start_runtime([network], (), "openvino", (((-1.0, 1.0),) * count,))
     with pytest.raises(UNetError, match="2 members, not for 1"):
-        runtime.start_runtime([network], (), "openvino", Calibration((((-1.0, 1.0),),) * 2, 1, 1, 1))
+        runtime.start_runtime([network], (), "openvino", (((-1.0, 1.0),),) * 2)
     spec = model_spec()
     with pytest.raises(UNetError, match="range from 1 to 2"):
         weights.save(tmp_path / "b.safetensors", spec, weights.read_card(calibrated), {}, Calibration((((1.0, 2.0),),), 1, 1, 1))

@@ -102,6 +102,15 @@ def test_slices_alone_with_their_neighbours_or_volumes(slices: int, millimetres:
     assert (spec.patch[0], spec.spacing[0]) == (1, 0) or kind == "3-D"
 
 
+@pytest.mark.parametrize(("side", "levels"), [(8, 2), (16, 3), (40, 4), (64, 5), (256, 5), (600, 5)])
+def test_slices_are_halved_while_four_voxels_stay_but_five_levels_are_enough(side: int, levels: int) -> None:
+    spec, _, _ = planned(facts(shape=(side, 20, side), spacing=(1.0, 1.0, 1.0)), {"dims": 2})
+    halved = [n for axis in (1, 2) for n in [spec.patch[axis] // spec.stride[axis]]]
+    assert min(halved) >= 4 and len(spec.network.features) <= 5
+    square, _, _ = planned(facts(picture=True, shape=(1, side, side), centroids={1: (0, 0.5, 0.5)}))
+    assert len(square.network.features) == levels
+
+
 def test_pictures_are_seen_as_they_are() -> None:
     cases = facts(picture=True, shape=(1, 100, 200), centroids={1: (0, 0.5, 0.5)})
     spec, _, words = planned(cases)

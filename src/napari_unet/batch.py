@@ -93,8 +93,8 @@ def _segment(segmenter: Segmenter, step: Step, end: float, cleaning: Cleaning, c
     """The steps of one job, from its first one to the share `end`; UNetError before reading where memory does not suffice."""
     job, begin = step.job, step.share
     way = fit(outline(job.case), segmenter.spec, job.case.images[0], cleaning=cleaning, uncertainty=segmenter.uncertainty,
-              in_flight=segmenter.in_flight,
-              feature_maps=segmenter.runtime.feature_maps, streamed=streamed(job, cleaning))  # fmt: skip
+              in_flight=segmenter.in_flight, feature_maps=segmenter.runtime.feature_maps,
+              streamed=streamed(job, cleaning))  # fmt: skip
     memory, segmenter = way.estimate, segmenter.with_windows(way.spec.patch, way.in_flight)
     yield replace(step, memory=memory)
     image = read_image(job.case, chosen, lazy=True)

@@ -22,6 +22,7 @@ from napari_unet.network import UNet
 from napari_unet.runtime import choose_runtime
 from napari_unet.segment import Segmenter
 from napari_unet.spec import ModelSpec
+from napari_unet.torch_runtime import build
 
 WATCHED, SCORED = 8, 20  # cases, at most, spread over all that there are
 WORST = 0.005  # of Dice: what int8 may cost
@@ -48,24 +49,23 @@ class Result:
 def calibrate(model: str | Path, cases: Sequence[Case], out: str | Path) -> Generator[Step, None, Result]:
     """Write the model with its `Calibration` to `out`, once Dice on labelled cases, such as those it was trained on, is as good.
 
-    Closing the generator leaves nothing behind. Raises UNetError where OpenVINO is missing, without cases, or where Dice
-    falls by more than WORST.
+    Closing the generator leaves nothing behind. Raises UNetError where OpenVINO is missing, without cases, where the model finds
+    nothing in them, so that there is no Dice to compare, or where Dice falls by more than WORST.
     """
     place, _ = choose_runtime("cpu", "openvino")
     if not cases:
         raise UNetError(model, "no labelled case to calibrate it on", "Give a folder with images and labels")
     file = weights.find(model)
     spec, tensors = weights.load(file)
-    plain = Segmenter.load(file, str(place), "torch")
+    networks = [build(spec.network, member, place) for member in weights.divide(tensors, spec.members)]
     watched, scored = _spread(cases, WATCHED), _spread(cases, SCORED)
     total = len(watched) + len(scored)
-    with watch(plain.networks) as ranges:
+    with watch(networks) as seen:
         for n, case in enumerate(watched):
             yield Step(n, total, f"watching {case.name}")
-            plain.segment(read_image(case))
-    seen = tuple(tuple(member.values()) for member in ranges)
-    both = [Segmenter(spec, *plain.networks, runtime="openvino"),
-            Segmenter(spec, *plain.networks, runtime="openvino", calibration=Calibration(seen, 1, 0, 0))]  # fmt: skip
+            Segmenter(spec, *networks).segment(read_image(case))
+    ranges = tuple(tuple(member.values()) for member in seen)
+    both = [Segmenter(spec, *networks, runtime="openvino", ranges=each) for each in (None, ranges)]
     scores: list[list[Score]] = [[], []]
     seconds = [0.0, 0.0]
     for n, case in enumerate(scored, len(watched)):
@@ -75,7 +75,9 @@ def calibrate(model: str | Path, cases: Sequence[Case], out: str | Path) -> Gene
             scores[which] += found
             seconds[which] += took
     before, after = (_mean(each, spec) for each in scores)
-    calibration = Calibration(seen, len(scored), after, before)
+    if not before:
+        raise UNetError(model, f"it finds nothing that is labelled in {len(scored)} cases", "Give cases of what it was trained for")
+    calibration = Calibration(ranges, len(scored), after, before)
     if after < before - WORST:
         raise UNetError(model, f"in int8 {calibration}: it falls by more than {WORST}", "Use it as it is, in float32")
     weights.save(out, spec, weights.read_card(file), tensors, calibration)

@@ -12,6 +12,7 @@ from napari_unet.schema import STRICT
 from napari_unet.spec import MAX_MEMBERS
 
 Range = tuple[float, float]
+Ranges = tuple[tuple[Range, ...], ...]  # of each member, of each of its convolutions
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -24,7 +25,7 @@ class Calibration:
 
     __pydantic_config__ = STRICT
 
-    ranges: Annotated[tuple[tuple[Range, ...], ...], Field(min_length=1, max_length=MAX_MEMBERS)]
+    ranges: Annotated[Ranges, Field(min_length=1, max_length=MAX_MEMBERS)]
     cases: Annotated[int, Field(ge=1)]
     dice: Share
     dice_float32: Share

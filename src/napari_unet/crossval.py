@@ -46,10 +46,9 @@ def cross_validate(
     """Train a model per fold into RUN/fold_0, RUN/fold_1, ..., each an ordinary run, and join them to RUN/model.safetensors.
 
     Every case is scored once, by the model that never saw it: RUN/masks and, last of all, RUN/scores.csv. RUN/log.csv has the
-    rows of all folds' logs. `config.minutes`
-    are for all of it: each fold gets an equal share of what is left, so that the last one makes good for the others. With
-    `config.steps` each fold gets that many. Closing it keeps finished folds and the state of the one at work; `resume`
-    goes on from there, and a fold that was stopped ends bit for bit as if it had not been.
+    rows of all folds' logs. `config.minutes` are for all of it: each fold gets an equal share of what is left, so that the
+    last one makes good for the others. With `config.steps` each fold gets that many. Closing it keeps finished folds and the
+    state of the one at work; `resume` goes on from there, and a fold that was stopped ends bit for bit as if it had not been.
 
     Parameters and errors are those of `train`; also UNetError for more folds than an ensemble has members.
     """

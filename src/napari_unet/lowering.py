@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from napari_unet.errors import UNetError
 from napari_unet.network import ConvNormAct, InstanceNorm, UNet
@@ -110,10 +110,10 @@ def _module(module: nn.Module, x: V, operations: Operations[V], forget_bias: boo
     raise UNetError("network", f"{type(module).__name__} cannot be lowered", "Run it with torch")
 
 
-def _array(tensor: Tensor | None) -> Array:
-    assert tensor is not None
-    return tensor.detach().float().cpu().contiguous().numpy()
+def _array(tensor: Any) -> Array:
+    array: Array = tensor.detach().float().cpu().contiguous().numpy()
+    return array
 
 
 def _bias(module: nn.Module) -> Array | None:
-    return None if module.bias is None else _array(module.bias)  # type: ignore[arg-type]
+    return None if module.bias is None else _array(module.bias)

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_unet.calibration import Calibration, Range
+from napari_unet.calibration import Range, Ranges
 from napari_unet.errors import UNetError, first_line
 from napari_unet.lowering import Array, lower
 from napari_unet.network import UNet
@@ -36,14 +36,14 @@ class OpenVINORuntime:
 
     feature_maps = FEATURE_MAPS
 
-    def __init__(self, networks: Sequence[UNet], mirror_axes: tuple[int, ...], calibration: Calibration | None = None) -> None:
+    def __init__(self, networks: Sequence[UNet], mirror_axes: tuple[int, ...], ranges: Ranges | None = None) -> None:
         self.flips = mirrorings(mirror_axes)
         self.flat = networks[0].spec.dims == 2
         self.threads = torch.get_num_threads()
         self.streams = min(self.threads, STREAMS)
         self.in_flight = self.streams + 1
         with _compiling():
-            self.model = _model(networks, calibration)
+            self.model = _model(networks, ranges)
         self._compiled: dict[tuple[int, int], Any] = {}  # by streams and threads
         self._lock = threading.Lock()
 
@@ -127,16 +127,16 @@ def _failures(job: NDArray[np.float32]) -> Iterator[None]:
                         "Close other programs, or use --runtime torch") from error  # fmt: skip
 
 
-def _model(networks: Sequence[UNet], calibration: Calibration | None) -> Any:
+def _model(networks: Sequence[UNet], ranges: Ranges | None) -> Any:
     """One graph of all members: (1, C, [z,] y, x), of any size, to logits (members, K, [z,] y, x)."""
     spec = networks[0].spec
     window = ops.parameter([1, spec.channels, *[-1] * spec.dims], np.float32)
-    if calibration is None:
+    if ranges is None:
         logits = [lower(network, window, _Operations(spec.dims)) for network in networks]
-    elif len(calibration.ranges) != len(networks):
-        raise UNetError("int8", f"it was calibrated for {len(calibration.ranges)} members, not for {len(networks)}", "Calibrate it anew")
+    elif len(ranges) != len(networks):
+        raise UNetError("int8", f"it was calibrated for {len(ranges)} members, not for {len(networks)}", "Calibrate it anew")
     else:
-        logits = [_lower_int8(network, ranges, window) for network, ranges in zip(networks, calibration.ranges, strict=True)]
+        logits = [_lower_int8(network, own, window) for network, own in zip(networks, ranges, strict=True)]
     return openvino.Model([ops.concat(logits, 0)], [window], "unet")
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from napari_unet.calibration import Calibration
+from napari_unet.calibration import Ranges
 from napari_unet.errors import UNetError, first_line
 from napari_unet.network import UNet
 from napari_unet.torch_runtime import TorchRuntime, choose_device
@@ -59,16 +59,16 @@ def _openvino_missing() -> str:
 
 
 def start_runtime(
-    networks: Sequence[UNet], mirror_axes: tuple[int, ...], runtime: str = "torch", calibration: Calibration | None = None
+    networks: Sequence[UNet], mirror_axes: tuple[int, ...], runtime: str = "torch", ranges: Ranges | None = None
 ) -> Runtime:
     """Networks made ready by the runtime of that name, which then follows torch's number of threads. Raises UNetError.
 
-    With a `calibration` they run in 8-bit integers, which only OpenVINO can.
+    With `ranges` (see `Calibration`) they run in 8-bit integers, which only OpenVINO can.
     """
     if runtime == "openvino":
         from napari_unet.openvino_runtime import OpenVINORuntime
 
-        return OpenVINORuntime(networks, mirror_axes, calibration)
-    if calibration is not None:
+        return OpenVINORuntime(networks, mirror_axes, ranges)
+    if ranges is not None:
         raise UNetError("precision", f"int8 with {runtime}", "Use --runtime openvino, or leave out --precision int8")
     return TorchRuntime(networks, mirror_axes)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_unet import ensemble, preprocess
-from napari_unet.calibration import Calibration
+from napari_unet.calibration import Ranges
 from napari_unet.components import Cleaning
 from napari_unet.errors import UNetError
 from napari_unet.files import check_memory
@@ -56,12 +56,12 @@ class Segmenter:
         whose own most likely class is another than the ensemble's (deep ensembles: Lakshminarayanan et al. 2017, arXiv
         1612.01474); of a single network, the entropy of its softmax over that of all classes being alike.
     runtime : what runs the networks, see `runtime.start_runtime`: torch, for networks that are here already; `load` chooses.
-    calibration : run in 8-bit integers (see `calibrate`).
+    ranges : of the convolutions' inputs (see `Calibration`): run in 8-bit integers within them.
     """
 
     def __init__(
         self, spec: ModelSpec, *networks: UNet, mirror: bool | None = None, overlap: float | None = None,
-        uncertainty: bool = False, runtime: str = "torch", calibration: Calibration | None = None,
+        uncertainty: bool = False, runtime: str = "torch", ranges: Ranges | None = None,
     ) -> None:  # fmt: skip
         if len(networks) != spec.members:
             raise UNetError(spec.name, f"{len(networks)} networks for {spec.members} members", "Give one for each")
@@ -71,7 +71,7 @@ class Segmenter:
         self.overlap = spec.overlap if overlap is None else overlap
         if not 0 <= self.overlap <= 0.9:
             raise UNetError("overlap", f"windows that overlap by {self.overlap}", "Use 0 to 0.9")
-        self.runtime = start_runtime(networks, self.mirror_axes, runtime, calibration)
+        self.runtime = start_runtime(networks, self.mirror_axes, runtime, ranges)
         self.in_flight = self.runtime.in_flight
 
     @classmethod
@@ -84,7 +84,7 @@ class Segmenter:
         """
         spec, members = ensemble.load(model)
         if precision != "float32":
-            options["calibration"] = ensemble.calibration(model, precision)
+            options["ranges"] = ensemble.calibration(model, precision).ranges
             runtime = "openvino" if runtime == "auto" else runtime
         place, chosen = choose_runtime(device, runtime)
         networks = (build(spec.network, tensors, place) for tensors in members)

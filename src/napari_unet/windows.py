@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Three = tuple[int, int, int]
+
+
 def window_shape(size: tuple[int, ...], patch: tuple[int, ...], stride: tuple[int, ...], whole: float) -> Three:
     """The window (z, y, x) for a volume of this size (see `window_size`)."""
     z, y, x = (window_size(*axis, whole) for axis in zip(size, patch, stride, strict=True))

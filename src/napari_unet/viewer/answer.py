@@ -55,6 +55,12 @@ class Answer:
         answer = layer.metadata.get(KEY)
         return answer if isinstance(answer, Answer) and answer.said.shape == layer.data.shape else None
 
+    @classmethod
+    def of_layer(cls, layer: Any) -> Answer:
+        """The one of a layer that is known to carry one."""
+        answer: Answer = layer.metadata[KEY]
+        return answer
+
     def write(self, layer: Labels, region: Region, labels: NDArray[Any]) -> None:
         """Put labels into a region of the layer, past its history, but never over a hand's work."""
         seen, said = np.asarray(layer.data)[region], self.said[region]

@@ -17,6 +17,7 @@ from napari_unet.volume import Volume
 if TYPE_CHECKING:
     from napari_unet.segment import Segmenter
 
+
 class Engine:
     """Loads models in the thread that asks, one at a time, and keeps the last."""
 
@@ -44,7 +45,6 @@ class Engine:
                 )  # fmt: skip
                 self._key = key
             return self._segmenter
-
 
     def prime(self, model: Path, options: Options, spec: ModelSpec) -> None:
         """Load the model and run it on noise, one window of it and some, where its pace here is not known yet. Raises UNetError."""

@@ -51,9 +51,7 @@ class Filling:
             viewer.add_layer(self.layer)
         else:
             self.layer = onto
-        found = Answer.in_layer(self.layer)
-        assert found is not None
-        self.answer = found
+        self.answer = found = Answer.of_layer(self.layer)
         if onto is not None:
             self.answer.forget_undone(onto)
             self._before = np.array(onto.data), found.said.copy(), found.filled.copy()

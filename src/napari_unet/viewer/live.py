@@ -119,8 +119,7 @@ class Slices(QObject):
         self._ask((work, where, False))
 
     def _filled(self, work: Work, layer: Labels, where: Slice) -> bool:
-        answer, grid = Answer.in_layer(layer), self._grid(work)
-        assert answer is not None
+        answer, grid = Answer.of_layer(layer), self._grid(work)
         region = [slice(None)] * 3
         if where is not None:
             region[where[0]] = slice(where[1], where[1] + 1)
@@ -154,8 +153,7 @@ class Slices(QObject):
         if layer is None:
             layer = empty_mask(work.image, self._grid(work), work.model.spec, work.of, work.series)
             self._viewer.add_layer(layer)
-        answer, grid = Answer.in_layer(layer), self._grid(work)
-        assert answer is not None
+        answer, grid = Answer.of_layer(layer), self._grid(work)
         region = grid.shown_region(piece.region, layer.ndim, work.step or 0)
         labels = grid.shown(piece.labels).reshape(answer.said[region].shape)
         if person:

@@ -108,11 +108,13 @@ class Run(QObject):
             return
 
     def _show(self, part: Part) -> None:
+        if not self.filling.here():
+            return
         self._first = self._first or time.monotonic()
         if isinstance(part.found, np.ndarray):
             self._settling = self.filling.settling(part.found, part.step)
             self._whole, self._behind = self._whole + 1, True
-        elif self.filling.here():
+        else:
             piece = part.found
             done, total = self._whole * piece.total + piece.done, self.volumes * piece.total
             self._behind |= self.filling.put(piece.region, piece.labels, done, total, piece.uncertainty, part.step)
