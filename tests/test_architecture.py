@@ -25,9 +25,9 @@ TIERS = (
     {
         *("augment", "budget", "calibration", "cases", "cells", "checks", "components", "distributed", "downloads", "ensemble", "events"),
         *("finetune", "layout", "learning", "loss", "lowering", "measure", "network", "nifti", "openvino_runtime", "optimiser"),
-        *("options", "partial"),
-        *("phantoms", "preprocess", "quiet_openvino", "record", "runtime", "sampling", "schedule", "spacing", "speed", "splits", "survey"),
-        *("ledger", "memory", "outline", "spool", "targets", "torch_runtime", "volumes", "weights", "zarrs"),
+        *("dataset", "grid", "options", "partial"),
+        *("phantoms", "preprocess", "quiet_openvino", "record", "runtime", "sampling", "schedule", "spacing", "speed", "splits"),
+        *("ledger", "memory", "outline", "spool", "structures", "survey", "targets", "torch_runtime", "volumes", "weights", "zarrs"),
     },
     {"assist", "batch", "calibrate", "canvas", "crossval", "evaluate", "onnx_export", "plan", "pooling", "segment", "train"},
     {"charts", "comparison", "cost", "experiment", "figures", "formats", "page", "report", "results"},

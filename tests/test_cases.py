@@ -13,7 +13,7 @@ import pytest
 from datasets import SHAPE, decathlon, describe, nnunet, scan, two_folders, write_pair
 
 from napari_unet import UNetError, cases, find_cases, find_images, nifti
-from napari_unet.cases import Case, read_image, read_label
+from napari_unet.dataset import Case, read_image, read_label
 
 NAMES = {1: "bright", 2: "dark"}
 

@@ -316,6 +316,7 @@ def test_the_facts_are_true(tmp_path: Path) -> None:
     assert facts.centroids[3] == pytest.approx((0, 1 - 5.5 / 29, 1 - 2.5 / 19))  # P and L run the other way
     assert facts.low == (0,) and facts.high == (39,) and not facts.picture
     assert facts.orientation == "LPS" and facts.voxel_ml == pytest.approx(0.75e-3) and facts.at_border == (1, 3)
+    assert facts.thickness == {1: pytest.approx(2 * 10 * 2.0), 3: pytest.approx(2 * 4 / (4 / 2.0 + 4 / 0.75 + 4 / 0.5))}
     assert facts.foreground.shape[0] == 1 and 0.4 * SAMPLES < facts.foreground.shape[1] <= SAMPLES
     assert set(np.unique(facts.foreground)) == {0.0, *range(30, 40)}
 

@@ -15,9 +15,9 @@ import pytest
 from datasets import _one_thread, decathlon, planned, scan  # noqa: F401 - a fixture
 
 from napari_unet import Segmenter, UNetError, find_cases, nifti, schema, weights
-from napari_unet.cases import read_image, read_label
 from napari_unet.components import NOISE, keep_largest, pays
 from napari_unet.crossval import learn
+from napari_unet.dataset import read_image, read_label
 from napari_unet.evaluate import read_scores, score_case, summary, write_scores
 from napari_unet.layout import EVENTS, LOG, MASKS, MODEL, RECORD, RESUME, SCORES
 from napari_unet.pooling import choose_components, folds_of_one_split, join, pooled, read_fold, scores_beside

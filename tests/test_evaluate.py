@@ -15,7 +15,7 @@ from hypothesis.strategies import floats, lists
 from scipy.stats import sem, t
 
 from napari_unet import nifti
-from napari_unet.cases import Case
+from napari_unet.dataset import Case
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import (
     Score,

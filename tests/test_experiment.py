@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_unet import PlanChoices, Segmenter, TrainConfig, UNetError, find_cases, nifti, read_spec
-from napari_unet.cases import Case, Dataset, read_image
+from napari_unet.dataset import Case, Dataset, read_image
 from napari_unet.evaluate import Score, dice
 from napari_unet.experiment import (
     MASKS,

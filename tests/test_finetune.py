@@ -26,8 +26,8 @@ from napari_unet import (
     torch_runtime,
     weights,
 )
-from napari_unet.cases import Dataset
 from napari_unet.cli import main
+from napari_unet.dataset import Dataset
 from napari_unet.finetune import Base, fingerprint, gentle, known
 from napari_unet.layout import MODEL, RESUME
 from napari_unet.learning import Learner

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from napari_unet.cases import Case
 from napari_unet.components import Cleaning
+from napari_unet.dataset import Case
 from napari_unet.errors import UNetError
 from napari_unet.files import write_bytes
 from napari_unet.ledger import CASES, METHOD, VOLUMES, Ledger, Method

@@ -18,8 +18,8 @@ from hostile import affine_for
 from PIL import Image
 
 from napari_unet import files, nifti, weights
-from napari_unet.cases import Case, read_image
 from napari_unet.components import Cleaning
+from napari_unet.dataset import Case, read_image
 from napari_unet.errors import UNetError
 from napari_unet.memory import estimate, fit
 from napari_unet.network import parameter_shapes

@@ -32,7 +32,7 @@ from napari_unet import (
     pictures,
     weights,
 )
-from napari_unet.cases import Case, read_image, read_label, read_mask
+from napari_unet.dataset import Case, read_image, read_label, read_mask
 from napari_unet.evaluate import evaluate, read_scores, score_case
 from napari_unet.layout import LOG, MASKS, MODEL, RESUME, SCORES
 from napari_unet.learning import Learner

@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_unet import ModelSpec, PlanChoices, TrainConfig, UNetError, checks, find_cases, schema
-from napari_unet.cases import Dataset
 from napari_unet.checks import MAX_CLASSES, CaseFacts
+from napari_unet.dataset import Case, Dataset
+from napari_unet.grid import SEEN, THICK
 from napari_unet.plan import VOXELS, plan
+from napari_unet.spec import LabelRule
 
 HIPPOCAMPUS: dict[str, Any] = {  # axes up, front, right; the anterior part lies in front of the posterior one
     "shape": (36, 50, 35), "voxels": {1: 1500, 2: 1500}, "centroids": {1: (0.55, 0.65, 0.5), 2: (0.4, 0.35, 0.5)},
@@ -33,11 +35,11 @@ def facts(**changes: Any) -> list[CaseFacts]:
 
 
 def planned(
-    cases: list[CaseFacts], choices: dict[str, Any] | None = None, config: TrainConfig | None = None, **dataset: Any
+    known: list[CaseFacts], choices: dict[str, Any] | None = None, config: TrainConfig | None = None, **dataset: Any
 ) -> tuple[ModelSpec, TrainConfig, str]:
     """A plan, its reasons as one text."""
     spec, config, reasons = plan(
-        Dataset(Path("data"), (), **{"labels": {}, "channels": ()} | dataset), cases, PlanChoices(**choices or {}), config
+        Dataset(Path("data"), **{"cases": (), "labels": {}, "channels": ()} | dataset), known, PlanChoices(**choices or {}), config
     )
     assert all(reason.endswith(".") and "\n" not in reason for reason in reasons)
     return spec, config, " ".join(reasons)
@@ -109,6 +111,56 @@ def test_slices_are_halved_while_four_voxels_stay_but_five_levels_are_enough(sid
     assert min(halved) >= 4 and len(spec.network.features) <= 5
     square, _, _ = planned(facts(picture=True, shape=(1, side, side), centroids={1: (0, 0.5, 0.5)}))
     assert len(square.network.features) == levels
+
+
+HEAD: dict[str, Any] = {"shape": (200, 250, 200), "spacing": (0.8, 0.8, 0.8), "thickness": {1: 2.0, 2: 40.0}}
+
+
+def share(spec: ModelSpec, cases: list[CaseFacts]) -> float:
+    """Of an image, what a patch holds."""
+    extent = np.multiply(cases[0].shape, cases[0].spacing)
+    return float(np.prod(np.multiply(spec.patch, spec.spacing)) / np.prod(extent))
+
+
+def test_a_head_is_learnt_on_a_coarser_grid_as_far_as_its_thinnest_class_allows() -> None:
+    cases = facts(**HEAD)
+    spec, _, words = planned(cases, labels={1: "cortex", 2: "brain"})
+    assert 0.95 * THICK * 2.0 < spec.spacing[0] <= THICK * 2.0 and len(set(spec.spacing)) == 1
+    assert "Coarser than the images, so that a patch holds 9." in words and 0.08 < share(spec, cases) < 0.11
+    assert "the thinnest class (cortex) is 2 mm thick" in words and "the median image has 10" in words
+
+
+def test_a_head_of_thick_classes_is_learnt_on_a_grid_of_which_a_patch_holds_an_eighth() -> None:
+    cases = facts(**HEAD | {"thickness": {1: 30.0, 2: 40.0}})
+    spec, _, _ = planned(cases)
+    assert 0.8 * SEEN < share(spec, cases) < 1.1 * SEEN
+
+
+@pytest.mark.parametrize("thickness", [{}, {1: 1.2, 2: 40.0}])
+def test_the_images_own_spacing_stays_where_a_class_is_thin_or_nothing_is_known(thickness: dict[int, float]) -> None:
+    spec, _, words = planned(facts(**HEAD | {"thickness": thickness}))
+    assert spec.spacing == (0.8, 0.8, 0.8) and "Coarser" not in words
+
+
+def test_the_finest_axes_grow_first() -> None:
+    cases = facts(shape=(40, 500, 500), spacing=(3.0, 0.5, 0.5), thickness={1: 3.0})
+    spec, _, _ = planned(cases)
+    assert spec.spacing[0] == 3.0 and 0.5 < spec.spacing[1] == spec.spacing[2] <= THICK * 3.0
+
+
+def test_coarser_grids_are_for_volumes_that_are_labelled_throughout_and_never_for_what_was_chosen() -> None:
+    known: dict[str, Any] = HEAD | {"thickness": {1: 30.0}}
+    assert planned(facts(**known), {"spacing": (0.8, 0.8, 0.8)})[0].spacing == (0.8, 0.8, 0.8)
+    assert planned(facts(**known), {"dims": 2})[0].spacing == (0, 0.8, 0.8)
+    case = Case("a", (), None, rule=LabelRule(ignore=9))
+    assert planned(facts(**known), cases=(case,))[0].spacing == (0.8, 0.8, 0.8)
+    assert share(planned(facts(**known), {"patch": (64, 64, 64)})[0], facts(**known)) == pytest.approx(SEEN, rel=0.1)
+    assert planned(facts(**known | HIPPOCAMPUS))[0].spacing == (0.8, 0.8, 0.8)
+
+
+def test_the_size_that_levels_follow_is_that_of_the_chosen_grid() -> None:
+    spec, _, words = planned(facts(**HEAD), {"spacing": (4.0, 4.0, 4.0)})
+    assert "the median image has 40 x 50 x 40" in words and spec.patch == (40, 56, 40)
 
 
 def test_pictures_are_seen_as_they_are() -> None:

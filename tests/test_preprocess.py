@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_unet import nifti
-from napari_unet.cases import Case, read_image
+from napari_unet.dataset import Case, read_image
 from napari_unet.errors import UNetError
 from napari_unet.preprocess import (
     Prepared,

@@ -19,6 +19,7 @@ from test_train import Plan, assert_equal_runs, run
 from napari_unet.cli import train as command
 from napari_unet.events import Events
 from napari_unet.layout import EVENTS, LOG
+from napari_unet.record import read_record
 from napari_unet.train import Progress
 
 STEPS = 24
@@ -53,6 +54,15 @@ def test_progress_is_that_of_the_log_but_smooth(plan: Plan, tmp_path: Path) -> N
     marks = list(raw.values())
     assert 0 < max(jumps) < max(abs(value - marks[0]) for value in marks)
     assert min(marks) - 1e-5 <= min(shown) <= max(shown) <= max(marks) + 1e-5  # the log is rounded
+
+
+def test_the_time_left_knows_that_steps_on_larger_patches_are_slower(plan: Plan, tmp_path: Path) -> None:
+    left = {p.step: p.seconds_left for p in run(plan, tmp_path) if p.phase == "training"}
+    schedule = read_record(tmp_path).schedule
+    assert len({stage.patch for stage in schedule.stages if stage.steps}) > 1
+    for step, seconds in logged(tmp_path, "seconds"):
+        behind = schedule.progress(step)
+        assert left[step] is not None and left[step] >= (seconds - 0.05) * (1 - behind) / behind
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")

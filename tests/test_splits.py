@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis.strategies import integers
 
 from napari_unet import UNetError, find_cases
-from napari_unet.cases import read_image, read_label
 from napari_unet.checks import check, groups_of
+from napari_unet.dataset import read_image, read_label
 from napari_unet.plan import plan
 from napari_unet.spec import TrainConfig
 from napari_unet.splits import (

@@ -13,8 +13,8 @@ import pytest
 from datasets import affine_for, decathlon, describe, nnunet, scan, two_folders, write_pair
 
 from napari_unet import check, find_cases, nifti, pictures
-from napari_unet.cases import Case, Dataset
 from napari_unet.checks import MAX_CLASSES, CaseFacts, Finding, Report, refuse
+from napari_unet.dataset import Case, Dataset
 from napari_unet.errors import UNetError
 from napari_unet.survey import Row, cells, shortened, survey, table, write_table
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_unet.cases import Case
+from napari_unet.dataset import Case
 from napari_unet.errors import UNetError
 from napari_unet.targets import jobs_for, part_of
 

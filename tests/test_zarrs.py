@@ -24,8 +24,9 @@ from test_predict import contents, rows, saved
 
 from napari_unet import Segmenter, intensities, nifti, read, write, zarrs
 from napari_unet.batch import segment_all
-from napari_unet.cases import Case, find_images, list_images, read_image
+from napari_unet.cases import find_images, list_images
 from napari_unet.components import Cleaning
+from napari_unet.dataset import Case, read_image
 from napari_unet.errors import UNetError
 from napari_unet.lazy import LazyArray
 from napari_unet.outline import outline

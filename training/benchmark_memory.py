@@ -20,8 +20,8 @@ import psutil
 
 from napari_unet import Segmenter, UNetError
 from napari_unet.canvas import Canvas, Held, canvas_for
-from napari_unet.cases import Case
 from napari_unet.components import Cleaning
+from napari_unet.dataset import Case
 from napari_unet.targets import Job
 from napari_unet.volume import Volume
 

@@ -22,7 +22,7 @@ from monai.networks.nets import UNet
 from monai.utils import set_determinism
 
 from napari_unet import UNetError, find_cases, read, write
-from napari_unet.cases import Case, read_label
+from napari_unet.dataset import Case, read_label
 from napari_unet.evaluate import Score, score_case, summary
 from napari_unet.experiment import fold_out
 from napari_unet.files import make_folder

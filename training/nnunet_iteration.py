@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 
 from napari_unet import UNetError, find_cases, nifti
-from napari_unet.cases import read_image, read_label
+from napari_unet.dataset import read_image, read_label
 
 DATASET = 900
 

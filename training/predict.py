@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from napari_unet import Segmenter, UNetError, find_images, write
-from napari_unet.cases import read_image
+from napari_unet.dataset import read_image
 
 
 def main() -> None:

@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from napari_unet import PlanChoices, TrainConfig, UNetError, find_cases, nifti, read_spec
-from napari_unet.cases import Case, read_image
 from napari_unet.comparison import PANELS, WRONG, draw_comparison
+from napari_unet.dataset import Case, read_image
 from napari_unet.experiment import MASKS, by_case, fill, fold_out, in_words, last_out, mean_and_error, read_outcome, run
 from napari_unet.files import make_folder
 from napari_unet.network import parameter_shapes

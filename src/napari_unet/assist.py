@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from napari_unet import distributed, speed
-from napari_unet.cases import Case
+from napari_unet.dataset import Case
 from napari_unet.learning import Learner, Order, State, Task
 from napari_unet.sampling import Sampler
 from napari_unet.splits import arrange

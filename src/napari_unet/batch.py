@@ -7,8 +7,8 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
 from napari_unet.canvas import Canvas, canvas_for, streamed
-from napari_unet.cases import read_image
 from napari_unet.components import Cleaning
+from napari_unet.dataset import read_image
 from napari_unet.errors import UNetError
 from napari_unet.ledger import Ledger
 from napari_unet.memory import Estimate, fit

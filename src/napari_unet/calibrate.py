@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from napari_unet import weights
 from napari_unet.calibration import Calibration, Range
-from napari_unet.cases import Case, read_image, read_label
+from napari_unet.dataset import Case, read_image, read_label
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, mean_dice, score_case
 from napari_unet.network import UNet

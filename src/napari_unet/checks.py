@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_unet import nifti, pictures
-from napari_unet.cases import Case, Dataset, read_image, read_mask
+from napari_unet import nifti, pictures, structures
+from napari_unet.dataset import Case, Dataset, read_image, read_mask
 from napari_unet.errors import UNetError
 from napari_unet.intensities import Intensities, intensities
 from napari_unet.partial import UNLABELLED, slices_labelled
@@ -42,7 +42,7 @@ class CaseFacts:
     foreground : (channels, up to SAMPLES) intensities inside labels; low, high : each channel's smallest and largest
     value; orientation : of the file's own axes, as in "LPS"; at_border : label values that the image's edge may cut;
     labelled : per axis, the share of slices across it that hold a label; twins : cases before it with the same voxels
-    or the same mask.
+    or the same mask; thickness : per label, of its structures, in mm.
     """
 
     name: str
@@ -60,6 +60,7 @@ class CaseFacts:
     at_border: tuple[int, ...] = ()
     labelled: tuple[float, float, float] = (1.0, 1.0, 1.0)
     twins: tuple[str, ...] = ()
+    thickness: dict[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -263,26 +264,13 @@ def _facts(case: Case, image: Volume, label: Volume) -> CaseFacts:
     spacing = [image.spacing[axis] for axis in turn.axes]
     return CaseFacts(
         name=case.name, shape=(z, y, x), spacing=(spacing[0], spacing[1], spacing[2]),
-        picture=_is_picture(case), voxels=voxels, centroids={v: _centroid(turned == v) for v in voxels},
+        picture=_is_picture(case), voxels=voxels, centroids={v: structures.centroid(turned == v) for v in voxels},
         foreground=np.stack([channel[inside][::step].astype(np.float32) for channel in channels]),
         low=tuple(float(channel.min()) for channel in channels), high=tuple(float(channel.max()) for channel in channels),
-        sha256=_sha256(image), orientation=image.orientation, voxel_ml=image.voxel_ml, at_border=_at_border(turned),
+        sha256=_sha256(image), orientation=image.orientation, voxel_ml=image.voxel_ml, at_border=structures.at_border(turned),
         labelled=slices_labelled(label),
+        thickness={v: structures.thickness(turned, v, (spacing[0], spacing[1], spacing[2])) for v in voxels},
     )  # fmt: skip
-
-
-def _at_border(mask: NDArray[Any]) -> tuple[int, ...]:
-    """Values on the outermost voxels, along axes of more than one slice."""
-    faces = [mask.take((0, -1), axis) for axis in range(3) if mask.shape[axis] > 1]
-    return tuple(sorted({int(value) for face in faces for value in np.unique(face) if value > 0}))
-
-
-def _centroid(mask: NDArray[np.bool_]) -> tuple[float, float, float]:
-    centre = []
-    for axis, size in enumerate(mask.shape):
-        profile = mask.sum(axis=tuple(a for a in range(3) if a != axis))
-        centre.append(float((profile * np.arange(size)).sum() / profile.sum() / max(size - 1, 1)))
-    return centre[0], centre[1], centre[2]
 
 
 def refuse(reports: list[Report], where: str) -> None:

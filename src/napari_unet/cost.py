@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from napari_unet.cases import Case, read_image, read_label
+from napari_unet.dataset import Case, read_image, read_label
 from napari_unet.learning import Learner
 from napari_unet.network import UNet
 from napari_unet.sampling import Example, Sampler

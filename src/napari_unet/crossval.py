@@ -12,7 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from napari_unet import ensemble, files, weights
-from napari_unet.cases import Case
+from napari_unet.dataset import Case
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import write_scores
 from napari_unet.layout import LOG, MODEL, RECORD, SCORES, folds_of

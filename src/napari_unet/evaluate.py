@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_unet import nifti
-from napari_unet.cases import Case, list_images, read_mask
+from napari_unet.cases import list_images
+from napari_unet.dataset import Case, read_mask
 from napari_unet.errors import UNetError
 from napari_unet.files import write_bytes
 from napari_unet.partial import UNLABELLED, labelled

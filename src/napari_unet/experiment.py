@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from napari_unet import files, nifti
-from napari_unet.cases import Case, Dataset, read_image, read_label
 from napari_unet.checks import check, refuse
+from napari_unet.dataset import Case, Dataset, read_image, read_label
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, read_scores, score_case, write_scores
 from napari_unet.plan import plan

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_unet import weights
-from napari_unet.cases import Dataset
+from napari_unet.dataset import Dataset
 from napari_unet.errors import UNetError
 from napari_unet.spec import Card, Label, ModelSpec, Parent, PlanChoices, TrainConfig
 

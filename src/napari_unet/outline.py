@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from napari_unet import nifti, pictures, zarrs
-from napari_unet.cases import Case
+from napari_unet.dataset import Case
 from napari_unet.volume import Affine, check_affine
 
 

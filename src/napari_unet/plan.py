@@ -10,15 +10,14 @@ from typing import Literal
 
 import numpy as np
 
-from napari_unet import finetune, splits
-from napari_unet.cases import Dataset
+from napari_unet import finetune, grid, splits
 from napari_unet.checks import MAX_CLASSES, CaseFacts, groups_of
+from napari_unet.dataset import Dataset
 from napari_unet.errors import UNetError
 from napari_unet.partial import words as words_of_rule
 from napari_unet.schema import encode
-from napari_unet.spec import COLOURS, Channel, Label, ModelSpec, NetworkSpec, PlanChoices, TrainConfig
+from napari_unet.spec import COLOURS, Channel, Label, LabelRule, ModelSpec, NetworkSpec, PlanChoices, TrainConfig
 
-ANISOTROPY = 3.0  # a slice axis this many times coarser is planned for on its own
 UNRELATED = 8.0  # slices this many times farther apart than the plane's voxels do not help each other
 CT_LOW = -500.0  # air, in Hounsfield units
 VOXELS = {2: 256 * 256, 3: 48 * 64 * 48}  # of a training patch, for a laptop's processor
@@ -44,18 +43,24 @@ def plan(
     config = config or TrainConfig()
     pictures = facts[0].picture
     shapes, spacings = (np.array([getattr(f, name) for f in facts], float) for name in ("shape", "spacing"))
-    order, words = _axes(spacings, pictures)
+    order, words = grid.axes(spacings, pictures)
     shapes, spacings = shapes[:, order], spacings[:, order]
-    spacing = np.zeros(3) if pictures else _spacing(spacings)
-    size = np.median(shapes * np.where(spacing > 0, spacings / np.where(spacing > 0, spacing, 1), 1), axis=0)
+    spacing = np.zeros(3) if pictures else grid.spacing(spacings)
+    size = grid.size(shapes, spacings, spacing)
     dims, neighbours, reason = _dims(size, spacing, pictures, choices)
     words.append(reason)
     if dims == 2:
         spacing[0] = 0
     if choices.spacing is not None:
         spacing = np.array(_three(choices.spacing, "spacing"))
+        if not (np.isfinite(spacing) & (spacing >= 0)).all():
+            raise UNetError("plan", f"spacing is {choices.spacing}", "Give millimetres along z, y, x, or 0")
         if dims == 2 and spacing[0]:
             raise UNetError("plan", f"spacing is {choices.spacing}", "Give 0 along z: a 2-D network takes slices as they are")
+    elif dims == 3 and dataset.rule == LabelRule():  # which single labelled slices might fall between coarser ones
+        spacing, coarser = grid.coarser(size, spacing, float(np.prod(choices.patch or VOXELS[3])), facts, dataset.labels)
+        words += coarser
+    size = grid.size(shapes, spacings, spacing)
     patch, kernels, strides = _levels(size, spacing, dims, choices)
     labels = _labels(dataset, facts)
     channels = _channels(dataset, facts)
@@ -119,23 +124,6 @@ def _three(values: tuple[float, ...], name: str) -> tuple[float, ...]:
     return values
 
 
-def _axes(spacings: np.ndarray, pictures: bool) -> tuple[list[int], list[str]]:
-    """The order of the axes ("SAR") in which the coarsest comes first: slices are cut where the scanner cut them."""
-    median = np.median(spacings, axis=0)
-    coarsest = int(median.argmax()) if median.max() > 1.5 * np.delete(median, median.argmax()).max() else 0
-    order = [coarsest, *(a for a in range(3) if a != coarsest)]
-    name = ("axial", "coronal", "sagittal")[coarsest]
-    return ([0, 2, 1], []) if pictures else (order, [f"Slices are {name}."])
-
-
-def _spacing(spacings: np.ndarray) -> np.ndarray:
-    """The median; on a slice axis much coarser than the others, the tenth percentile keeps what detail there is."""
-    median = np.median(spacings, axis=0)
-    if median[0] > ANISOTROPY * median[1:].min():
-        median[0] = max(np.percentile(spacings[:, 0], 10), median[1:].max())
-    return np.asarray(median)
-
-
 def _dims(
     size: np.ndarray, spacing: np.ndarray, pictures: bool, choices: PlanChoices
 ) -> tuple[Literal[2, 3], int, str]:
@@ -152,7 +140,7 @@ def _dims(
     if pictures:
         return 2, 0, "A 2-D network: the images are pictures."
     ratio = spacing[0] / spacing[1:].min()
-    if size[0] < 12 and ratio > ANISOTROPY:
+    if size[0] < 12 and ratio > grid.ANISOTROPY:
         few = f"only {size[0]:.0f} slices, {ratio:.1f} times coarser than the plane"
         if size[0] < 3 or ratio >= UNRELATED or choices.neighbours == 0:
             return 2, 0, f"A 2-D network: {few}."

@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import fmean
 
 from napari_unet import ensemble, files, nifti, weights
-from napari_unet.cases import Case, read_image, read_label
 from napari_unet.components import keep_largest, pays
+from napari_unet.dataset import Case, read_image, read_label
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, dice, mean_dice, read_scores, write_scores
 from napari_unet.layout import FOLDS_LOG_HEAD, LOG, MASKS, MODEL, RECORD, SCORES

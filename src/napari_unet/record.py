@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from napari_unet import __version__, files
-from napari_unet.cases import Case
+from napari_unet.dataset import Case
 from napari_unet.errors import UNetError
 from napari_unet.layout import EVENTS, LOG, MODEL, RECORD, REPORT, RESUME, SCORES
 from napari_unet.schedule import Schedule

@@ -10,8 +10,8 @@ from statistics import fmean
 from typing import Literal
 
 from napari_unet import nifti
-from napari_unet.cases import Case, read_image, read_label
 from napari_unet.charts import Points
+from napari_unet.dataset import Case, read_image, read_label
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, read_scores
 from napari_unet.figures import Slice

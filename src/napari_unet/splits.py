@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from napari_unet.cases import Case, read_image
+from napari_unet.dataset import Case, read_image
 from napari_unet.errors import UNetError
 from napari_unet.schema import STRICT, encode
 from napari_unet.spec import TrainConfig

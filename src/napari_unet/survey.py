@@ -12,8 +12,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_unet.cases import Case, Dataset
 from napari_unet.checks import MAX_CLASSES, CaseFacts, Finding, Report
+from napari_unet.dataset import Case, Dataset
 from napari_unet.files import write_bytes
 
 OUTLIER = 5.0  # times the median, or its fraction

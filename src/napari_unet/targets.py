@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_unet import nifti, pictures, zarrs
-from napari_unet.cases import Case
+from napari_unet.dataset import Case
 from napari_unet.errors import UNetError
 
 WRITABLE = (".nii", ".nii.gz", ".png", ".tif", ".tiff", *zarrs.SUFFIXES)

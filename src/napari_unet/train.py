@@ -15,7 +15,7 @@ from torch import Tensor
 
 from napari_unet import distributed, files, nifti, speed, weights
 from napari_unet.budget import Budget
-from napari_unet.cases import Case, read_image, read_label
+from napari_unet.dataset import Case, read_image, read_label
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, mean_dice, score_case, summary, write_scores
 from napari_unet.events import Events
@@ -201,8 +201,9 @@ def _run(
             if fitted is not schedule:  # written after the state, so that no step before it is ever repeated
                 schedule, record = fitted, replace(record, schedule=fitted)
                 files.write_bytes(folder / RECORD, encode(record).encode())
-            pace = (step - first) / max(time.monotonic() - began, 1e-9)
-            left = (schedule.steps - step) / pace
+            passed, progress = max(time.monotonic() - began, 1e-9), schedule.progress(step)
+            pace = (step - first) / passed
+            left = passed * (1 - progress) / (progress - schedule.progress(first))  # steps are slower on larger patches
             yield Progress("training", step, schedule.steps, loss, learner.rate(step - 1, schedule), dice, left, speed=pace)
         weights.save(folder / MODEL, record.spec, _scored(record.card, {}, step), learner.average())
         yield from _finish(learner, record, by_name, folder)

@@ -60,3 +60,12 @@ def test_an_engine_learns_its_pace_and_loads_a_model_once(model_file):
     model.write_bytes(model.read_bytes())  # trained anew, perhaps
     again = engine.segmenter(model, Options())
     assert again is not first and again is not engine.segmenter(model, Options(overlap=0.25))
+
+
+def test_memory_is_told_for_the_runtime_that_the_model_runs_in(model_file):
+    engine, model = Engine(), model_file()
+    before = cost(tiny_spec(), cube(64), Options(), engine.in_flight, feature_maps=engine.feature_maps)
+    assert before == cost(tiny_spec(), cube(64), Options())
+    runtime = engine.segmenter(model, Options()).runtime
+    assert (engine.in_flight, engine.feature_maps) == (runtime.in_flight, runtime.feature_maps)
+    assert cost(tiny_spec(), cube(64), Options(), feature_maps=5).memory < before.memory

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from napari_unet import memory
 from napari_unet.spec import ModelSpec
 from napari_unet.viewer.estimate import cost
 from napari_unet.viewer.options import Options
@@ -73,6 +74,11 @@ class Engine:
     def in_flight(self) -> int:
         """How many windows the loaded model has in memory at once."""
         return 1 if self._segmenter is None else self._segmenter.runtime.in_flight
+
+    @property
+    def feature_maps(self) -> float:
+        """What one of them takes at work (see `Runtime`)."""
+        return memory.FEATURE_MAPS if self._segmenter is None else self._segmenter.runtime.feature_maps
 
     def learn(self, model: Path, options: Options, seconds_per_voxel: float) -> None:
         """What a voxel of a window took."""

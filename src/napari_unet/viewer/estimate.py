@@ -41,8 +41,10 @@ class Cost:
         return f"Takes {duration(seconds)}, a slice {duration(first)}; {needs}"
 
 
-def cost(spec: ModelSpec, volume: Volume, options: Options, in_flight: int = 1, volumes: int = 1) -> Cost:
-    """What segmenting so many volumes like this one costs, one after another; `in_flight` windows are in memory at once."""
+def cost(
+    spec: ModelSpec, volume: Volume, options: Options, in_flight: int = 1, volumes: int = 1, feature_maps: float = memory.FEATURE_MAPS
+) -> Cost:
+    """What segmenting so many volumes like this one costs, one after another; in_flight, feature_maps : see `memory.estimate`."""
     turn, ratio = spacing_ratios(volume.affine, spec)
     turned = np.array([volume.shape[axis] for axis in turn.axes])
     size = [int(n) for n in np.round((turned - 1) * ratio) + 1]  # as MONAI's Spacing
@@ -54,7 +56,7 @@ def cost(spec: ModelSpec, volume: Volume, options: Options, in_flight: int = 1, 
     windows = math.prod(counts)
     image = Outline(volume.shape, volume.channels, volume.data.dtype, volume.affine)
     told = memory.estimate(image, spec, cleaning=None if options.largest else Cleaning(), uncertainty=options.uncertainty,
-                           in_flight=in_flight)  # fmt: skip
+                           in_flight=in_flight, feature_maps=feature_maps)  # fmt: skip
     kept = (2 * spec.label_dtype.itemsize + 1) * math.prod(volume.shape)  # of each further volume: see `Answer`
     return Cost(windows * volumes, windows // counts[0], windows * volumes * math.prod(window) * copies,
                 told.needed - image.nbytes + (volumes - 1) * kept)  # fmt: skip

@@ -95,7 +95,8 @@ class RunPanel(QWidget):
 
 def _cost(work: Work) -> Cost | None:
     try:
-        return cost(work.model.spec, work.outline(), work.options, work.engine.in_flight, len(work.steps))
+        engine = work.engine
+        return cost(work.model.spec, work.outline(), work.options, engine.in_flight, len(work.steps), engine.feature_maps)
     except UNetError:
         return None
 
