@@ -121,15 +121,7 @@ def info(arguments: argparse.Namespace) -> int:
 
 def view(arguments: argparse.Namespace) -> int:
     """napari, until it is closed."""
-    import napari
-    from napari.layers import Layer
+    from napari_unet.viewer.window import open_window
 
-    from napari_unet.viewer.reader import read
-
-    layers = [Layer.create(*layer) for path in arguments.files for layer in read(path)]
-    viewer = napari.Viewer()
-    for layer in layers:
-        viewer.add_layer(layer)
-    viewer.window.add_plugin_dock_widget("napari-unet-monai", "Segment")
-    napari.run()
+    open_window(arguments.files)
     return 0
