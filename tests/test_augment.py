@@ -12,13 +12,17 @@ from scipy.ndimage import map_coordinates
 from torch import Tensor
 
 from napari_unet.augment import (
+    BEND,
+    KNOTS,
     Augmentation,
-    RandAffine,
+    Move,
     RandIntensity,
     RandMirror,
-    apply_affine,
+    RandMove,
     apply_intensity,
+    apply_move,
     mirror,
+    move_some,
     source_size,
 )
 from napari_unet.spec import ModelSpec
@@ -55,6 +59,10 @@ def assert_together(images: Tensor, shares: Tensor, original: Tensor) -> int:
     return compared
 
 
+def no_knots(batch: int = 1) -> Tensor:
+    return torch.zeros(batch, 3, KNOTS, KNOTS, KNOTS)
+
+
 def shapes(spec: ModelSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return (FLAT_SOURCE, FLAT_PATCH) if spec.network.dims == 2 else (SOURCE, PATCH)
 
@@ -71,22 +79,50 @@ def test_the_source_surrounds_the_patch_evenly(patch: tuple[int, ...], strength:
 @pytest.mark.parametrize(("source", "patch"), [(SOURCE, PATCH), (FLAT_SOURCE, FLAT_PATCH), (PATCH, PATCH)])
 def test_the_identity_cuts_out_the_middle(source: tuple[int, ...], patch: tuple[int, ...]) -> None:
     images, shares = numbered(source)
-    cut, cut_shares = apply_affine(images, shares, torch.eye(3).expand(3, 3, 3), patch)
+    cut, cut_shares = apply_move(images, shares, torch.eye(3).expand(3, 3, 3), no_knots(3), patch)
     middle = tuple(slice((s - n) // 2, (s + n) // 2) for s, n in zip(source, patch, strict=True))
     for found, whole in ((cut, images), (cut_shares, shares)):
         torch.testing.assert_close(found, whole[(slice(None), slice(None), *middle)], rtol=0, atol=1e-4)
 
 
-def test_no_resampling_where_the_patch_is_the_source() -> None:
-    images, shares = numbered(PATCH)
-    same, same_shares = apply_affine(images, shares, torch.eye(3).expand(3, 3, 3), PATCH)
-    assert same is images and same_shares is shares
+def test_what_does_not_move_is_not_resampled() -> None:
+    images, shares = numbered(SOURCE)
+    cut, cut_shares = move_some(images, shares, [Move.none()] * 3, PATCH)
+    middle = tuple(slice((s - n) // 2, (s + n) // 2) for s, n in zip(SOURCE, PATCH, strict=True))
+    assert torch.equal(cut, images[(..., *middle)]) and torch.equal(cut_shares, shares[(..., *middle)])
+
+
+@pytest.mark.parametrize(("source", "patch"), [(SOURCE, PATCH), (FLAT_SOURCE, FLAT_PATCH)])
+def test_knots_that_are_shifted_alike_shift_the_patch(source: tuple[int, ...], patch: tuple[int, ...]) -> None:
+    images, shares = numbered(source, 1)
+    knots = no_knots() + torch.tensor([0.3, -0.2, 0.25]).reshape(1, 3, 1, 1, 1)
+    moved, moved_shares = apply_move(images, shares, torch.eye(3)[None], knots, patch)
+    still, _ = apply_move(images, shares, torch.eye(3)[None], no_knots(), patch)
+    by = [share * (n - 1) / (KNOTS - 1) for share, n in zip((0.3, -0.2, 0.25), patch, strict=True)]
+    inside = moved[0, 3] > 1 - 1e-4
+    for axis in range(3):
+        torch.testing.assert_close((moved - still)[0, axis][inside], torch.full((int(inside.sum()),), by[axis]), rtol=0, atol=1e-3)
+    assert assert_together(moved, moved_shares, shares[0]) > 0.8 * moved[0, 0].numel()
+
+
+def test_a_knot_moves_what_lies_about_it_and_no_more() -> None:
+    images, shares = numbered((22, 22, 22), 1)
+    patch = (16, 16, 16)  # knots on voxels 0, 5, 10, 15
+    knots = no_knots()
+    knots[0, 2, 1, 2, 1] = 0.5
+    moved, _ = apply_move(images, shares, torch.eye(3)[None], knots, patch)
+    shift = (moved - apply_move(images, shares, torch.eye(3)[None], no_knots(), patch)[0])[0]
+    assert shift[:2].abs().max() < 1e-4 and shift[2, 5, 10, 5] == pytest.approx(2.5, abs=1e-4) == shift[2].max()
+    assert shift[2, 5, 10, 7] == pytest.approx(1.5, abs=1e-4)
+    far = shift[2].clone()
+    far[1:10, 6:15, 1:10] = 0
+    assert far.abs().max() < 1e-4
 
 
 def test_a_matrix_leads_from_patch_to_source() -> None:
     images, shares = numbered((9, 9, 9), 1)
     matrix = torch.tensor([[0.0, 1, 0], [-1, 0, 0], [0, 0, 2]])[None]
-    turned, turned_shares = apply_affine(images, shares, matrix, (3, 3, 3))
+    turned, turned_shares = apply_move(images, shares, matrix, no_knots(), (3, 3, 3))
     for z, y, x in np.ndindex(3, 3, 3):
         expected = matrix[0].numpy() @ np.array([z - 1, y - 1, x - 1]) + 4
         np.testing.assert_allclose(turned[0, :3, z, y, x], expected, atol=1e-4)
@@ -101,7 +137,7 @@ def test_image_and_shares_move_together(name: str, strength: float) -> None:
     images, shares = numbered(source, 24)
     before = images.clone(), shares.clone()
     augmentation = Augmentation(spec, strength).set_random_state(5)
-    moved, moved_shares = augmentation.mirror(*augmentation.affine(images, shares, patch))
+    moved, moved_shares = augmentation.mirror(*augmentation.move(images, shares, patch))
     assert moved.shape == (24, 4, *patch) and moved_shares.shape == (24, CLASSES, *patch)
     assert assert_together(moved, moved_shares, shares[0]) > 0.3 * moved[:, 0].numel()
     assert len({moved[n].numpy().tobytes() for n in range(24)}) > 8  # they did move
@@ -113,7 +149,7 @@ def test_image_and_shares_move_together(name: str, strength: float) -> None:
 def test_a_voxel_that_two_classes_meet_in_gets_a_share_of_each() -> None:
     """Half a voxel on: 1, 0, unlabelled, 2 become the means of neighbours, and only what is unlabelled loses mass."""
     shares = torch.tensor([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]]).reshape(1, 3, 1, 1, 4).expand(1, 3, 1, 3, 4)
-    _, moved = apply_affine(torch.zeros(1, 1, 1, 3, 4), shares, torch.eye(3)[None], (1, 1, 3))
+    _, moved = apply_move(torch.zeros(1, 1, 1, 3, 4), shares, torch.eye(3)[None], no_knots(), (1, 1, 3))
     torch.testing.assert_close(moved[0, :, 0, 0], torch.tensor([[0.5, 0.5, 0], [0.5, 0, 0], [0, 0, 0.5]]))
     torch.testing.assert_close(moved.sum(1).flatten(), torch.tensor([1, 0.5, 0.5]))
 
@@ -121,13 +157,17 @@ def test_a_voxel_that_two_classes_meet_in_gets_a_share_of_each() -> None:
 @pytest.mark.parametrize("name", SPECS)
 def test_turns_and_scales_are_true_in_millimetres(name: str) -> None:
     spec = SPECS[name]
-    affine = RandAffine(spec, 1.0)
-    affine.set_random_state(0)
-    affine.randomize(60)
+    rand = RandMove(spec, 1.0)
+    rand.set_random_state(0)
+    rand.randomize(60)
     spacing = np.array([s or 1.0 for s in spec.spacing])
     flat = spec.network.dims == 2 or spacing[0] > 2 * spacing[1:].min()
-    assert (affine.matrices != np.eye(3)).any((1, 2)).sum() > 10
-    for matrix in affine.matrices:
+    moving = [move for move in rand.moves if not move.still]
+    assert 10 < len(moving) < 55
+    bent = np.std([move.knots for move in moving], axis=(0, 2, 3, 4))
+    expected = BEND[spec.network.dims]
+    np.testing.assert_allclose(bent, [0 if flat else expected, expected, expected], rtol=0.1)
+    for matrix in (move.matrix for move in moving):
         true = np.diag(spacing) @ matrix @ np.diag(1 / spacing)
         scale = np.cbrt(np.linalg.det(true))
         np.testing.assert_allclose(true.T @ true, scale**2 * np.eye(3), atol=1e-9)  # no shear, no mirror
@@ -138,10 +178,11 @@ def test_turns_and_scales_are_true_in_millimetres(name: str) -> None:
 def test_only_pictures_without_an_up_are_turned_about() -> None:
     angles = {}
     for name in ("pictures", "2-D"):
-        affine = RandAffine(SPECS[name], 1.0)
-        affine.set_random_state(1)
-        affine.randomize(200)
-        angles[name] = np.abs(np.degrees(np.arctan2(affine.matrices[:, 2, 1], affine.matrices[:, 1, 1]))).max()
+        rand = RandMove(SPECS[name], 1.0)
+        rand.set_random_state(1)
+        rand.randomize(200)
+        matrices = np.stack([move.matrix for move in rand.moves])
+        angles[name] = np.abs(np.degrees(np.arctan2(matrices[:, 2, 1], matrices[:, 1, 1]))).max()
     assert angles["2-D"] < 45 < 150 < angles["pictures"]
 
 

@@ -142,7 +142,7 @@ def noiseless(augmentation: Augmentation, seed: int) -> np.ndarray:
     amounts = []
     for drawn in augmentation.R.randint(2**31, size=8):
         augmentation.set_random_state(int(drawn))
-        augmentation.affine.draw(), augmentation.mirror.draw()
+        augmentation.move.draw(), augmentation.mirror.draw()
         amounts.append(augmentation.intensity.draw(2).amount[0])
     augmentation.set_random_state(seed)
     return np.stack(amounts) == 0

@@ -22,6 +22,8 @@ from napari_unet.spec import ModelSpec
 
 MARGIN = 1.25  # how much larger than the patch the source is, so that turning it brings in no empty corners
 ANISOTROPIC = 2.0  # a slice axis coarser than this many times the others is not turned out of its plane
+KNOTS = 4  # along each axis of a patch; they are shifted, and what lies between them is bent
+BEND = {2: 0.1, 3: 0.24}  # of the knots' distance: the standard deviation of their shifts at strength 1
 
 Samples = Tensor | Sequence[Tensor]
 
@@ -31,8 +33,29 @@ def source_size(patch: tuple[int, ...], strength: float) -> tuple[int, ...]:
     return tuple(n if n == 1 or not strength else n + 2 * math.ceil(n * (MARGIN - 1) / 2) for n in patch)
 
 
-class RandAffine(Randomizable):
-    """Turn and scale each sample with probability p, and cut the patch from the middle of the larger source."""
+class Move(NamedTuple):
+    """Where the voxels of a patch come from.
+
+    matrix : (3, 3), from patch to source voxels about their centres, along (z, y, x); knots : float32 (3, KNOTS, KNOTS, KNOTS),
+    how far the knots are shifted along each axis besides, as shares of their distance along it.
+    """
+
+    matrix: NDArray[np.float64]
+    knots: NDArray[np.float32]
+
+    @classmethod
+    def none(cls) -> Move:
+        """The patch is the middle of the source, voxel by voxel."""
+        return cls(np.eye(3), np.zeros((3, KNOTS, KNOTS, KNOTS), np.float32))
+
+    @property
+    def still(self) -> bool:
+        """Is nothing to be resampled?"""
+        return np.array_equal(self.matrix, np.eye(3)) and not self.knots.any()
+
+
+class RandMove(Randomizable):
+    """Turn, scale and bend each sample with probability p, and cut the patch from the middle of the larger source."""
 
     def __init__(self, spec: ModelSpec, strength: float, p: float = 0.6) -> None:
         self.p, self.scale = p, 0.16 * strength
@@ -42,40 +65,41 @@ class RandAffine(Randomizable):
         turn_freely = spec.pictures and {1, 2} <= set(spec.mirror_axes)
         in_plane = math.pi if turn_freely and strength else 0.3 * strength
         self.angles = np.array([in_plane, 0, 0] if flat else [0.3 * strength] * 3)
+        self.bend = BEND[spec.network.dims] * strength * np.array([0 if flat else 1, 1, 1])[:, None, None, None]
 
     def randomize(self, data: Any = None) -> None:
-        """Draw a matrix (z, y, x) for each of `data` samples."""
-        self.matrices = np.stack([self.draw() for _ in range(data)])
+        """Draw a move for each of `data` samples."""
+        self.moves = [self.draw() for _ in range(data)]
 
-    def draw(self) -> NDArray[np.float64]:
-        """The matrix of one sample."""
+    def draw(self) -> Move:
+        """That of one sample."""
         chosen = self.R.random() < self.p
         angles, log_scale = self.R.uniform(-1, 1, 3) * self.angles, self.R.uniform(-1, 1) * self.scale
         if not chosen:
-            return np.eye(3)
+            return Move.none()
         matrix = np.eye(3) * math.exp(log_scale)
         for (a, b), angle in zip(((1, 2), (0, 1), (0, 2)), angles, strict=True):
             turn = np.eye(3)
             turn[[a, b], [a, b]], turn[a, b], turn[b, a] = math.cos(angle), -math.sin(angle), math.sin(angle)
             matrix = matrix @ turn
-        return np.asarray(matrix * self.spacing[None] / self.spacing[:, None])  # a turn in millimetres, expressed in voxels
+        millimetres = matrix * self.spacing[None] / self.spacing[:, None]  # a turn in millimetres, expressed in voxels
+        return Move(millimetres, (self.R.normal(size=(3, KNOTS, KNOTS, KNOTS)) * self.bend).astype(np.float32))
 
     def __call__(self, images: Tensor, shares: Tensor, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Cut patches of this size out of the sources."""
         self.randomize(len(images))
-        return turn_some(images, shares, self.matrices, patch)
+        return move_some(images, shares, self.moves, patch)
 
 
-def turn_some(
-    images: Samples, shares: Samples, matrices: NDArray[np.float64], patch: tuple[int, ...]
-) -> tuple[Tensor, Tensor]:
-    """Patches from the middle of the sources, resampled only where a sample's matrix is not the identity."""
+def move_some(images: Samples, shares: Samples, moves: Sequence[Move], patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Patches from the middle of the sources, resampled only where a sample moves."""
     pairs = [(_middle(image, patch), _middle(share, patch)) for image, share in zip(images, shares, strict=True)]
-    turned = [n for n, matrix in enumerate(matrices) if not np.array_equal(matrix, np.eye(3))]
-    if turned:
-        sources = [torch.stack([part[n] for n in turned]) for part in (images, shares)]
-        moved = apply_affine(sources[0], sources[1], torch.as_tensor(matrices[turned], dtype=torch.float32), patch)
-        for n, image, share in zip(turned, *moved, strict=True):
+    moved = [n for n, move in enumerate(moves) if not move.still]
+    if moved:
+        sources = [torch.stack([part[n] for n in moved]) for part in (images, shares)]
+        matrices = torch.as_tensor(np.stack([moves[n].matrix for n in moved]), dtype=torch.float32)
+        knots = torch.as_tensor(np.stack([moves[n].knots for n in moved]))
+        for n, image, share in zip(moved, *apply_move(sources[0], sources[1], matrices, knots, patch), strict=True):
             pairs[n] = image, share
     return torch.stack([image for image, _ in pairs]), torch.stack([share for _, share in pairs])
 
@@ -85,24 +109,29 @@ def _middle(source: Tensor, patch: tuple[int, ...]) -> Tensor:
     return source[(slice(None), *(slice(f, f + n) for f, n in zip(first, patch, strict=True)))]
 
 
-def apply_affine(images: Tensor, shares: Tensor, matrices: Tensor, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Sample patches around the sources' centres; matrices (B, 3, 3) lead from patch to source voxels, in (z, y, x).
+def apply_move(
+    images: Tensor, shares: Tensor, matrices: Tensor, knots: Tensor, patch: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """Sample patches around the sources' centres; matrices (B, 3, 3) and knots (B, 3, KNOTS, KNOTS, KNOTS) as in `Move`.
 
     Linear for both: a voxel that two classes meet in gets a share of each, where the nearest one would move the border.
     """
     source = tuple(images.shape[2:])
     dims = [a for a in range(3) if source[a] > 1 or patch[a] > 1]
-    if source == patch and torch.equal(matrices, torch.eye(3).expand_as(matrices)):
-        return images, shares
-    size = torch.tensor([source[a] for a in dims], dtype=images.dtype)
-    scaled = matrices[:, dims][:, :, dims] * 2 / size[None, :, None]  # grid_sample's range is -1 to 1
-    grid = _grid(to_device(scaled, images.device), [patch[a] for a in dims])
-    both = torch.cat([images, shares], 1)
     flat = [a + 2 for a in range(3) if a not in dims]
-    turned = functional.grid_sample(both.squeeze(flat), grid, "bilinear", "zeros", align_corners=False)
+    half = torch.tensor([source[a] / 2 for a in dims], dtype=images.dtype)  # grid_sample's range is -1 to 1
+    scaled = matrices[:, dims][:, :, dims] / half[None, :, None]
+    grid = _grid(to_device(scaled, images.device), [patch[a] for a in dims])
+    if knots.any():
+        distance = torch.tensor([(patch[a] - 1) / (KNOTS - 1) for a in dims]) / half
+        shifts = knots[:, dims] * distance.reshape(1, -1, 1, 1, 1)
+        grid = grid + _bent(to_device(shifts[(slice(None),) * 2 + tuple(slice(None) if a in dims else 0 for a in range(3))],
+                                      images.device), [patch[a] for a in dims])  # fmt: skip
+    both = torch.cat([images, shares], 1)
+    moved = functional.grid_sample(both.squeeze(flat), grid, "bilinear", "zeros", align_corners=False)
     for axis in flat:
-        turned = turned.unsqueeze(axis)
-    return turned[:, : images.shape[1]], turned[:, images.shape[1] :]
+        moved = moved.unsqueeze(axis)
+    return moved[:, : images.shape[1]], moved[:, images.shape[1] :]
 
 
 def _grid(matrices: Tensor, patch: list[int]) -> Tensor:
@@ -117,6 +146,12 @@ def _grid(matrices: Tensor, patch: list[int]) -> Tensor:
         term = places[None, :, None] * matrices.flip(1)[:, None, :, axis]
         total = total + term.reshape(len(matrices), *(size if a == axis else 1 for a in range(dims)), dims)
     return total  # type: ignore[return-value]
+
+
+def _bent(shifts: Tensor, patch: list[int]) -> Tensor:
+    """Shifts of the knots (B, axes, KNOTS, ...) at every voxel, in the shape and order of `_grid`."""
+    mode = ("linear", "bilinear", "trilinear")[len(patch) - 1]
+    return functional.interpolate(shifts, patch, mode=mode, align_corners=True).flip(1).movedim(1, -1)
 
 
 def to_device(values: Tensor, device: torch.device) -> Tensor:
@@ -224,14 +259,14 @@ class Augmentation(Randomizable):
     """All of them in order, each sample's from a seed of its own, so that it is the same whoever draws it, with whichever others."""
 
     def __init__(self, spec: ModelSpec, strength: float) -> None:
-        self.affine, self.mirror = RandAffine(spec, strength), RandMirror(spec.mirror_axes if strength else ())
+        self.move, self.mirror = RandMove(spec, strength), RandMirror(spec.mirror_axes if strength else ())
         self.intensity = RandIntensity(strength) if strength else None
         self.channels = len(spec.channels)
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> Augmentation:
         """One random state for all parts."""
         super().set_random_state(seed, state)
-        for part in (self.affine, self.mirror, self.intensity):
+        for part in (self.move, self.mirror, self.intensity):
             if part is not None:
                 part.set_random_state(state=self.R)
         return self
@@ -240,13 +275,13 @@ class Augmentation(Randomizable):
         self, images: Samples, shares: Samples, patch: tuple[int, ...], seeds: Sequence[int] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Sources (C, ...) and (K, ...) of each sample -> patches (B, C, *patch) and (B, K, *patch)."""
-        matrices, axes, drawn = [], [], []
+        moves, axes, drawn = [], [], []
         for seed in self.R.randint(2**31, size=len(images)) if seeds is None else seeds:
             self.set_random_state(int(seed))
-            matrices.append(self.affine.draw())
+            moves.append(self.move.draw())
             axes.append(self.mirror.draw())
             drawn += [self.intensity.draw(self.channels)] if self.intensity else []
-        patches, labels = turn_some(images, shares, np.stack(matrices), patch)
+        patches, labels = move_some(images, shares, moves, patch)
         if any(axes):
             patches, labels = mirror(patches, axes), mirror(labels, axes)
         if drawn:  # the slices that a 2.5-D network sees of one channel are of one image, and change alike
