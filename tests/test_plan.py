@@ -136,7 +136,7 @@ def test_a_head_of_thick_classes_is_learnt_on_a_grid_of_which_a_patch_holds_an_e
     assert 0.8 * SEEN < share(spec, cases) < 1.1 * SEEN
 
 
-@pytest.mark.parametrize("thickness", [{}, {1: 1.2, 2: 40.0}])
+@pytest.mark.parametrize("thickness", [{}, {1: 1.2, 2: 40.0}, {1: math.inf}])
 def test_the_images_own_spacing_stays_where_a_class_is_thin_or_nothing_is_known(thickness: dict[int, float]) -> None:
     spec, _, words = planned(facts(**HEAD | {"thickness": thickness}))
     assert spec.spacing == (0.8, 0.8, 0.8) and "Coarser" not in words

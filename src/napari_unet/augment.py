@@ -82,8 +82,8 @@ class RandMove(Randomizable):
             turn = np.eye(3)
             turn[[a, b], [a, b]], turn[a, b], turn[b, a] = math.cos(angle), -math.sin(angle), math.sin(angle)
             matrix = matrix @ turn
-        millimetres = matrix * self.spacing[None] / self.spacing[:, None]  # a turn in millimetres, expressed in voxels
-        return Move(millimetres, (self.R.normal(size=(3, KNOTS, KNOTS, KNOTS)) * self.bend).astype(np.float32))
+        matrix = matrix * self.spacing[None] / self.spacing[:, None]  # a turn in millimetres, expressed in voxels
+        return Move(matrix, (self.R.normal(size=(3, KNOTS, KNOTS, KNOTS)) * self.bend).astype(np.float32))
 
     def __call__(self, images: Tensor, shares: Tensor, patch: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         """Cut patches of this size out of the sources."""
@@ -122,11 +122,11 @@ def apply_move(
     half = torch.tensor([source[a] / 2 for a in dims], dtype=images.dtype)  # grid_sample's range is -1 to 1
     scaled = matrices[:, dims][:, :, dims] / half[None, :, None]
     grid = _grid(to_device(scaled, images.device), [patch[a] for a in dims])
-    if knots.any():
-        distance = torch.tensor([(patch[a] - 1) / (KNOTS - 1) for a in dims]) / half
-        shifts = knots[:, dims] * distance.reshape(1, -1, 1, 1, 1)
-        grid = grid + _bent(to_device(shifts[(slice(None),) * 2 + tuple(slice(None) if a in dims else 0 for a in range(3))],
-                                      images.device), [patch[a] for a in dims])  # fmt: skip
+    distance = torch.tensor([(patch[a] - 1) / (KNOTS - 1) for a in dims]) / half
+    shifts = knots[:, dims] * distance[:, None, None, None]
+    for axis in reversed(flat):
+        shifts = shifts.select(axis, 0)
+    grid = grid + _bent(to_device(shifts, images.device), [patch[a] for a in dims])
     both = torch.cat([images, shares], 1)
     moved = functional.grid_sample(both.squeeze(flat), grid, "bilinear", "zeros", align_corners=False)
     for axis in flat:

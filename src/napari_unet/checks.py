@@ -269,7 +269,7 @@ def _facts(case: Case, image: Volume, label: Volume) -> CaseFacts:
         low=tuple(float(channel.min()) for channel in channels), high=tuple(float(channel.max()) for channel in channels),
         sha256=_sha256(image), orientation=image.orientation, voxel_ml=image.voxel_ml, at_border=structures.at_border(turned),
         labelled=slices_labelled(label),
-        thickness={v: structures.thickness(turned, v, (spacing[0], spacing[1], spacing[2])) for v in voxels},
+        thickness={v: structures.thickness(turned, v, spacing) for v in voxels},
     )  # fmt: skip
 
 

@@ -39,13 +39,16 @@ def size(shapes: np.ndarray, spacings: np.ndarray, spacing: np.ndarray) -> np.nd
 def coarser(
     size: np.ndarray, spacing: np.ndarray, held: float, facts: list[CaseFacts], names: dict[int, str]
 ) -> tuple[np.ndarray, list[str]]:
-    """The spacing at which a patch of so many voxels (`held`) holds SEEN of an image, or as near as the thinnest class allows; and why.
+    """The spacing at which a patch of so many voxels (`held`) holds SEEN of an image, or as much as the thinnest class allows; and why.
+
+    size : of the median image at `spacing`, which stays where nothing is known of how thick classes are.
 
     Where a patch sees too little, classes that differ by their place cannot be told apart. The finest axes grow until all are
     alike, as for nnU-Net's low resolution (Isensee et al. 2021).
     """
-    thin = {value: float(np.median([f.thickness[value] for f in facts if value in f.thickness]))
-            for value in sorted({value for f in facts for value in f.thickness})}  # fmt: skip
+    medians = {value: float(np.median([f.thickness[value] for f in facts if value in f.thickness]))
+               for value in sorted({value for f in facts for value in f.thickness})}  # fmt: skip
+    thin = {value: millimetres for value, millimetres in medians.items() if np.isfinite(millimetres)}
     if not thin:
         return spacing, []
     thinnest = min(thin, key=lambda value: thin[value])

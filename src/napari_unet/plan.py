@@ -16,7 +16,7 @@ from napari_unet.dataset import Dataset
 from napari_unet.errors import UNetError
 from napari_unet.partial import words as words_of_rule
 from napari_unet.schema import encode
-from napari_unet.spec import COLOURS, Channel, Label, LabelRule, ModelSpec, NetworkSpec, PlanChoices, TrainConfig
+from napari_unet.spec import ALL_LABELLED, COLOURS, Channel, Label, ModelSpec, NetworkSpec, PlanChoices, TrainConfig
 
 UNRELATED = 8.0  # slices this many times farther apart than the plane's voxels do not help each other
 CT_LOW = -500.0  # air, in Hounsfield units
@@ -57,7 +57,7 @@ def plan(
             raise UNetError("plan", f"spacing is {choices.spacing}", "Give millimetres along z, y, x, or 0")
         if dims == 2 and spacing[0]:
             raise UNetError("plan", f"spacing is {choices.spacing}", "Give 0 along z: a 2-D network takes slices as they are")
-    elif dims == 3 and dataset.rule == LabelRule():  # which single labelled slices might fall between coarser ones
+    elif dims == 3 and dataset.rule == ALL_LABELLED:  # which single labelled slices might fall between coarser ones
         spacing, coarser = grid.coarser(size, spacing, float(np.prod(choices.patch or VOXELS[3])), facts, dataset.labels)
         words += coarser
     size = grid.size(shapes, spacings, spacing)
@@ -109,8 +109,7 @@ def _from_base(
     spec = finetune.adopt(base, dataset.folder.resolve().name[:200], labels, mirror, choices)
     encode(spec)
     shapes, spacings = (np.array([getattr(f, name) for f in facts], float)[:, order] for name in ("shape", "spacing"))
-    target = np.where(np.array(spec.spacing) > 0, spec.spacing, spacings)
-    size = np.median(shapes * spacings / target, axis=0)
+    size = grid.size(shapes, spacings, np.array(spec.spacing))
     words = finetune.words(base, spec, dataset, config)
     words += words_of_rule(dataset.rule, [f.shape for f in facts], [f.labelled for f in facts])
     words += [_words_spacing(spec), _words_network(spec, size), _words_channels(spec.channels), reason]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_unet.partial import labelled
 
-Three = tuple[float, float, float]
 
-
-def centroid(inside: NDArray[np.bool_]) -> Three:
+def centroid(inside: NDArray[np.bool_]) -> tuple[float, float, float]:
     """The centre of what is inside (z, y, x), as a share of the extent along each axis."""
     centre = []
     for axis, size in enumerate(inside.shape):
@@ -19,11 +19,11 @@ def centroid(inside: NDArray[np.bool_]) -> Three:
     return centre[0], centre[1], centre[2]
 
 
-def thickness(mask: NDArray[np.generic], value: int, spacing: Three) -> float:
+def thickness(mask: NDArray[np.generic], value: int, spacing: Sequence[float]) -> float:
     """Twice the volume of a class over its surface, in the units of `spacing`: of a wide sheet, how thick it is.
 
-    The surface is counted in faces of voxels of a mask (z, y, x). Where the image ends, or labels do (`partial.UNLABELLED`), there is
-    none: the structure may go on. Infinite without a surface.
+    The surface is counted in faces of voxels of a mask (z, y, x). Where the image ends, or labels do (`partial.UNLABELLED`),
+    there is none: the structure may go on. Infinite without a surface.
     """
     inside, known = mask == value, labelled(mask)
     faces = 0.0  # their area, over the volume of a voxel
