@@ -93,6 +93,31 @@ def test_windows_are_drawn_as_they_are_needed(limit: int | None) -> None:
     torch.testing.assert_close(found, list(tested.each(windows(spec, 20))), atol=0, rtol=0)
 
 
+def test_torch_keeps_to_one_thread_only_while_windows_are_computed() -> None:
+    spec = network_spec()
+    with speed.threads(2):
+        first, second = (runtime.start_runtime([random_network(spec)], (), "openvino") for _ in range(2))
+        for _ in zip(first.each(windows(spec, 5)), second.each(windows(spec, 3)), strict=False):  # one ends before the other
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        left = first.each(windows(spec, 5))
+        next(left)
+        left.close()
+        assert torch.get_num_threads() == 2
+
+
+def test_requests_are_used_again() -> None:
+    spec = network_spec()
+    with speed.threads(2):
+        tested = runtime.start_runtime([random_network(spec)], (), "openvino")
+        first = list(tested.each(windows(spec, 20)))
+        again = list(tested.each(windows(spec, 20)))
+    (compiled,) = tested._compiled.values()
+    assert len(compiled._idle) == tested.in_flight
+    torch.testing.assert_close(first, again, atol=0, rtol=0)
+    assert len({logits.data_ptr() for logits in first}) == 20  # nobody's result is written over
+
+
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_lone_window_has_the_same_logits(dims: int) -> None:
     """Known to be alone, all threads work at it; its mirrored copies are not alone."""

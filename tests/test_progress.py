@@ -6,7 +6,9 @@ import csv
 import math
 import os
 import sys
+import time
 from contextlib import suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +22,7 @@ from napari_unet.cli import train as command
 from napari_unet.events import Events
 from napari_unet.layout import EVENTS, LOG
 from napari_unet.record import read_record
-from napari_unet.train import Progress
+from napari_unet.train import Progress, train
 
 STEPS = 24
 
@@ -63,6 +65,16 @@ def test_the_time_left_knows_that_steps_on_larger_patches_are_slower(plan: Plan,
     for step, seconds in logged(tmp_path, "seconds"):
         behind = schedule.progress(step)
         assert left[step] is not None and left[step] >= (seconds - 0.05) * (1 - behind) / behind
+
+
+def test_the_time_left_is_that_of_the_minutes_asked_for(plan: Plan, tmp_path: Path) -> None:
+    cases, spec, config = plan
+    started, config = time.time(), replace(config, steps=None, minutes=0.1)
+    going = train(cases, spec, config, out=tmp_path, started=started)
+    seen = [(time.time(), p.seconds_left) for p in going if p.phase == "training"]
+    assert len(seen) > 1
+    for now, left in seen:
+        assert left == pytest.approx(max(0.0, started + 6 - now), abs=0.5)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudo-terminals")

@@ -28,7 +28,7 @@ from PIL import Image
 from napari_unet import nifti, torch_runtime, weights
 from napari_unet.errors import UNetError
 from napari_unet.preprocess import prepare
-from napari_unet.segment import Segmenter, _cut, uncertainty_of
+from napari_unet.segment import Segmenter, _cut, most_likely, uncertainty_of
 from napari_unet.spec import Card, Channel
 from napari_unet.volume import Volume, check_same_grid
 from napari_unet.windows import Tiling
@@ -268,6 +268,13 @@ def test_a_single_models_uncertainty_is_its_entropy() -> None:
     np.testing.assert_allclose(turned, entropy, atol=1e-5)
     certain = torch.tensor([[1e4, 0.0], [0.0, 0.0]])[:, :, None]
     assert uncertainty_of(certain, certain[:0].reshape(0, 2, 2, 1)).flatten().tolist() == [0, 1]
+
+
+def test_the_most_likely_class_is_the_first_of_equals() -> None:
+    logits = torch.randint(0, 3, (7, 40, 50), generator=torch.Generator().manual_seed(0)).float()
+    assert (most_likely(logits, 0).numpy() == logits.numpy().argmax(0)).all()
+    members = torch.stack([logits, logits.flip(0)])
+    assert (most_likely(members, 1).numpy() == members.numpy().argmax(1)).all()
 
 
 def test_networks_and_members_are_as_many() -> None:

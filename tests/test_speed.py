@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,21 @@ def test_threads_for_the_time_being() -> None:
     assert torch.get_num_threads() == before
     with pytest.raises(UNetError, match="--threads: 0 threads. Use 1 or more"), speed.threads(0):
         pass
+
+
+def test_alone_is_the_calling_thread_and_no_other() -> None:
+    def new_threads() -> int:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(torch.get_num_threads).result()
+
+    before = torch.get_num_threads()
+    with speed.threads(3):
+        with speed.alone(3):
+            assert (torch.get_num_threads(), new_threads()) == (1, 3)
+        with pytest.raises(ZeroDivisionError), speed.alone(3):
+            raise ZeroDivisionError
+        assert (torch.get_num_threads(), new_threads()) == (3, 3)
+    assert (torch.get_num_threads(), new_threads()) == (before, before)
 
 
 def test_a_run_with_threads_of_its_own(plan: Plan, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from datasets import ONE_THREAD, _one_thread, decathlon, two_folders  # noqa: F401 - a fixture
 from matplotlib.image import imread
 
@@ -86,6 +87,7 @@ def test_a_script_says_how_it_is_called(
         ("learning_curve.py", ["nothing"]),
         ("monai_recipe.py", ["nothing", "--out", "run"]),
         ("nnunet_iteration.py", ["nothing"]),
+        ("nnunet_model.py", ["nothing", "out"]),
         ("skip_connections.py", ["--membrane", "nothing"]),
         ("skip_connections.py", []),
     ],
@@ -155,6 +157,17 @@ def test_skip_connections_measured_drawn_and_written_into_the_page(
     assert picture.shape[1] > picture.shape[0] and picture[..., :3].std() > 0.1
 
     assert told("skip_connections.py", monkeypatch, capsys, *arguments) == lines, "nothing is trained anew"
+
+
+def test_a_model_as_nnunet_keeps_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    told("nnunet_model.py", monkeypatch, capsys, "hippocampus", tmp_path)
+    spec, ours = weights.load(weights.find("hippocampus"))
+    planned = json.loads((tmp_path / "plans.json").read_text())["configurations"]["3d_fullres"]
+    assert planned["patch_size"] == list(spec.patch) and planned["spacing"] == list(spec.spacing)
+    checkpoint = torch.load(tmp_path / "fold_0" / "checkpoint_final.pth", weights_only=True)
+    theirs = checkpoint["network_weights"]
+    assert all((theirs[name].numpy() == tensor).all() for name, tensor in ours.items())
+    assert all((theirs[f"decoder.{name}"].numpy() == tensor).all() for name, tensor in ours.items() if name.startswith("encoder."))
 
 
 def test_a_learning_curve_of_nested_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

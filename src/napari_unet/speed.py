@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -27,6 +28,26 @@ def threads(count: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def alone(count: int) -> Iterator[None]:
+    """torch keeps to the calling thread for the time being, and then to `count` threads: while others compute, its own would spin.
+
+    The number is a thread's own; but setting it also says what threads begin with that are new to torch, who are not meant.
+    """
+    _here(1, count)
+    try:
+        yield
+    finally:
+        _here(count, count)
+
+
+def _here(count: int, elsewhere: int) -> None:
+    torch.set_num_threads(count)
+    other = threading.Thread(target=torch.set_num_threads, args=(elsewhere,))
+    other.start()
+    other.join()
 
 
 def half(config: TrainConfig, device: torch.device) -> bool:

@@ -203,7 +203,10 @@ def _run(
                 files.write_bytes(folder / RECORD, encode(record).encode())
             passed, progress = max(time.monotonic() - began, 1e-9), schedule.progress(step)
             pace = (step - first) / passed
-            left = passed * (1 - progress) / (progress - schedule.progress(first))  # steps are slower on larger patches
+            if budget is not None:
+                left = max(0.0, budget.deadline - time.monotonic())
+            else:  # steps are slower on larger patches
+                left = passed * (1 - progress) / (progress - schedule.progress(first))
             yield Progress("training", step, schedule.steps, loss, learner.rate(step - 1, schedule), dice, left, speed=pace)
         weights.save(folder / MODEL, record.spec, _scored(record.card, {}, step), learner.average())
         yield from _finish(learner, record, by_name, folder)

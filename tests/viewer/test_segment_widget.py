@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,6 +113,20 @@ class TestInAWindow:
         viewer.layers.remove("slow")
         finished(widget, qtbot)
         assert run.filling.done == 36 and not widget._start.isEnabled()
+
+    def test_layers_that_are_removed_after_a_run_are_gone(self, window, qtbot, slow_scan, model_file):
+        viewer, widget = window()
+        run = started(viewer, widget, qtbot, slow_scan, model_file(), after=1)
+        finished(widget, qtbot)
+        layers = [weakref.ref(run.filling.layer), weakref.ref(viewer.layers["slow"])]
+        del run
+        viewer.layers.clear()
+
+        def gone() -> bool:
+            gc.collect()
+            return not any(layer() for layer in layers)
+
+        qtbot.waitUntil(gone)
 
     def test_closing_the_viewer_stops_the_run(self, window, qtbot, slow_scan, model_file):
         viewer, widget = window()

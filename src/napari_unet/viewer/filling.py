@@ -78,10 +78,10 @@ class Filling:
         return screen is None or region[screen[0]].start <= screen[1] < region[screen[0]].stop
 
     def redraw(self) -> None:
-        """Show what was written since."""
+        """Show what was written since; at the end in the list of layers, too."""
         for layer in (self.layer, self.doubt):
             if layer is not None and layer in self.viewer.layers:
-                layer.refresh(extent=False, thumbnail=False, highlight=False)
+                layer.refresh(extent=False, thumbnail=self.over, highlight=False)
 
     def settling(self, labels: NDArray[Any], step: int = 0) -> Iterator[None]:
         """Take a whole volume (i, j, k), of a series at a step, after the model's last touch: plane by plane, for the viewer's
@@ -102,7 +102,7 @@ class Filling:
         self._tally = None if series else tally
 
     def complete(self, labels: NDArray[Any] | None = None) -> None:
-        """All is there, with the whole volume that comes last, if any."""
+        """All is there, with the whole volume that comes last, if any; `redraw` shows it."""
         if labels is not None:
             for _ in self.settling(labels):
                 pass
@@ -119,7 +119,7 @@ class Filling:
         return {value: count * ml for value, count in enumerate(tally.counts) if value and count}
 
     def stop(self) -> None:
-        """Keep what is there; a mask that the run began says in its name that it is not all."""
+        """Keep what is there; a mask that the run began says in its name that it is not all. `redraw` shows it."""
         if not self.over:
             if self._before is None:
                 self.layer.name = f"{self.layer.name} ({self.done} of {self.total or '?'} slices)"
@@ -137,9 +137,6 @@ class Filling:
         self.layer.editable = True  # starts an undo history that knows nothing of the slices written past it
         if self._before is not None:
             self._record(*self._before)
-        self.layer.refresh()
-        if self.doubt is not None:
-            self.doubt.refresh()
 
     def _record(self, before: NDArray[Any], said: NDArray[Any], filled: NDArray[np.bool_]) -> None:
         """Make all that a run changed in a layer that was there before one step of its history."""

@@ -46,6 +46,8 @@ class Run(QObject):
         self._said_all = False  # though some of it may still wait
         self._helping = QTimer(self)
         self._helping.timeout.connect(self._help)
+        self._last_frame = QTimer(self, singleShot=True)
+        self._last_frame.timeout.connect(self._close)
         self._started = time.monotonic()
         self._first: float | None = None  # when the first slice came: loading says nothing of the slices' pace
         self._worker = worker.start(
@@ -140,4 +142,10 @@ class Run(QObject):
         self._helping.stop()
         self._waiting.clear()
         self._frames.cancel()
+        self._last_frame.start(0)
         self.ended.emit(complete)
+
+    def _close(self) -> None:
+        """The last frame, apart from all else that the end brings; and the layers are nobody's but the viewer's."""
+        self.filling.redraw()
+        self.deleteLater()

@@ -127,7 +127,8 @@ class SegmentWidget(QScrollArea):
     def reset_choices(self, event: Any = None) -> None:
         """The layers have changed; napari calls it."""
         self._choice.reset_choices()
-        self._mask.reset_choices()
+        with self._mask.changed.blocked():  # what follows refreshes, too
+            self._mask.reset_choices()
         self._measure.reset_choices()
         if self._run and not self._run.filling.here():
             self._run.cancel()
