@@ -25,8 +25,8 @@ TIERS = (
     {
         *("augment", "budget", "calibration", "cases", "cells", "checks", "components", "distributed", "downloads", "ensemble", "events"),
         *("finetune", "layout", "learning", "loss", "lowering", "measure", "network", "nifti", "openvino_runtime", "optimiser"),
-        *("dataset", "grid", "options", "partial"),
-        *("phantoms", "preprocess", "quiet_openvino", "record", "runtime", "sampling", "schedule", "spacing", "speed", "splits"),
+        *("dataset", "grid", "options", "partial", "splits"),
+        *("phantoms", "preprocess", "quiet_openvino", "record", "recording", "runtime", "sampling", "schedule", "spacing", "speed"),
         *("ledger", "memory", "outline", "spool", "structures", "survey", "targets", "torch_runtime", "volumes", "weights", "zarrs"),
     },
     {"assist", "batch", "calibrate", "canvas", "crossval", "evaluate", "onnx_export", "plan", "pooling", "segment", "train"},

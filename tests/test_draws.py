@@ -9,7 +9,7 @@ from engine import model_spec, network_spec
 from torch import Tensor
 
 from napari_unet.sampling import Example, Sampler, place
-from napari_unet.spec import ModelSpec, TrainConfig
+from napari_unet.spec import MOST_AUGMENT, ModelSpec, TrainConfig
 
 SPEC = model_spec(network_spec(classes=3), mirror_axes=(0, 2))
 FLAT = model_spec(network_spec(2, classes=3), mirror_axes=(2,))
@@ -33,6 +33,13 @@ def test_a_batch_equals_its_samples_drawn_one_by_one(spec: ModelSpec, strength: 
         for n in reversed(range(4)):
             assert equal(drawing.batch(step, 4 * step, patch, 4, [n]), (images[n : n + 1], shares[n : n + 1]))
         assert strength == 0 or len({image.numpy().tobytes() for image in images}) == 4
+
+
+@pytest.mark.parametrize("strength, variety, same", [(0.5, 2.0, 1.0), (2.0, 4.0, MOST_AUGMENT), (0.0, 4.0, 0.0), (0.7, 1.0, 0.7)])
+def test_variety_is_strength(strength: float, variety: float, same: float) -> None:
+    """Up to the strongest that a person may ask for."""
+    (one, patch), (other, _) = sampler(SPEC, strength), sampler(SPEC, same)
+    assert equal(one.batch(3, 6, patch, 2, None, variety), other.batch(3, 6, patch, 2))
 
 
 @pytest.mark.parametrize("spec", [SPEC, FLAT])

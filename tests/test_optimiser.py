@@ -16,14 +16,20 @@ from napari_unet.spec import TrainConfig
 def test_an_orthogonalised_matrix_keeps_its_directions_and_loses_its_sizes(shape: tuple[int, int]) -> None:
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     left, _, right = torch.linalg.svd(matrix, full_matrices=False)
-    turned = left.T @ orthogonalised(matrix) @ right.T
+    turned = left.T @ orthogonalised([matrix])[0] @ right.T
     assert (turned.diagonal() - 1).abs().max() < 0.35
     assert (turned - turned.diagonal().diag()).abs().max() < 0.05
 
 
 def test_its_size_does_not_matter() -> None:
     matrix = torch.randn(16, 48, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(orthogonalised(matrix), orthogonalised(1e-4 * matrix), atol=1e-3)
+    assert torch.allclose(*orthogonalised([matrix, 1e-4 * matrix]), atol=1e-3)
+
+
+def test_matrices_do_not_depend_on_their_company() -> None:
+    drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(n)) for n, shape in enumerate([(8, 20), (20, 8), (4, 9), (8, 8)])]
+    for together, matrix in zip(orthogonalised(drawn), drawn, strict=True):
+        assert together.shape == matrix.shape and torch.allclose(together, orthogonalised([matrix])[0], atol=1e-5)
 
 
 def test_a_step_goes_against_the_gradient_and_forgets_weights() -> None:

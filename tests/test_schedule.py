@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_unet import schema
-from napari_unet.schedule import HASTE, SHORT, Schedule, Stage, in_seconds, in_steps, stages
+from napari_unet.schedule import HASTE, LONG, SHORT, VARIETY, Schedule, Stage, in_seconds, in_steps, stages
 from napari_unet.spec import ModelSpec, TrainConfig
 
 
@@ -46,6 +46,15 @@ def test_a_short_run_hastens(steps: int) -> None:
     assert 1 <= factor <= HASTE and longer <= factor
     if 1 < factor < HASTE:
         assert factor * steps == pytest.approx(SHORT)
+
+
+@given(steps=st.integers(1, 100_000))
+def test_a_long_run_changes_its_cases_more(steps: int) -> None:
+    """As its steps, from LONG on and up to VARIETY times as much."""
+    factor, longer = (Schedule((Stage((8, 8, 8), 2, 1.0, n),)).variety for n in (steps, steps + 1))
+    assert 1 <= factor <= longer <= VARIETY and (factor > 1) == (steps > LONG)
+    if 1 < factor < VARIETY:
+        assert factor * LONG == pytest.approx(steps)
 
 
 @given(

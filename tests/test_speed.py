@@ -18,8 +18,9 @@ from test_train import Plan, assert_equal_runs, run
 from napari_unet import UNetError, speed
 from napari_unet.learning import Learner
 from napari_unet.network import UNet
+from napari_unet.recording import BEFORE, Recorded
 from napari_unet.sampling import Example, Sampler
-from napari_unet.schedule import Schedule, Stage, in_steps, stages
+from napari_unet.schedule import LONG, Schedule, Stage, in_steps, stages
 from napari_unet.spec import TrainConfig
 from napari_unet.train import read_example
 
@@ -170,15 +171,38 @@ def test_compiled_it_learns_the_same(plan: Plan) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA card")
 def test_on_a_card_no_step_waits_for_the_host(plan: Plan) -> None:
     made, schedule = learner(plan, CUDA)
-    for step in range(3):
+    for step in range(BEFORE + 1):
         made.step(step, schedule)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for step in range(3, 8):
+        for step in range(BEFORE + 1, BEFORE + 6):
             made.step(step, schedule)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert made.finite()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA card")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_recorded_step_learns_what_one_by_one_does(plan: Plan, precision: str) -> None:
+    recorded, schedule = learner(plan, CUDA, precision=precision)
+    plain, _ = learner(plan, CUDA, precision=precision)
+    plain.compute = plain._compute
+    for made in (recorded, plain):  # a trial that is forgotten may have recorded steps already
+        made.measure(stages(plan[1], plan[2]), seconds=0.1)
+    found = [[float(made.step(step, schedule)) for step in range(schedule.steps)] for made in (recorded, plain)]
+    assert found[0][:3] == pytest.approx(found[1][:3], rel=1e-3 if precision == "float32" else 0.02)
+    assert found[0] == pytest.approx(found[1], rel=0.1)  # cuDNN's sums are in no fixed order, and differences grow
+    assert isinstance(recorded.compute, Recorded) and recorded.compute.recordings
+
+
+@pytest.mark.parametrize(("steps", "variety"), [(10, 1.0), (3 * LONG, 3.0)])
+def test_a_step_changes_its_samples_as_much_as_the_runs_length_asks(plan: Plan, steps: int, variety: float) -> None:
+    (made, _), seen = learner(plan), []
+    draw = made.sampler.batch
+    made.sampler.batch = lambda *asked: seen.append(asked[-1]) or draw(*asked)  # type: ignore[method-assign,func-returns-value]
+    made.step(0, in_steps(stages(plan[1], plan[2]), steps))
+    assert seen == [variety]
 
 
 def test_shapes_are_those_that_the_network_will_see(plan: Plan) -> None:

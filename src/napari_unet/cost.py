@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from napari_unet import speed
 from napari_unet.dataset import Case, read_image, read_label
 from napari_unet.learning import Learner
 from napari_unet.network import UNet
@@ -66,8 +67,9 @@ def profile(spec: ModelSpec, config: TrainConfig, cases: Iterable[Case], seconds
     """Measure a step of training with these cases, each thing for so many seconds."""
     images = [(case, read_image(case)) for case in cases]
     examples = [Example.make(image, read_label(case, image), spec) for case, image in images]
-    learner = Learner(spec, config, choose_device(config.device), Sampler(examples, spec, config))
-    return Profile(tuple(costs(learner, seconds)), limits(learner.device, seconds))
+    device = choose_device(config.device)
+    learner = Learner(spec, config, device, Sampler(examples, spec, config, device))
+    return Profile(tuple(costs(learner, seconds)), limits(device, seconds, torch.bfloat16 if speed.half(config, device) else torch.float32))
 
 
 def operations(spec: NetworkSpec, patch: tuple[int, ...], batch: int) -> int:
@@ -79,14 +81,14 @@ def operations(spec: NetworkSpec, patch: tuple[int, ...], batch: int) -> int:
     return int(counter.get_total_flops())
 
 
-def limits(device: torch.device, seconds: float = SECONDS) -> dict[str, float]:
-    """The most operations per second of this device now, float32: a product of matrices ("sgemm"), and the forward pass
+def limits(device: torch.device, seconds: float = SECONDS, dtype: torch.dtype = torch.float32) -> dict[str, float]:
+    """The most operations per second of this device now, with such numbers: a product of matrices ("sgemm"), and the forward pass
     of a 3-D convolution whose shape suits it ("convolution").
     """
     size = MATRIX.get(device.type, MATRIX["cpu"])
-    matrix = torch.randn(size, size, device=device)
-    convolution = torch.nn.Conv3d(FEATURES, FEATURES, 3, padding=1).to(device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    images = torch.randn(1, FEATURES, EDGE, EDGE, EDGE, device=device).contiguous(memory_format=torch.channels_last_3d)
+    matrix = torch.randn(size, size, device=device, dtype=dtype)
+    convolution = torch.nn.Conv3d(FEATURES, FEATURES, 3, padding=1).to(device, dtype, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    images = torch.randn(1, FEATURES, EDGE, EDGE, EDGE, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last_3d)
     work = {"sgemm": 2 * size**3, "convolution": 2 * images.numel() * FEATURES * 27}
     with torch.inference_mode():
         fastest = {

@@ -21,6 +21,7 @@ from napari_unet.errors import UNetError
 from napari_unet.loss import supervise
 from napari_unet.network import UNet
 from napari_unet.optimiser import moments_of, optimisers, set_rate
+from napari_unet.recording import Recorded
 from napari_unet.sampling import Sampler
 from napari_unet.schedule import Schedule, Stage, stages
 from napari_unet.schema import STRICT
@@ -45,7 +46,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Order:
-    """A step to be taken: `first` counts the samples before it, `steps` are the run's."""
+    """A step to be taken: `first` counts the samples before it, `steps` are the run's, `variety` is that of its samples."""
 
     __pydantic_config__ = STRICT
 
@@ -54,6 +55,7 @@ class Order:
     stage: Stage
     rate: float
     steps: int
+    variety: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,9 @@ class Learner:
             self.forward, self.note = speed.compiled(self.network, self._shapes(), device, config)
             self.network.load_state_dict(self.averaged.state_dict())  # batch norm's statistics
         self.optimisers = optimisers(self.network, config)
+        recorded = device.type == "cuda" and distributed.size() == 1
+        self.compute: Callable[[Tensor, Tensor], Tensor] = Recorded(self._compute, device) if recorded else self._compute
+        self.followed = [list(module.state_dict().values()) for module in (self.averaged, self.network)]  # all stay where they lie
         self._begin_at(0)
 
     def _shapes(self) -> list[tuple[int, ...]]:
@@ -115,7 +120,7 @@ class Learner:
     def step(self, step: int, schedule: Schedule) -> Tensor:
         """Learn from one batch; its loss."""
         stage, first = schedule.at(step)
-        order = Order(step, first, stage, self.rate(step, schedule), schedule.steps)
+        order = Order(step, first, stage, self.rate(step, schedule), schedule.steps, schedule.variety)
         distributed.tell(order)
         return self.learn(order)
 
@@ -144,10 +149,17 @@ class Learner:
 
     def _update(self, order: Order) -> Tensor:
         stage = order.stage
-        images, shares = self.sampler.batch(order.step, order.first, stage.patch, stage.batch, distributed.own(stage.batch))
+        own = distributed.own(stage.batch)
+        images, shares = self.sampler.batch(order.step, order.first, stage.patch, stage.batch, own, order.variety)
         images, shares = images.to(self.device), shares.to(self.device)
         if self.spec.network.dims == 2:
             images, shares = images[:, :, 0], shares[:, :, 0]
+        if isinstance(self.compute, Recorded):
+            self.whole = False  # it changes the weights before it returns
+        return self.compute(images, shares)
+
+    def _compute(self, images: Tensor, shares: Tensor) -> Tensor:
+        """The loss of a batch, and the weights moved against its gradient."""
         with speed.precision(self.config, self.device):
             logits = self.forward(images)
         loss = supervise([scale.float() for scale in logits], shares, distributed.together)
@@ -163,9 +175,8 @@ class Learner:
     def _follow(self, step: int, steps: int) -> None:
         """The average moves towards the weights; its memory grows with the run up to the configured share of it."""
         memory = min(max(1.0, self.config.memory * steps), 1 + step / 4)
-        new, old = self.network.state_dict().values(), self.averaged.state_dict().values()
         with torch.no_grad():
-            torch._foreach_lerp_(list(old), list(new), 1 / memory)
+            torch._foreach_lerp_(self.followed[0], self.followed[1], 1 / memory)
 
     def average(self) -> dict[str, NDArray[np.float32]]:
         """The averaged weights."""
@@ -218,8 +229,10 @@ class Learner:
         self.done = step
         self.whole = True  # not while a step changes the weights: nobody can go on from there
         for _, optimiser, parameter in self._owned():
-            count = {"step": torch.tensor(float(step), device=parameter.device)}
-            optimiser.state[parameter] = count | {key: torch.zeros_like(parameter) for key in moments_of(optimiser)}
+            known = optimiser.state[parameter]  # changed in place: a recorded step knows where they lie
+            known.setdefault("step", torch.zeros((), device=parameter.device)).fill_(float(step))
+            for key in moments_of(optimiser):
+                known.setdefault(key, torch.zeros_like(parameter)).zero_()
 
     def _fill(self, tensors: dict[str, Tensor]) -> None:
         for name, tensor in self._state().items():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from napari_unet.augment import Augmentation, source_size, to_device
 from napari_unet.errors import UNetError
 from napari_unet.loss import UNLABELLED, shares_of
 from napari_unet.preprocess import prepare, prepare_labels, with_neighbours
-from napari_unet.spec import ModelSpec, TrainConfig
+from napari_unet.spec import MOST_AUGMENT, ModelSpec, TrainConfig
 from napari_unet.volume import Volume
 
 MAX_VOXELS = 20_000  # per class and case: enough to draw centres from
@@ -80,15 +81,16 @@ class Sampler:
         self.device = device if device.type == "cuda" else CPU
         self.examples, self.config, self.network = place(examples, self.device), config, spec.network
         self.neighbours = spec.neighbours
-        self.augmentation = Augmentation(spec, config.augment)
+        self.augmentation = cache(lambda strength: Augmentation(spec, strength))
 
     def batch(
-        self, step: int, first: int, patch: tuple[int, ...], size: int, own: Sequence[int] | None = None
+        self, step: int, first: int, patch: tuple[int, ...], size: int, own: Sequence[int] | None = None, variety: float = 1.0
     ) -> tuple[Tensor, Tensor]:
         """Images (B, C, *patch) and shares (B, K, *patch) of one step; `first` counts the samples drawn before it.
 
         C counts the network's channels: in 2.5-D a slice's neighbours, too.
         own : the numbers of those of the batch's `size` samples to draw, perhaps none; all of them, where None.
+        variety : how many times stronger than configured they are augmented, up to the strongest that can be configured.
         """
         sources, seeds = [], []
         for n in range(size) if own is None else own:
@@ -101,7 +103,8 @@ class Sampler:
             return nothing[0], nothing[1]
         images = [self._sent(image) for image, _ in sources]
         shares = [shares_of(self._sent(label)[None], self.network.classes)[0] for _, label in sources]
-        return self.augmentation(images, shares, patch, seeds)
+        strength = min(MOST_AUGMENT, self.config.augment * variety)
+        return self.augmentation(strength)(images, shares, patch, seeds)
 
     def _sent(self, crop: Tensor) -> Tensor:
         return crop if crop.device.type == self.device.type else to_device(crop.contiguous(), self.device)

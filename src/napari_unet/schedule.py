@@ -10,6 +10,7 @@ from napari_unet.spec import ModelSpec, TrainConfig
 
 WARM_UP = 0.05  # of the course
 SHORT, HASTE = 600, 5.0  # steps: in a run of fewer, weights go faster by as much, to get as far; and at most so many times
+LONG, VARIETY = 2000, 4.0  # steps: in a run of more, which sees its cases often, they are changed more; at most so many times
 GROWTH = ((0.6, 2.0, 0.35), (0.8, 1.0, 0.55), (1.0, 1.0, 0.10))  # patch, batch (both relative), share of the time
 
 
@@ -46,6 +47,11 @@ class Schedule:
     def haste(self) -> float:
         """How many times faster than usual the weights go, because there are few steps."""
         return min(HASTE, max(1.0, SHORT / max(1, self.steps)))
+
+    @property
+    def variety(self) -> float:
+        """How many times more than usual the cases are changed, because there are many steps."""
+        return min(VARIETY, max(1.0, self.steps / LONG))
 
     def at(self, step: int) -> tuple[Stage, int]:
         """The stage of a step, and the number of samples drawn before it."""

@@ -19,6 +19,7 @@ Name = Annotated[str, Field(max_length=200)]
 Plane = Literal["auto", "axial", "coronal", "sagittal"]
 
 MAX_CHANNELS = 64
+MOST_AUGMENT = 3.0
 MAX_MEMBERS = 32  # networks in one file: each is run on every window
 
 ScoredBy = Literal["", "kept out", "folds", "halves"]
@@ -335,7 +336,9 @@ class TrainConfig:
     ] = "muon"
     decay: Annotated[float, Field(ge=0, le=1, description="weight decay of AdamW")] = 1e-2
     foreground: Annotated[float, Field(ge=0, le=1, description="share of patches centred on a labelled voxel")] = 0.5
-    augment: Annotated[float, Field(ge=0, le=3, description="strength of augmentation; 0 is none")] = 0.5
+    augment: Annotated[
+        float, Field(ge=0, le=MOST_AUGMENT, description="strength of augmentation, 0 is none; more in a run of more than 2,000 steps")
+    ] = 0.5
     grow: Annotated[bool, Field(description="small patches first, the full size last")] = True
     memory: Annotated[
         float, Field(gt=0, le=1, description="memory of the weights' average, as a share of the run")
