@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from torch import Tensor
@@ -33,10 +34,10 @@ class Recorded:
         """A copy of what the function returns."""
         shapes = tuple(tensor.shape for tensor in inputs)
         self.calls[shapes] += 1
-        if self.calls[shapes] <= BEFORE:
-            return self._aside(inputs)
+        if self.calls[shapes] == BEFORE + 1:
+            self._record(shapes, inputs)
         if shapes not in self.recordings:
-            self.recordings[shapes] = self._record(inputs)
+            return self._aside(inputs)
         graph, places, result = self.recordings[shapes]
         for place, tensor in zip(places, inputs, strict=True):
             place.copy_(tensor)
@@ -53,8 +54,10 @@ class Recorded:
         here.wait_stream(self.stream)
         return result
 
-    def _record(self, inputs: tuple[Tensor, ...]) -> tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor]:
-        places, graph = tuple(tensor.clone() for tensor in inputs), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):  # other threads may use the card
-            result = self.work(*places)
-        return graph, places, result
+    def _record(self, shapes: tuple[torch.Size, ...], inputs: tuple[Tensor, ...]) -> None:
+        """Nothing is computed yet. What cannot be recorded, for want of memory perhaps, goes on as it is."""
+        with suppress(RuntimeError):
+            places, graph = tuple(tensor.clone() for tensor in inputs), torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=self.stream, capture_error_mode="thread_local"):  # others may use the card
+                result = self.work(*places)
+            self.recordings[shapes] = graph, places, result
