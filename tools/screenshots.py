@@ -15,15 +15,16 @@ from pathlib import Path
 import napari
 import nibabel
 import numpy as np
+from napari._qt.dialogs.qt_notification import NapariQtNotification
 from PIL import Image
-from qtpy.QtWidgets import QApplication
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QApplication, QFileDialog
 from window import PATIENCE, choose, finish, open_scan, open_window, press, wait
 
 from napari_unet.downloads import HIPPOCAMPUS
 from napari_unet.viewer.download import DownloadDialog
 from napari_unet.viewer.segment_widget import SegmentWidget
 from napari_unet.viewer.work import Part
-from napari_unet.viewer.writer import save
 
 FRAME = 800, 450
 
@@ -37,10 +38,18 @@ def window() -> Iterator[tuple[napari.Viewer, SegmentWidget]]:
     QApplication.processEvents()
 
 
+def picture_of(viewer: napari.Viewer) -> Image.Image:
+    """The whole window, without napari's hints at its foot, which are cut off on so small a one."""
+    viewer.help = ""
+    return Image.fromarray(viewer.screenshot(canvas_only=False, flash=False)[..., :3])
+
+
 def shoot(viewer: napari.Viewer, path: Path) -> None:
-    """The whole window."""
+    """The window once it is at rest, without notes."""
+    for note in viewer.window._qt_window.findChildren(NapariQtNotification):
+        note.close()
     wait(0.4)
-    viewer.screenshot(str(path), canvas_only=False, flash=False)
+    picture_of(viewer).save(path)
 
 
 def tab(widget: SegmentWidget, name: str) -> None:
@@ -69,6 +78,7 @@ def hippocampus(data: Path, out: Path) -> None:
         widget._advanced.uncertainty.setChecked(True)
         wait(1)
         film: list[Image.Image] = []
+        viewer.dims.set_current_step(0, 14)  # half of the slices, outwards from here, are half of the structure
         press(widget, "Segment")
         run, filling = widget._run, widget._run.filling
         press(widget, "Coronal")  # across the slices that fill
@@ -80,15 +90,15 @@ def hippocampus(data: Path, out: Path) -> None:
                 return
             run._help()
             filling.redraw()
-            widget._panel.progressed(piece.done, piece.total, None)
-            film.append(Image.fromarray(viewer.screenshot(canvas_only=False, flash=False)[..., :3]))
+            widget._panel.progressed(piece.done, piece.total, run.seconds_left())
+            film.append(picture_of(viewer))
             if piece.done == piece.total // 2:
                 film[-1].save(out / "viewer-half-way.png")
 
         run._worker.yielded.connect(picture)
         wait(PATIENCE, lambda: widget._run is None)
         wait(0.3)
-        film.append(Image.fromarray(viewer.screenshot(canvas_only=False, flash=False)[..., :3]))
+        film.append(picture_of(viewer))
         frames = [frame.resize(FRAME, Image.Resampling.LANCZOS) for frame in film]
         times = [120] * (len(frames) - 1) + [2500]
         frames[0].save(out / "filling.webp", save_all=True, append_images=frames[1:], duration=times, loop=0, quality=70, method=6)
@@ -114,7 +124,7 @@ def hippocampus(data: Path, out: Path) -> None:
 
 
 def planes(data: Path, out: Path) -> None:
-    """A whole head in three planes, side by side."""
+    """A whole head in three planes: the window with the plane selector, three times."""
     with window() as (viewer, widget):
         open_scan(viewer, data / "volumes" / "spm152.nii.gz")
         parts = []
@@ -123,9 +133,12 @@ def planes(data: Path, out: Path) -> None:
             wait(0.5)
             viewer.reset_view()
             wait(0.5)
-            parts.append(viewer.screenshot(canvas_only=True, flash=False)[..., :3])
-        height = 1280 * parts[0].shape[0] // (3 * parts[0].shape[1])
-        Image.fromarray(np.hstack(parts)).resize((1280, height)).save(out / "viewer-planes.png")
+            parts.append(picture_of(viewer))
+        narrow, low = 960, 960 * parts[0].height // parts[0].width
+        whole = Image.new("RGB", (narrow, 3 * low))
+        for number, part in enumerate(parts):
+            whole.paste(part.resize((narrow, low), Image.Resampling.LANCZOS), (0, number * low))
+        whole.save(out / "viewer-planes.png")
 
 
 def series(data: Path, out: Path) -> None:
@@ -140,7 +153,7 @@ def series(data: Path, out: Path) -> None:
         widget._choice.volumes.setCurrentIndex(1)
         press(widget, "Segment")
         wait(PATIENCE, lambda: widget._state.text().startswith("volume 3"))
-        shoot(viewer, out / "viewer-series.png")
+        picture_of(viewer).save(out / "viewer-series.png")  # at once: it goes on
         finish(widget)
         download(viewer, out)
 
@@ -166,15 +179,15 @@ def download(viewer: napari.Viewer, out: Path) -> None:
 
 
 def oblique(out: Path) -> None:
-    """A mask painted by hand over a tilted volume, saved and read back."""
+    """A mask painted by hand over a tilted volume, saved by the button and read back: both, one over the other."""
     angle = np.radians(24)
     turn = np.array([[1, 0, 0], [0, np.cos(angle), -np.sin(angle)], [0, np.sin(angle), np.cos(angle)]])
     affine = np.eye(4)
     affine[:3, :3], affine[:3, 3] = turn @ np.diag([-0.9, 0.9, 2.5]), (40, -30, 12)
     rng = np.random.default_rng(5)
     data = (200 * np.exp(-np.linalg.norm(np.indices((64, 72, 24)).T - (12, 36, 32), axis=-1).T / 14)).astype(np.int16)
-    with tempfile.TemporaryDirectory() as folder, window() as (viewer, _):
-        scan, mask = Path(folder, "tilted.nii.gz"), Path(folder, "tilted_seg.nii.gz")
+    with tempfile.TemporaryDirectory() as folder, window() as (viewer, widget):
+        scan, mask = Path(folder, "tilted.nii.gz"), Path(folder, "by_hand.nii.gz")  # as it is proposed
         nibabel.save(nibabel.Nifti1Image(data + rng.integers(0, 9, data.shape, dtype=np.int16), affine), scan)
         image = open_scan(viewer, scan)
         labels = viewer.add_labels(
@@ -185,12 +198,20 @@ def oblique(out: Path) -> None:
         middle = tuple(n // 2 for n in image.data.shape)
         viewer.dims.set_current_step(0, middle[0])
         labels.paint(middle, 3)
-        shoot(viewer, out / "viewer-oblique.png")
-        save(mask, labels, list(viewer.layers))
+        QTimer.singleShot(500, accept)
+        press(widget, "Save…")
         (again,) = (each for each in viewer.open(str(mask), plugin="napari-unet-monai"))
+        labels.visible = False
+        shoot(viewer, out / "viewer-oblique.png")
         same = (nibabel.load(mask).affine == nibabel.load(scan).affine).all()
         print(f"oblique, painted by hand: {np.count_nonzero(again.data != labels.data)} voxels differ of "
               f"{np.count_nonzero(labels.data)} painted, affine equal: {bool(same)}")  # fmt: skip
+
+
+def accept() -> None:
+    """What a person does in the dialog that asks where to save."""
+    dialog = next(each for each in QApplication.topLevelWidgets() if isinstance(each, QFileDialog) and each.isVisible())
+    dialog.accept()
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from napari_unet.volume import Affine
 
 PLUGIN = "napari-unet-monai"
 PATIENCE = 20_000  # ms
+
+os.environ.setdefault("NAPARI_STRICT_QT", "raise")  # a widget that outlives its window is a fault
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from napari.components import ViewerModel
 from napari.layers import Image
+from napari.utils.notifications import notification_manager
 
 from napari_unet.viewer.answer import Answer, revert
 from napari_unet.viewer.filling import Filling, answer_layer, empty_mask
@@ -119,6 +120,12 @@ class TestAWholeVolumeAfterSlices:
         assert np.array_equal(filling.layer.data, before)
         filling.layer.redo()
         assert np.array_equal(filling.layer.data, after)
+
+    def test_more_than_undo_can_hold_is_told(self, begun, monkeypatch):
+        monkeypatch.setattr("napari_unet.viewer.filling.MAX_UNDO", 3)
+        filling = self.run(begun)
+        assert "too many for Undo" in notification_manager.records[-1].message
+        assert (filling.layer.data == 1).sum() == filling.layer.data.size - 2
 
     def test_the_next_run_has_its_own_layer(self, begun):
         first = self.run(begun)

@@ -27,6 +27,7 @@ from napari_unet.spec import Card, Label
 from napari_unet.viewer import layers
 from napari_unet.viewer.card import Model, ModelCard, facts
 from napari_unet.viewer.engine import Engine
+from napari_unet.viewer.estimate import cost
 from napari_unet.viewer.options import Options
 from napari_unet.viewer.segment_widget import SegmentWidget, proposal
 from napari_unet.viewer.work import Work
@@ -302,6 +303,11 @@ class TestWithoutAWindow:
         mask = layers.new_labels(image, layers.grid_of(image), data, "a b_seg (1 of 9 slices)")
         assert proposal(mask) == tmp_path / "a_b_seg_1_of_9_slices.nii.gz"
         assert proposal(Labels(np.zeros((4, 4), np.uint8), name="cells")) == Path("cells.png")
+        plain = Labels(np.zeros(image.data.shape, np.uint8), name="by hand", scale=image.scale, translate=image.translate)
+        assert proposal(plain, [image]) == tmp_path / "by_hand.nii.gz" and proposal(plain) == Path("by_hand.nii.gz")
+        opened = Labels(data, **options)
+        assert proposal(plain, [opened]) == tmp_path / "by_hand.nii.gz", "never over the mask that lies there already"
+        assert proposal(Labels(np.zeros((2,) * 5, np.uint8), name="five")) == Path("five")
 
 
 class TestTheCard:
@@ -414,7 +420,8 @@ class TestOptions:
         form.threads.setValue(1)
         form.largest.setChecked(False)
         form.uncertainty.setChecked(True)
-        assert form.options() == Options("auto", "auto", 1, True, 0.25, True, False)
+        form.windows.setCurrentText("one at a time")
+        assert form.options() == Options("auto", "auto", 1, True, 0.25, True, False, at_once=1)
 
     def test_the_preferences_come_first(self, qtbot, viewer_model, monkeypatch):
         monkeypatch.setattr(get_plugin_settings(PLUGIN).running, "threads", 1)
@@ -441,6 +448,21 @@ class TestOptions:
                     sums.append(np.count_nonzero(end.value))
                     break
         assert sums[0] < sums[1]
+
+    def test_one_window_at_a_time_takes_less_and_says_the_same(self, viewer_model, nifti_file, model_file, rng):
+        model = Model.read(model_file())
+        scan = nifti_file(data=rng.normal(size=(24, 24, 24)).astype(np.float32))
+        image, found = viewer_model.add_layer(Layer.create(*layers.to_layer(nifti.read(scan)))), []
+        for at_once in (None, 1):
+            work = Work.on_screen(Engine(), model, Options(device="cpu", at_once=at_once), viewer_model, image)
+            labels = np.zeros(image.data.shape, np.uint8)
+            for piece in work.whole(None):
+                labels[piece.region] = piece.labels
+            engine = work.engine
+            found.append((engine.in_flight, cost(model.spec, work.outline(), work.options, engine.in_flight).memory, labels))
+        (several, more, one), (alone, less, other) = found
+        assert alone == 1 <= several and (less < more) == (several > 1)
+        assert np.mean(one == other) > 0.999 and one.any()  # logits differ by rounding
 
     @pytest.mark.gui
     def test_uncertainty_fills_beside_the_mask_and_leads_to_the_slice_to_check(self, window, qtbot, nifti_file, model_file):

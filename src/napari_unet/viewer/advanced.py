@@ -11,6 +11,7 @@ from napari_unet.viewer.options import Options
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 OVERLAPS = {"as the model says": None, "0.25 (fast)": 0.25, "0.5": 0.5, "0.75 (smooth)": 0.75}
+WINDOWS = {"several at once": None, "one at a time": 1}
 RUNTIMES = ("auto", "torch", "openvino")
 PRECISIONS = ("float32", "int8")
 MIRRORING = {"as the model says": None, "off": False, "on": True}
@@ -37,6 +38,7 @@ class AdvancedForm(QWidget):
         self.threads.setSpecialValueText("all")
         self.threads.setToolTip("Threads of the processor")
         self.overlap = _choice(OVERLAPS, "How much of a window the next one sees again: more is smoother and slower")
+        self.windows = _choice(WINDOWS, "How many of the windows are in memory: one at a time takes the least, and longer")
         self.mirror = _choice(MIRRORING, "Average over mirrored copies: slower, sometimes better")
         self.largest = QCheckBox("as the model says")
         self.largest.setChecked(True)
@@ -47,12 +49,12 @@ class AdvancedForm(QWidget):
         form.setContentsMargins(4, 8, 4, 4)
         rows = {
             "Device": self.device, "Runtime": self.runtime, "Precision": self.precision, "Runs on": self.place,
-            "Threads": self.threads, "Overlap": self.overlap, "Mirroring": self.mirror, "Largest part": self.largest,
-            "Uncertainty": self.uncertainty,
+            "Threads": self.threads, "Overlap": self.overlap, "Windows": self.windows, "Mirroring": self.mirror,
+            "Largest part": self.largest, "Uncertainty": self.uncertainty,
         }  # fmt: skip
         for name, field in rows.items():
             form.addRow(name, field)
-        for combo in (self.device, self.runtime, self.precision, self.overlap, self.mirror):
+        for combo in (self.device, self.runtime, self.precision, self.overlap, self.windows, self.mirror):
             combo.currentIndexChanged.connect(lambda _: self.changed.emit())
         for box in (self.largest, self.uncertainty):
             box.toggled.connect(lambda _: self.changed.emit())
@@ -69,7 +71,7 @@ class AdvancedForm(QWidget):
         return Options(
             self.device.currentText(), self.runtime.currentText(), self.threads.value(), MIRRORING[self.mirror.currentText()],
             OVERLAPS[self.overlap.currentText()], self.uncertainty.isChecked(), self.largest.isChecked(),
-            self.precision.currentText(),
+            self.precision.currentText(), WINDOWS[self.windows.currentText()],
         )  # fmt: skip
 
 

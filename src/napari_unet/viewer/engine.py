@@ -40,10 +40,11 @@ class Engine:
             key = (model, _stamp(model), options)
             if self._segmenter is None or key != self._key:
                 self._segmenter = None  # never two of them in memory
-                self._segmenter = Segmenter.load(
+                loaded = Segmenter.load(
                     model, options.device, options.runtime, mirror=options.mirror, overlap=options.overlap,
                     uncertainty=options.uncertainty, precision=options.precision,
                 )  # fmt: skip
+                self._segmenter = loaded.with_windows(loaded.spec.patch, options.at_once or loaded.in_flight)
                 self._key = key
             return self._segmenter
 
@@ -73,7 +74,7 @@ class Engine:
     @property
     def in_flight(self) -> int:
         """How many windows the loaded model has in memory at once."""
-        return 1 if self._segmenter is None else self._segmenter.runtime.in_flight
+        return 1 if self._segmenter is None else self._segmenter.in_flight
 
     @property
     def feature_maps(self) -> float:

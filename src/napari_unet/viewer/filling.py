@@ -9,6 +9,7 @@ import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
 from napari.utils.colormaps import DirectLabelColormap
+from napari.utils.notifications import show_info
 from numpy.typing import NDArray
 
 from napari_unet.measure import Tally
@@ -139,9 +140,12 @@ class Filling:
             self._record(*self._before)
 
     def _record(self, before: NDArray[Any], said: NDArray[Any], filled: NDArray[np.bool_]) -> None:
-        """Make all that a run changed in a layer that was there before one step of its history."""
+        """Make all that a run changed in a layer that was there before one step of its history; where it is too much, say so."""
         changed = np.asarray(self.layer.data != before)
-        if 0 < np.count_nonzero(changed) <= MAX_UNDO:
+        count = np.count_nonzero(changed)
+        if count > MAX_UNDO:
+            show_info(f"{self.layer.name}: {count:,} voxels have changed, too many for Undo to take them back.")
+        elif count:
             after = self.layer.data[changed]
             self.layer.data[changed] = before[changed]
             everywhere = tuple(slice(0, n) for n in changed.shape)

@@ -102,6 +102,7 @@ class ViewTab(QWidget):
         """Surfaces of the mask; images, which would stand before it, are hidden until slices are shown again."""
         if self._mask is not None and self._mask in self._viewer.layers:
             self._mask.visible = True
+            self._mask.iso_gradient_mode = "smooth"  # the fast one speckles
             self._hidden += [layer for layer in self._viewer.layers if isinstance(layer, Image) and layer.visible]
             for layer in self._hidden:
                 layer.visible = False

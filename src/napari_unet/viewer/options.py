@@ -13,7 +13,8 @@ PLUGIN = "napari-unet-monai"
 class Options:
     """How a model runs; None follows the model.
 
-    threads : of the processor, 0 for all; largest : keep what the model says of largest components.
+    threads : of the processor, 0 for all; largest : keep what the model says of largest components; at_once : windows in
+        memory, None for as many as the runtime takes.
     """
 
     device: str = "auto"
@@ -24,6 +25,7 @@ class Options:
     uncertainty: bool = False
     largest: bool = True
     precision: str = "float32"
+    at_once: int | None = None
 
     @classmethod
     def preferred(cls) -> Options:

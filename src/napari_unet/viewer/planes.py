@@ -22,15 +22,38 @@ def show_plane(viewer: ViewerModel, name: str) -> None:
         viewer.dims.order = (*range(lead), *(lead + axis for axis in PLANES[name]))
 
 
+def plane_on_screen(viewer: ViewerModel) -> str:
+    """The plane whose slices are shown, as `show_plane` shows them; "" in 3-D, for a picture, and for any other order of axes."""
+    lead = viewer.dims.ndim - 3
+    if lead < 0 or viewer.dims.ndisplay != 2:
+        return ""
+    order = tuple(axis - lead for axis in viewer.dims.order[lead:])
+    return next((name for name, axes in PLANES.items() if axes == order), "")
+
+
 class PlaneButtons(QWidget):
-    """One button per plane."""
+    """One button per plane; that of the plane on the screen is down."""
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
+        self._viewer = viewer
+        self._buttons = {name: QPushButton(name) for name in PLANES}
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for name in PLANES:
-            button = QPushButton(name)
+        for name, button in self._buttons.items():
+            button.setCheckable(True)
             button.setToolTip(f"Show {name.lower()} slices; the model starts at the one on the screen")
-            button.clicked.connect(partial(show_plane, viewer, name))
+            button.clicked.connect(partial(self._show, name))
             layout.addWidget(button)
+        for change in ("order", "ndisplay", "ndim"):
+            getattr(viewer.dims.events, change).connect(self._tell)
+        self._tell()
+
+    def _show(self, name: str, _: bool = False) -> None:
+        show_plane(self._viewer, name)
+        self._tell()
+
+    def _tell(self, event: object = None) -> None:
+        shown = plane_on_screen(self._viewer)
+        for name, button in self._buttons.items():
+            button.setChecked(name == shown)

@@ -77,7 +77,7 @@ class Session:
         if self._known.get(str(layer.unique_id), 0) == now:
             return None
         grid, volume = grid_of(layer, others), volume_of(layer, others)
-        volume = volume.with_data(volume.data.copy())  # the hand that paints does not wait
+        volume = volume.with_data(volume.data.copy(order="K"))  # at once, as it lies: the hand that paints does not wait
         about = {"name": layer.name, "source": grid.source, "kind": grid.kind, "classes": classes_of(layer)}
         path = self._file(layer)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +17,24 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QHBoxLayout, QPushButton, 
 from napari_unet.errors import UNetError
 from napari_unet.viewer import recovery, worker
 from napari_unet.viewer.card import text
-from napari_unet.viewer.layers import KEY, Grid, is_picture
+from napari_unet.viewer.layers import KEY, Grid, grid_of, is_picture
 from napari_unet.viewer.options import PLUGIN
 from napari_unet.viewer.writer import save
 
 MASK_FILES = "NIfTI (*.nii.gz *.nii);;Picture (*.png *.tif)"
 
 
-def proposal(layer: Labels) -> Path:
+def proposal(layer: Labels, others: Iterable[Any] = ()) -> Path:
     """Where a mask may be saved: over the mask it was opened as, else beside its image under its own name.
 
-    The preferences may name another folder than the image's.
+    others : the layers that tell whose image it was painted over. The preferences may name another folder than the image's.
     """
-    grid = layer.metadata.get(KEY)
-    source = Path(grid.source) if isinstance(grid, Grid) and grid.kind else None
-    if source and grid.kind == "labels":
+    try:
+        grid = grid_of(layer, others)
+    except UNetError:  # of five axes, say: saving tells
+        return Path(layer.name)
+    source = Path(grid.source) if grid.kind else None
+    if source and grid.kind == "labels" and grid is layer.metadata.get(KEY):
         return source
     name = re.sub(r"[^\w.+-]+", "_", layer.name).strip("_") + (".png" if is_picture(layer) else ".nii.gz")
     folder = str(get_plugin_settings(PLUGIN).saving.folder)
@@ -40,7 +43,7 @@ def proposal(layer: Labels) -> Path:
 
 def ask_and_save(parent: QWidget, layer: Labels, others: list[Any]) -> Path | None:
     """Ask where to, with a proposal, and save; None where the person thought better of it or it failed, which is told."""
-    dialog = QFileDialog(parent, "Save the mask", str(proposal(layer)), MASK_FILES)
+    dialog = QFileDialog(parent, "Save the mask", str(proposal(layer, others)), MASK_FILES)
     dialog.setAcceptMode(QFileDialog.AcceptMode.AcceptSave)
     dialog.setDefaultSuffix("png" if is_picture(layer) else "nii.gz")
     if not dialog.exec():
