@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from napari_unet import schema
 from napari_unet.schedule import HASTE, LONG, SHORT, VARIETY, Schedule, Stage, in_seconds, in_steps, stages
-from napari_unet.spec import ModelSpec, TrainConfig
+from napari_unet.spec import MOST_AUGMENT, ModelSpec, TrainConfig
 
 
 def spec_of(dims: int, levels: int, patch: tuple[int, ...]) -> ModelSpec:
@@ -55,6 +55,14 @@ def test_a_long_run_changes_its_cases_more(steps: int) -> None:
     assert 1 <= factor <= longer <= VARIETY and (factor > 1) == (steps > LONG)
     if 1 < factor < VARIETY:
         assert factor * LONG == pytest.approx(steps)
+
+
+@pytest.mark.parametrize(
+    ("steps", "configured", "strength"),
+    [(10, 0.7, 0.7), (2 * LONG, 0.5, 1.0), (100 * LONG, 0.5, 0.5 * VARIETY), (100 * LONG, 2.0, MOST_AUGMENT), (100 * LONG, 0.0, 0.0)],
+)
+def test_augmentation_is_at_most_the_strongest_that_can_be_configured(steps: int, configured: float, strength: float) -> None:
+    assert Schedule((Stage((8, 8, 8), 2, 1.0, steps),)).strength(configured) == strength
 
 
 @given(

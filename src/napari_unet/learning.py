@@ -46,7 +46,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Order:
-    """A step to be taken: `first` counts the samples before it, `steps` are the run's, `variety` is that of its samples."""
+    """A step to be taken: `first` counts the samples before it, `steps` are the run's, `strength` is that of augmentation."""
 
     __pydantic_config__ = STRICT
 
@@ -55,7 +55,7 @@ class Order:
     stage: Stage
     rate: float
     steps: int
-    variety: float = 1.0
+    strength: float
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Learner:
     def step(self, step: int, schedule: Schedule) -> Tensor:
         """Learn from one batch; its loss."""
         stage, first = schedule.at(step)
-        order = Order(step, first, stage, self.rate(step, schedule), schedule.steps, schedule.variety)
+        order = Order(step, first, stage, self.rate(step, schedule), schedule.steps, schedule.strength(self.config.augment))
         distributed.tell(order)
         return self.learn(order)
 
@@ -150,7 +150,7 @@ class Learner:
     def _update(self, order: Order) -> Tensor:
         stage = order.stage
         own = distributed.own(stage.batch)
-        images, shares = self.sampler.batch(order.step, order.first, stage.patch, stage.batch, own, order.variety)
+        images, shares = self.sampler.batch(order.step, order.first, stage.patch, stage.batch, own, order.strength)
         images, shares = images.to(self.device), shares.to(self.device)
         if self.spec.network.dims == 2:
             images, shares = images[:, :, 0], shares[:, :, 0]
@@ -200,7 +200,7 @@ class Learner:
                 until = self.clock() + seconds / len(parts)
                 while len(times) < 4 or self.clock() < until:
                     began = self.clock()
-                    order = Order(len(times), 0, stage, self.config.rate, 100)
+                    order = Order(len(times), 0, stage, self.config.rate, 100, self.config.augment)
                     distributed.tell(order)
                     self.learn(order)
                     times.append(self.clock() - began)

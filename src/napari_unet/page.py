@@ -15,7 +15,7 @@ from napari_unet.evaluate import Score, confidence
 from napari_unet.figures import Slice, overlay
 from napari_unet.layout import RECORD, SCORES
 from napari_unet.results import BEST, WORST, Results
-from napari_unet.spec import MOST_AUGMENT, Label, ModelSpec
+from napari_unet.spec import Label, ModelSpec
 
 FEW_CLASSES = 4  # get columns of their own in the table of cases
 FEW_CASES = 25  # are listed at once
@@ -209,7 +209,7 @@ def _making(results: Results) -> str:
         "Its licence": _text(card.data_licence) or "not stated", "Trained on": f"{len(record.split.training)} cases",
         kept: _listed(record.split.kept_out, 40) or "none",
         "Settings": f"{record.schedule.steps:,} steps, batch {config.batch}, highest rate {config.rate * record.schedule.haste:.2g}, "
-                    f"augmentation {min(MOST_AUGMENT, config.augment * record.schedule.variety):.2g}, seed {config.seed}",
+                    f"augmentation {record.schedule.strength(config.augment):.2g}, seed {config.seed}",
         "Versions": _text(", ".join(f"{name} {number}" for name, number in card.versions.items())),
     }  # fmt: skip
     listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items() if value)

@@ -49,7 +49,7 @@ class Recorded:
         here = torch.cuda.current_stream(self.stream.device)
         self.stream.wait_stream(here)
         with torch.cuda.stream(self.stream), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*capturable=True.*")  # slower than need be, for three steps
+            warnings.filterwarnings("ignore", ".*capturable=True.*")  # slower than need be for a step that is not recorded
             result = self.work(*inputs)
         here.wait_stream(self.stream)
         return result

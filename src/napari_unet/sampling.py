@@ -18,7 +18,7 @@ from napari_unet.augment import Augmentation, source_size, to_device
 from napari_unet.errors import UNetError
 from napari_unet.loss import UNLABELLED, shares_of
 from napari_unet.preprocess import prepare, prepare_labels, with_neighbours
-from napari_unet.spec import MOST_AUGMENT, ModelSpec, TrainConfig
+from napari_unet.spec import ModelSpec, TrainConfig
 from napari_unet.volume import Volume
 
 MAX_VOXELS = 20_000  # per class and case: enough to draw centres from
@@ -84,13 +84,13 @@ class Sampler:
         self.augmentation = cache(lambda strength: Augmentation(spec, strength))
 
     def batch(
-        self, step: int, first: int, patch: tuple[int, ...], size: int, own: Sequence[int] | None = None, variety: float = 1.0
+        self, step: int, first: int, patch: tuple[int, ...], size: int, own: Sequence[int] | None = None, strength: float | None = None
     ) -> tuple[Tensor, Tensor]:
         """Images (B, C, *patch) and shares (B, K, *patch) of one step; `first` counts the samples drawn before it.
 
         C counts the network's channels: in 2.5-D a slice's neighbours, too.
         own : the numbers of those of the batch's `size` samples to draw, perhaps none; all of them, where None.
-        variety : how many times stronger than configured they are augmented, up to the strongest that can be configured.
+        strength : of their augmentation; None is the configured one. It is zero where, and only where, that is.
         """
         sources, seeds = [], []
         for n in range(size) if own is None else own:
@@ -103,8 +103,7 @@ class Sampler:
             return nothing[0], nothing[1]
         images = [self._sent(image) for image, _ in sources]
         shares = [shares_of(self._sent(label)[None], self.network.classes)[0] for _, label in sources]
-        strength = min(MOST_AUGMENT, self.config.augment * variety)
-        return self.augmentation(strength)(images, shares, patch, seeds)
+        return self.augmentation(self.config.augment if strength is None else strength)(images, shares, patch, seeds)
 
     def _sent(self, crop: Tensor) -> Tensor:
         return crop if crop.device.type == self.device.type else to_device(crop.contiguous(), self.device)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from napari_unet.schema import STRICT
-from napari_unet.spec import ModelSpec, TrainConfig
+from napari_unet.spec import MOST_AUGMENT, ModelSpec, TrainConfig
 
 WARM_UP = 0.05  # of the course
 SHORT, HASTE = 600, 5.0  # steps: in a run of fewer, weights go faster by as much, to get as far; and at most so many times
@@ -52,6 +52,10 @@ class Schedule:
     def variety(self) -> float:
         """How many times more than usual the cases are changed, because there are many steps."""
         return min(VARIETY, max(1.0, self.steps / LONG))
+
+    def strength(self, configured: float) -> float:
+        """That of augmentation: in a long run more than configured, up to the strongest that can be configured."""
+        return min(MOST_AUGMENT, configured * self.variety)
 
     def at(self, step: int) -> tuple[Stage, int]:
         """The stage of a step, and the number of samples drawn before it."""

@@ -51,7 +51,7 @@ class PlaneButtons(QWidget):
 
     def _show(self, name: str, _: bool = False) -> None:
         show_plane(self._viewer, name)
-        self._tell()
+        self._tell()  # the click has turned the button over, whether or not the plane is another
 
     def _tell(self, event: object = None) -> None:
         shown = plane_on_screen(self._viewer)
