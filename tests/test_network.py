@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_unet.errors import UNetError
-from napari_unet.network import UNet, parameter_shapes
+from napari_unet.network import InstanceNorm, UNet, parameter_shapes
 from napari_unet.spec import NetworkSpec
 
 
@@ -181,3 +181,22 @@ def test_a_flat_3d_network_is_the_2d_one_slice_by_slice(flat: NetworkSpec) -> No
     x = torch.randn(1, flat.channels, 3, 8, 12)
     stacked = torch.stack([slices(x[:, :, z]) for z in range(3)], 2)
     torch.testing.assert_close(volumes(x), stacked, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 4, 6), (3, 4, 2, 6, 4), (2, 5, 1, 1, 1)])
+def test_instance_norm_learns_as_groups_of_one_channel_do(shape: tuple[int, ...]) -> None:
+    layout = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
+    torch.manual_seed(0)
+    x = torch.randn(shape, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+    norm = InstanceNorm(shape[1]).double()
+    with torch.no_grad():
+        norm.weight.normal_()
+        norm.bias.normal_()
+    towards = torch.randn(shape, dtype=torch.float64)
+    inputs = (x, norm.weight, norm.bias)
+    ours, theirs = norm(x), torch.nn.functional.group_norm(x, shape[1], norm.weight, norm.bias, norm.epsilon)
+    assert torch.allclose(ours, theirs) and ours.is_contiguous(memory_format=layout)
+    with torch.no_grad():
+        assert torch.allclose(norm(x), theirs)
+    found, known = (torch.autograd.grad((y * towards).sum(), inputs) for y in (ours, theirs))
+    assert all(torch.allclose(a, b) for a, b in zip(found, known, strict=True))

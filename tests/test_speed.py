@@ -68,9 +68,14 @@ def test_half_precision_stopped_and_resumed(plan: Plan, tmp_path: Path) -> None:
     assert_equal_runs(tmp_path / "unbroken", tmp_path / "stopped")
 
 
-def test_without_a_card_auto_is_full_precision_and_nothing_is_compiled() -> None:
-    assert not speed.half(TrainConfig(), CPU) and speed.half(TrainConfig(precision="bfloat16"), CPU)
+def test_without_a_card_nothing_is_compiled_and_the_precision_is_as_asked_for() -> None:
+    assert not speed.half(TrainConfig(precision="float32"), CPU) and speed.half(TrainConfig(precision="bfloat16"), CPU)
     assert not speed.repays(TrainConfig(minutes=1000.0), CPU) and speed.repays(TrainConfig(compile=True), CPU)
+
+
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="Linux says there what its processor can do")
+def test_auto_is_half_precision_where_the_processor_has_units_for_it() -> None:
+    assert speed.half(TrainConfig(), CPU) == ("amx_bf16" in Path("/proc/cpuinfo").read_text().split())
 
 
 @pytest.mark.parametrize(

@@ -324,7 +324,7 @@ class TrainConfig:
         int | None, Field(ge=1, le=1024, description="threads of torch; 1 is fastest for small networks on a busy machine")
     ] = None
     precision: Annotated[
-        Literal["auto", "float32", "bfloat16"], Field(description="of convolutions; auto: bfloat16 on a card that has it")
+        Literal["auto", "float32", "bfloat16"], Field(description="of convolutions; auto: bfloat16 where cards or AMX have units")
     ] = "auto"
     compile: Annotated[
         bool | None, Field(description="compile the network first; by default on a CUDA card for 30 minutes or more")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,10 +52,16 @@ def _here(count: int, elsewhere: int) -> None:
 
 
 def half(config: TrainConfig, device: torch.device) -> bool:
-    """Are convolutions computed in bfloat16? Where a CUDA card has it, unless the user says otherwise; weights stay float32."""
-    if config.precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    return config.precision == "bfloat16"
+    """Are convolutions computed in bfloat16? Where a card or a processor has units for it, unless the user says otherwise.
+
+    Weights stay float32. A processor's units are Intel's AMX: without them (AVX-512 alone) bfloat16 takes longer than float32.
+    """
+    if config.precision != "auto":
+        return config.precision == "bfloat16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.6 cannot tell
+    return device.type == "cpu" and bool(known.get("amx_bf16"))
 
 
 def precision(config: TrainConfig, device: torch.device) -> AbstractContextManager[object]:

@@ -121,8 +121,27 @@ class TestAWholeVolumeAfterSlices:
         filling.layer.redo()
         assert np.array_equal(filling.layer.data, after)
 
+    def test_the_step_is_made_plane_by_plane_and_is_one_all_the_same(self, begun):
+        viewer, image, layer = begun
+        filling = Filling(viewer, image, tiny_spec(), OF, answer_layer(viewer, OF, unfinished=True))
+        before = layer.data.copy()
+        turns = sum(1 for _ in filling.completing(filling.grid.stored(np.ones(SHAPE, np.uint8))))
+        assert turns == 3 * SHAPE[0]  # written, compared, recorded
+        layer.undo()
+        assert np.array_equal(layer.data, before)
+
+    def test_stopped_half_way_it_is_one_step_too(self, begun):
+        viewer, image, layer = begun
+        filling = Filling(viewer, image, tiny_spec(), OF, answer_layer(viewer, OF, unfinished=True))
+        before = layer.data.copy()
+        filling.put((slice(None), slice(None), slice(1, 2)), filling.grid.stored(np.ones(SHAPE, np.uint8))[:, :, 1:2], 1, 4)
+        filling.stop()
+        assert (layer.data != before).any() and layer.editable
+        layer.undo()
+        assert np.array_equal(layer.data, before)
+
     def test_more_than_undo_can_hold_is_told(self, begun, monkeypatch):
-        monkeypatch.setattr("napari_unet.viewer.filling.MAX_UNDO", 3)
+        monkeypatch.setattr("napari_unet.viewer.answer.MAX_UNDO", 3)
         filling = self.run(begun)
         assert "too many for Undo" in notification_manager.records[-1].message
         assert (filling.layer.data == 1).sum() == filling.layer.data.size - 2

@@ -17,7 +17,7 @@ from conftest import tiny_spec
 from napari.components import ViewerModel
 from napari.layers import Layer
 
-from napari_unet import nifti
+from napari_unet import UNetError, nifti
 from napari_unet.viewer import layers, places, recovery
 from napari_unet.viewer.answer import Answer
 from napari_unet.viewer.filling import empty_mask
@@ -151,6 +151,32 @@ class TestASession:
         made.keep()
         made.close_session()
         assert self.kept() == []
+
+    def test_what_changes_while_it_is_written_is_written_next(self, qtbot, viewer_model, mask):
+        made = keeper(qtbot, viewer_model)
+        made.keep()
+        mask.data_setitem((np.array([1]), np.array([1]), np.array([1])), 2)
+        assert made._writing
+        made.keep()
+        qtbot.waitUntil(lambda: not made._writing)
+        assert nifti.read(self.kept()[0]).data.max() == 2
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="a limit on the size of files stands for a full disk")
+    def test_what_could_not_be_written_is_tried_again(self, viewer_model, mask):
+        import resource
+
+        session, limits = recovery.Session(), resource.getrlimit(resource.RLIMIT_FSIZE)
+        late = session.keep(mask, list(viewer_model.layers))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16, limits[1]))
+        try:
+            with pytest.raises(UNetError):
+                late()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert self.kept() == []
+        session.keep(mask, list(viewer_model.layers))()
+        assert len(self.kept()) == 1
+        session.close()
 
     def test_it_is_written_again_only_when_it_has_changed(self, qtbot, viewer_model, mask):
         made = keeper(qtbot, viewer_model)

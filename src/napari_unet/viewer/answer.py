@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,15 @@ class Step:
     region: Region
     changed: NDArray[np.bool_]
     before: NDArray[Any]
+    said: NDArray[Any]
+    filled: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Before:
+    """What a layer held before a run, and what the model had said of it."""
+
+    values: NDArray[Any]
     said: NDArray[Any]
     filled: NDArray[np.bool_]
 
@@ -86,6 +96,33 @@ class Answer:
             layer.data_setitem(where, values)
             self.steps.append(step)
 
+    def before(self, layer: Labels) -> Before:
+        """A copy of what is there."""
+        return Before(np.array(layer.data), self.said.copy(), self.filled.copy())
+
+    def recording(self, layer: Labels, before: Before) -> Generator[None, None, int]:
+        """Make all that was written since `before` one step of the layer's history, plane by plane: the viewer's thread is free between.
+
+        Returns 0, or how many voxels have changed where they are more than MAX_UNDO: these are not recorded.
+        """
+        changed, old = np.zeros(before.values.shape, bool), []
+        planes = list(np.ndindex(changed.shape[:-2]))
+        for plane in planes:
+            np.not_equal(layer.data[plane], before.values[plane], out=changed[plane])
+            yield
+        count = int(np.count_nonzero(changed))
+        if count > MAX_UNDO:
+            return count
+        if count:
+            with layer.block_history():
+                for plane in planes:
+                    old.append(before.values[plane][changed[plane]])
+                    _through_history(layer, plane, changed[plane], old[-1])
+                    yield
+            everywhere = tuple(slice(0, size) for size in changed.shape)
+            self.steps.append(Step(everywhere, changed, np.concatenate(old), before.said, before.filled))
+        return 0
+
     def forget_undone(self, layer: Labels) -> None:
         """Take back the words whose step was undone, so that they may be said again."""
         while self.steps:
@@ -98,6 +135,15 @@ class Answer:
     def painted(self, layer: Labels) -> NDArray[np.bool_]:
         """Where a hand has been, in the layer's axes."""
         return np.asarray(np.asarray(layer.data) != self.said)
+
+
+def _through_history(layer: Labels, plane: tuple[int, ...], changed: NDArray[np.bool_], old: NDArray[Any]) -> None:
+    """Let a plane's voxels change from `old` to what they are now once more, this time where the layer can take it back."""
+    seen = layer.data[plane]
+    new = seen[changed]
+    seen[changed] = old
+    rest = np.nonzero(changed)
+    layer.data_setitem((*(np.full(len(new), n) for n in plane), *rest), new, refresh=False)
 
 
 def revert(layer: Labels) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from napari_unet.measure import Tally
 from napari_unet.spec import Label, ModelSpec
 from napari_unet.viewer import answer as answers
-from napari_unet.viewer.answer import MAX_UNDO, Answer, Step
+from napari_unet.viewer.answer import Answer, Before
 from napari_unet.viewer.layers import ScalarLayer, grid_of, new_image, new_labels, slice_on_screen, step_on_screen
 
 Of = tuple[str, str, int]
@@ -46,7 +47,7 @@ class Filling:
         if uncertainty:
             self.doubt = _doubt_layer(image, self.grid, series)
             viewer.add_layer(self.doubt)
-        self._before: tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]] | None = None  # values, said, filled
+        self._before: Before | None = None  # of a layer that was there before
         if onto is None:
             self.layer = empty_mask(image, self.grid, spec, of, series)
             viewer.add_layer(self.layer)
@@ -55,8 +56,8 @@ class Filling:
         self.answer = found = Answer.of_layer(self.layer)
         if onto is not None:
             self.answer.forget_undone(onto)
-            self._before = np.array(onto.data), found.said.copy(), found.filled.copy()
-        self.layer.editable = False  # its end is one step of the history, which strokes in between would break
+            self._before = found.before(onto)
+        self.layer.editable = False  # all of it is one step of the history, which strokes in between would break
 
     def here(self) -> bool:
         """Whether the layer is still in the viewer, and still of its shape."""
@@ -102,14 +103,18 @@ class Filling:
             yield
         self._tally = None if series else tally
 
-    def complete(self, labels: NDArray[Any] | None = None) -> None:
-        """All is there, with the whole volume that comes last, if any; `redraw` shows it."""
+    def completing(self, labels: NDArray[Any] | None = None) -> Iterator[None]:
+        """All is there, with the whole volume that comes last, if any: plane by plane, too. `redraw` shows it."""
         if labels is not None:
-            for _ in self.settling(labels):
-                pass
+            yield from self.settling(labels)
         if not self.over:
+            yield from self._recording()
             self.answer.open = False
             self._end()
+
+    def complete(self, labels: NDArray[Any] | None = None) -> None:
+        """The same, without a pause."""
+        deque(self.completing(labels), maxlen=0)
 
     def volumes(self) -> dict[int, float]:
         """Millilitres of each class, by its value; empty for pictures, whose pixels have no size, and for a series, which has many."""
@@ -125,6 +130,7 @@ class Filling:
             if self._before is None:
                 self.layer.name = f"{self.layer.name} ({self.done} of {self.total or '?'} slices)"
                 self.answer.open = False
+            deque(self._recording(), maxlen=0)
             self._end()
 
     def discard(self) -> None:
@@ -135,21 +141,16 @@ class Filling:
 
     def _end(self) -> None:
         self.over = True
-        self.layer.editable = True  # starts an undo history that knows nothing of the slices written past it
-        if self._before is not None:
-            self._record(*self._before)
+        self.layer.editable = True
 
-    def _record(self, before: NDArray[Any], said: NDArray[Any], filled: NDArray[np.bool_]) -> None:
-        """Make all that a run changed in a layer that was there before one step of its history; where it is too much, say so."""
-        changed = np.asarray(self.layer.data != before)
-        count = np.count_nonzero(changed)
-        if count > MAX_UNDO:
-            show_info(f"{self.layer.name}: {count:,} voxels have changed, too many for Undo to take them back.")
-        elif count:
-            after = self.layer.data[changed]
-            self.layer.data[changed] = before[changed]
-            everywhere = tuple(slice(0, n) for n in changed.shape)
-            self.answer.record(self.layer, Step(everywhere, changed, before[changed], said, filled), after)
+    def _recording(self) -> Iterator[None]:
+        """One step of its history, in a layer that was there before, is all that the run changed; where it is too much, say so.
+
+        It ends before the layer can be painted on: to close it for painting is what empties its history.
+        """
+        if self._before is not None:
+            if too_many := (yield from self.answer.recording(self.layer, self._before)):
+                show_info(f"{self.layer.name}: {too_many:,} voxels have changed, too many for Undo to take them back.")
 
 
 def empty_mask(image: ScalarLayer, grid: Any, spec: ModelSpec, of: Of, series: bool = False) -> Labels:

@@ -73,8 +73,8 @@ class Session:
 
     def keep(self, layer: Labels, others: list[Any]) -> Callable[[], None] | None:
         """What has to be done, in any thread, to keep a mask; None where it has not changed. Raises UNetError."""
-        now = fingerprint(layer)
-        if self._known.get(str(layer.unique_id), 0) == now:
+        key, now = str(layer.unique_id), fingerprint(layer)
+        if self._known.get(key, 0) == now:
             return None
         grid, volume = grid_of(layer, others), volume_of(layer, others)
         volume = volume.with_data(volume.data.copy(order="K"))  # at once, as it lies: the hand that paints does not wait
@@ -84,14 +84,14 @@ class Session:
         def write() -> None:
             """Put the mask and what is known of it into the folder."""
             with self._lock:  # a session that has ended meanwhile takes a hand's work only
-                if self._folder is not None or path.name.split(".")[0] in self._painted:
+                if self._folder is not None or key in self._painted:
                     nifti.write(path, volume)
                     files.write_bytes(path.with_suffix("").with_suffix(".json"), json.dumps(about).encode())
+                    self._known[key] = now
 
         answer = Answer.in_layer(layer)
         if answer is None or answer.painted(layer).any():
-            self._painted.add(str(layer.unique_id))
-        self._known[str(layer.unique_id)] = now
+            self._painted.add(key)
         return write
 
     def close(self) -> None:

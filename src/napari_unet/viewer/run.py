@@ -42,8 +42,8 @@ class Run(QObject):
         self._frames.triggered.connect(self._draw)
         self._behind = False  # whether the slice on the screen has changed since it was drawn
         self._waiting: deque[Part] = deque()
-        self._settling: Iterator[None] = iter(())  # of a volume that is whole
-        self._said_all = False  # though some of it may still wait
+        self._settling: Iterator[None] = iter(())  # of a volume that is whole, or of the run's end
+        self._said_all = self._completing = False  # though some of it may still wait
         self._helping = QTimer(self)
         self._helping.timeout.connect(self._help)
         self._last_frame = QTimer(self, singleShot=True)
@@ -80,7 +80,7 @@ class Run(QObject):
                 self._show(self._waiting.popleft())
                 self._settle()
             self.filling.stop()
-            self._end(complete=False)
+            self._end(self._completing)
 
     def _put(self, part: Part) -> None:
         """Slices come in bursts, with the last window that touches them: the viewer's thread takes them in small helpings."""
@@ -100,13 +100,15 @@ class Run(QObject):
                 return self.cancel()
             if next(self._settling, self) is not self:
                 continue
+            if self.filling.over:
+                return self._end(complete=True)
             if self._waiting:
                 self._show(self._waiting.popleft())
                 continue
+            if self._said_all and not self._completing:
+                self._settling, self._completing = self.filling.completing(), True
+                continue
             self._helping.stop()
-            if self._said_all:
-                self.filling.complete()
-                self._end(complete=True)
             return
 
     def _show(self, part: Part) -> None:

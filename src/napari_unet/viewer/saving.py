@@ -63,7 +63,7 @@ class Keeper(QWidget):
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
         self._viewer, self._session = viewer, recovery.Session()
-        self._writing = False
+        self._writing = self._again = False
         self._seen: set[str] = set()
         self._offer = text("")
         self.restore, self.discard = QPushButton("Restore"), QPushButton("Discard")
@@ -99,9 +99,11 @@ class Keeper(QWidget):
         self._session.is_safe(layer)
 
     def keep(self) -> None:
-        """Write what has changed, in a worker."""
-        jobs = list(self._jobs())
-        if jobs and not self._writing:
+        """Write what has changed, in a worker; where one is at it, after it."""
+        if self._writing:
+            self._again = True
+            return
+        if jobs := list(self._jobs()):
             self._writing = True
 
             def write() -> None:
@@ -133,7 +135,9 @@ class Keeper(QWidget):
         return [layer for layer in self._viewer.layers if isinstance(layer, Labels) and layer.editable and 2 <= layer.ndim <= 4]
 
     def _written(self) -> None:
-        self._writing = False
+        again, self._writing, self._again = self._again, False, False
+        if again:
+            self.keep()
 
     def _meet(self, event: Any) -> None:
         self._meet_layer(event.value)
