@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_unet import schema
-from napari_unet.schedule import HASTE, LONG, SHORT, VARIETY, Schedule, Stage, in_seconds, in_steps, stages
+from napari_unet.schedule import HASTE, LONG, OFTEN, SHORT, VARIETY, Schedule, Stage, in_seconds, in_steps, stages
 from napari_unet.spec import MOST_AUGMENT, ModelSpec, TrainConfig
 
 
@@ -55,6 +56,16 @@ def test_a_long_run_changes_its_cases_more(steps: int) -> None:
     assert 1 <= factor <= longer <= VARIETY and (factor > 1) == (steps > LONG)
     if 1 < factor < VARIETY:
         assert factor * LONG == pytest.approx(steps)
+
+
+@given(steps=st.integers(1, LONG // 2), voxels=st.integers(1, 10**6))
+def test_cases_that_are_seen_often_are_changed_more(steps: int, voxels: int) -> None:
+    """As the times that all their voxels are drawn, from OFTEN on and up to VARIETY times as much; as usual where nobody counts."""
+    course = Schedule((Stage((8, 8, 8), 2, 0.5, steps), Stage((8, 8, 16), 1, 0.5, steps)), voxels)
+    seen = steps * 2048 / voxels
+    assert course.variety == pytest.approx(min(VARIETY, max(1.0, seen / OFTEN)))
+    assert replace(course, voxels=0).variety == 1.0
+    assert course.stretched(steps // 2, 1.0).variety == pytest.approx(course.variety)
 
 
 @pytest.mark.parametrize(

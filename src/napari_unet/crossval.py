@@ -124,7 +124,8 @@ def _finish(folder: Path, count: int) -> Iterator[Progress]:
     """Join the folds, pool their scores, and write what an ordinary run leaves."""
     record = read_record(folder)
     folds: list[Fold] = [fold for n in range(count) if (fold := read_fold(fold_folder(folder, n)))]
-    schedule = Schedule(tuple(stage for fold in folds for stage in fold.record.schedule.stages))
+    schedules = [fold.record.schedule for fold in folds]
+    schedule = Schedule(tuple(stage for each in schedules for stage in each.stages), sum(each.voxels for each in schedules))
     steps = schedule.steps
     yield Progress("validating", steps, steps, message="joining the folds")
     spec, members = ensemble.load_together([fold.folder / MODEL for fold in folds])

@@ -75,8 +75,10 @@ class OpenVINORuntime:
         """Logits of each window, averaged over its mirror images."""
         with closing(self._answers(compiled, self._jobs(windows), in_flight)) as answers:
             while copies := list(islice(answers, len(self.flips))):
-                back = [np.flip(logits, flips) for logits, flips in zip(copies, self.flips, strict=True)]
-                yield check_finite(torch.from_numpy(np.mean(back, 0)))
+                total = copies[0]
+                for logits, flips in zip(copies[1:], self.flips[1:], strict=True):
+                    total += np.flip(logits, flips)
+                yield check_finite(torch.from_numpy(total / len(copies) if len(copies) > 1 else total))
 
     def _jobs(self, windows: Iterable[Tensor]) -> Iterator[NDArray[np.float32]]:
         """Each window (1, C, [z,] y, x) mirrored in every way."""

@@ -83,6 +83,11 @@ class Sampler:
         self.neighbours = spec.neighbours
         self.augmentation = cache(lambda strength: Augmentation(spec, strength))
 
+    @property
+    def voxels(self) -> int:
+        """Of all cases, on the model's grid."""
+        return sum(example.label.numel() for example in self.examples)
+
     def batch(
         self, step: int, first: int, patch: tuple[int, ...], size: int, own: Sequence[int] | None = None, strength: float | None = None
     ) -> tuple[Tensor, Tensor]:

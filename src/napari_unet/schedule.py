@@ -10,7 +10,8 @@ from napari_unet.spec import MOST_AUGMENT, ModelSpec, TrainConfig
 
 WARM_UP = 0.05  # of the course
 SHORT, HASTE = 600, 5.0  # steps: in a run of fewer, weights go faster by as much, to get as far; and at most so many times
-LONG, VARIETY = 2000, 4.0  # steps: in a run of more, which sees its cases often, they are changed more; at most so many times
+LONG, OFTEN = 2000, 60  # steps, and times that a run sees each case: in a run of more, cases are changed more
+VARIETY = 3.0  # at most so many times
 GROWTH = ((0.6, 2.0, 0.35), (0.8, 1.0, 0.55), (1.0, 1.0, 0.10))  # patch, batch (both relative), share of the time
 
 
@@ -37,6 +38,7 @@ class Schedule:
     __pydantic_config__ = STRICT
 
     stages: tuple[Stage, ...]
+    voxels: int = 0  # of all cases that train, on the model's grid; 0 where nobody says
 
     @property
     def steps(self) -> int:
@@ -50,8 +52,10 @@ class Schedule:
 
     @property
     def variety(self) -> float:
-        """How many times more than usual the cases are changed, because there are many steps."""
-        return min(VARIETY, max(1.0, self.steps / LONG))
+        """How many times more than usual the cases are changed, because there are many steps, or few cases for them."""
+        drawn = sum(math.prod(stage.patch) * stage.batch * stage.steps for stage in self.stages)
+        seen = drawn / self.voxels if self.voxels else 0.0
+        return min(VARIETY, max(1.0, self.steps / LONG, seen / OFTEN))
 
     def strength(self, configured: float) -> float:
         """That of augmentation: in a long run more than configured, up to the strongest that can be configured."""
@@ -94,7 +98,7 @@ class Schedule:
                 parts.append(replace(stage, steps=behind, share=stage.share * behind / stage.steps))
             if left:
                 parts.append(replace(stage, steps=max(1, round(left * factor)), share=stage.share * left / stage.steps))
-        return Schedule(tuple(parts))
+        return replace(self, stages=tuple(parts))
 
 
 def stages(spec: ModelSpec, config: TrainConfig) -> list[Stage]:
@@ -112,16 +116,16 @@ def stages(spec: ModelSpec, config: TrainConfig) -> list[Stage]:
     return found
 
 
-def in_steps(parts: list[Stage], steps: int) -> Schedule:
-    """A schedule of exactly so many steps, shared out as if each stage's step cost its voxels."""
+def in_steps(parts: list[Stage], steps: int, voxels: int = 0) -> Schedule:
+    """A schedule of exactly so many steps, shared out as if each stage's step cost its voxels; for cases of so many in all."""
     weights = [stage.share / (math.prod(stage.patch) * stage.batch) for stage in parts]
     ends = [round(steps * sum(weights[: n + 1]) / sum(weights)) for n in range(len(parts))]
     counts = [b - a for a, b in zip([0, *ends], ends, strict=False)]
-    return Schedule(tuple(Stage(s.patch, s.batch, s.share, n) for s, n in zip(parts, counts, strict=True)))
+    return Schedule(tuple(Stage(s.patch, s.batch, s.share, n) for s, n in zip(parts, counts, strict=True)), voxels)
 
 
-def in_seconds(parts: list[Stage], seconds: float, seconds_per_step: list[float]) -> Schedule:
-    """The schedule that fills so many seconds at these measured speeds, with at least one step."""
+def in_seconds(parts: list[Stage], seconds: float, seconds_per_step: list[float], voxels: int = 0) -> Schedule:
+    """The schedule that fills so many seconds at these measured speeds, with at least one step; for cases of so many voxels."""
     counts = [int(max(0.0, seconds) * stage.share / cost) for stage, cost in zip(parts, seconds_per_step, strict=True)]
     counts[0] = max(1, counts[0])
-    return Schedule(tuple(Stage(s.patch, s.batch, s.share, n) for s, n in zip(parts, counts, strict=True)))
+    return Schedule(tuple(Stage(s.patch, s.batch, s.share, n) for s, n in zip(parts, counts, strict=True)), voxels)

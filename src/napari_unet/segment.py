@@ -195,11 +195,14 @@ class Segmenter:
             for tile, members in zip(tiles, answers, strict=True):
                 inside = tile.inside(prepared.size)
                 b, c = (slice(part.start, part.stop) for a, part in enumerate(inside) if a != axis)
-                for n, part in zip(inside[axis], self._weighted(members, tile, prepared.size).unbind(axis + 1), strict=True):
+                slices = self._inside(members, tile, prepared.size).unbind(axis + 1)
+                along, across = tile.weights(axis, prepared.size)
+                weight = torch.from_numpy(across)
+                for n, part, share in zip(inside[axis], slices, along.tolist(), strict=True):
                     if n in wanted:
                         if n not in open_slices:
                             open_slices[n] = torch.zeros(len(part), *plane)
-                        open_slices[n][:, b, c] += part
+                        open_slices[n][:, b, c].addcmul_(part, weight, value=share)
                         pending[n] -= 1
                 for n in sorted((n for n in inside[axis] if n in wanted and not pending[n]), key=lambda n: abs(n - centre)):
                     yield n, open_slices.pop(n)
@@ -225,14 +228,11 @@ class Segmenter:
         mean = members.mean(0)
         return torch.cat([mean, *members]) if self.uncertainty else mean
 
-    def _weighted(self, members: Tensor, tile: Tile, size: tuple[int, ...]) -> Tensor:
-        """What a window adds to the logits of the voxels it sees of a volume of this size, from its members' own."""
+    def _inside(self, members: Tensor, tile: Tile, size: tuple[int, ...]) -> Tensor:
+        """What a window says of the voxels that it sees of a volume of this size, from its members' logits."""
         logits = self._logits(members)
-        for a, (share, part) in enumerate(zip(tile.shares, tile.inside(size), strict=True), 1):
-            first = part.start - tile.begin[a - 1]
-            shape = [-1 if dim == a else 1 for dim in range(4)]
-            weight = torch.from_numpy(share[first : first + len(part)]).reshape(shape)
-            logits = logits.narrow(a, first, len(part)) * weight
+        for a, (begin, part) in enumerate(zip(tile.begin, tile.inside(size), strict=True), 1):
+            logits = logits.narrow(a, part.start - begin, len(part))
         return logits
 
 

@@ -337,7 +337,7 @@ class TrainConfig:
     decay: Annotated[float, Field(ge=0, le=1, description="weight decay of AdamW")] = 1e-2
     foreground: Annotated[float, Field(ge=0, le=1, description="share of patches centred on a labelled voxel")] = 0.5
     augment: Annotated[
-        float, Field(ge=0, le=MOST_AUGMENT, description="strength of augmentation, 0 is none; more in a run of more than 2,000 steps")
+        float, Field(ge=0, le=MOST_AUGMENT, description="strength of augmentation, 0 is none; more in a long run, or of few cases")
     ] = 0.5
     grow: Annotated[bool, Field(description="small patches first, the full size last")] = True
     memory: Annotated[

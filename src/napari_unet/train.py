@@ -141,9 +141,9 @@ def read_example(case: Case, spec: ModelSpec) -> tuple[Example, str]:
 
 def _schedule(learner: Learner, kept_out: list[Case], started: float) -> tuple[Schedule, Budget | None]:
     """Steps as asked for, or as many as the minutes hold at the speed measured now, with the budget that keeps to them."""
-    config, parts = learner.config, stages(learner.spec, learner.config)
+    config, parts, voxels = learner.config, stages(learner.spec, learner.config), learner.sampler.voxels
     if config.steps is not None:
-        return in_steps(parts, config.steps), None
+        return in_steps(parts, config.steps, voxels), None
     minutes = config.minutes or 10.0
     deadline = time.monotonic() + started + 60 * minutes - time.time()
     costs = learner.measure(parts, seconds=min(10.0, 2.0 * minutes))
@@ -154,7 +154,7 @@ def _schedule(learner: Learner, kept_out: list[Case], started: float) -> tuple[S
         Segmenter(learner.spec, network).segment(image)
     scorings = [min(CHECK_CASES, len(kept_out))] * config.checks + [len(kept_out)]
     budget = Budget(deadline, scorings, time.time() - began, learner.clock)
-    return in_seconds(parts, budget.left, costs), budget
+    return in_seconds(parts, budget.left, costs, voxels), budget
 
 
 def _run(

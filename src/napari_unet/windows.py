@@ -61,6 +61,18 @@ class Tile:
             for begin, share, n in zip(self.begin, self.shares, size, strict=True)
         )
 
+    def weights(self, axis: int, size: tuple[int, ...]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """How much its slices along `axis` count, and the voxels (b, c) of each of them: its share of a voxel is the product.
+
+        Only of what lies inside a volume of this size.
+        """
+        parts = [
+            share[part.start - begin : part.stop - begin]
+            for begin, share, part in zip(self.begin, self.shares, self.inside(size), strict=True)
+        ]
+        along = parts.pop(axis)
+        return along, np.outer(*parts)
+
 
 @dataclass(frozen=True)
 class Tiling:
