@@ -110,13 +110,15 @@ def test_phantoms_prepared(tmp_path: Path) -> None:
     assert [case.name for case in find_cases(tmp_path).cases] == ["phantom_4000", "phantom_4001"]
 
 
-def test_trained_predicted_and_evaluated(tmp_path: Path) -> None:
+def test_trained_predicted_and_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = decathlon(tmp_path / "data", 2)
-    told = json.loads(run("train.py", "--data", data, "--out", tmp_path / "run", "--steps", 2, "--seed", 3).splitlines()[-1])
+    first = json.loads(run("train.py", "--data", data, "--out", tmp_path / "run", "--steps", 2, "--seed", 3).splitlines()[-1])
     card = weights.read_card(tmp_path / "run" / MODEL)
-    assert told["steps"] == card.steps == 2 and told["dice"] == card.dice and (tmp_path / "run/report.html").exists()
+    assert first["steps"] == card.steps == 2 and first["dice"] == card.dice and (tmp_path / "run/report.html").exists()
 
-    run("train.py", "--data", data, "--out", tmp_path / "on", "--steps", 2, "--from", tmp_path / "run")
+    told("train.py", monkeypatch, capsys, "--data", data, "--out", tmp_path / "on", "--steps", 2, "--from", tmp_path / "run")
     parent, (spec, tensors) = weights.read_card(tmp_path / "on" / MODEL).parent, weights.load(tmp_path / "run" / MODEL)
     assert parent is not None and (parent.name, parent.sha256) == (spec.name, fingerprint(tensors))
 
@@ -124,7 +126,7 @@ def test_trained_predicted_and_evaluated(tmp_path: Path) -> None:
     for mask in (tmp_path / "masks").iterdir():
         assert nifti.read_labels(mask).shape == nifti.read(data / "imagesTr" / mask.name).shape
 
-    scores = run("evaluate.py", "--masks", tmp_path / "masks", "--labels", data / "labelsTr").splitlines()
+    scores = told("evaluate.py", monkeypatch, capsys, "--masks", tmp_path / "masks", "--labels", data / "labelsTr")
     assert [line.split()[0] for line in scores[:2]] == ["a0", "a1"] and set(json.loads(scores[-1])) == {"1", "2", "mean"}
 
     # one loop behind all fronts: the same data, steps and seed give the same weights on the command line

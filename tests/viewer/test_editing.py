@@ -146,6 +146,21 @@ class TestTheTab:
         tab.button("check").click()
         assert viewer_model.dims.current_step[0] == 6 and "looked at" in tab.state.text()
 
+    def test_a_slice_that_the_slider_rests_on_was_looked_at_not_one_that_it_passes(self, tab, viewer_model, qtbot):
+        doubt = np.zeros((12, 30, 30), np.float32)
+        doubt[3], doubt[9], doubt[6] = 0.5, 0.9, 0.2
+        viewer_model.add_layer(Image(doubt, name="m_uncertainty"))
+        tab.refresh()
+        for step in (9, 3):
+            viewer_model.dims.set_current_step(0, step)
+        qtbot.waitUntil(lambda: not tab._resting.isActive())
+        viewer_model.dims.set_current_step(0, 0)
+        seen = []
+        for _ in range(2):
+            tab.button("check").click()
+            seen.append(viewer_model.dims.current_step[0])
+        assert seen == [9, 6]
+
     def test_a_mask_that_a_run_fills_is_left_alone(self, tab, viewer_model):
         layer = viewer_model.layers["m"]
         layer.editable = False

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
 from numpy.typing import NDArray
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QComboBox, QGridLayout, QLabel, QPushButton, QWidget
 
 from napari_unet.errors import UNetError
@@ -17,6 +18,18 @@ from napari_unet.viewer.answer import Answer, revert
 from napari_unet.viewer.card import narrow, text
 from napari_unet.viewer.layers import grid_of
 from napari_unet.viewer.table import names_of
+
+A_LOOK = 1000  # ms on the screen, from which on a slice was looked at
+
+
+class Checking(NamedTuple):
+    """A mask whose slices are checked by its uncertainty: along which axis, in which volume of a series, and which were looked at."""
+
+    layer: Labels
+    doubt: Image
+    axis: int
+    part: tuple[Any, ...]
+    seen: set[int]
 
 
 class CorrectTab(QWidget):
@@ -27,6 +40,10 @@ class CorrectTab(QWidget):
         self._viewer = viewer
         self._layer: Labels | None = None
         self._seen: dict[tuple[Any, ...], set[int]] = {}  # (layer, axis, step of a series) -> slices that were looked at
+        self._resting = QTimer(self, singleShot=True, interval=A_LOOK)
+        self._resting.timeout.connect(self._look)
+        for change in ("current_step", "order", "ndisplay"):
+            getattr(viewer.dims.events, change).connect(self._moved)
         self.classes = narrow(QComboBox())
         self.classes.setToolTip("The class that is painted and corrected")
         self.classes.activated.connect(self._choose)
@@ -138,19 +155,15 @@ class CorrectTab(QWidget):
 
     def check_next(self) -> None:
         """The slice with the most uncertainty, of those not looked at in this direction."""
-        layer, doubt = self._layer, self._doubt()
-        axis = None if layer is None else editing.hidden_axis(self._viewer, layer)
-        if layer is None or doubt is None or axis is None:
+        if (now := self._checking()) is None:
             return
-        part = editing.volume_on_screen(self._viewer, layer)
-        seen = self._seen.setdefault((doubt.unique_id, axis, *part), set())
-        seen.add(editing.slice_index(self._viewer, layer, axis))
-        scores = np.asarray(doubt.data)[part].sum(axis=tuple(a for a in range(3) if a != axis - len(part)))
-        left = [int(n) for n in np.argsort(-scores, kind="stable") if n not in seen and scores[n] > 0]
+        self._look()
+        scores = np.asarray(now.doubt.data)[now.part].sum(axis=tuple(a for a in range(3) if a != now.axis - len(now.part)))
+        left = [int(n) for n in np.argsort(-scores, kind="stable") if n not in now.seen and scores[n] > 0]
         if not left:
             return self.state.setText("Every slice with uncertainty was looked at.")
-        seen.add(left[0])
-        editing.show_slice(self._viewer, layer, axis, left[0])
+        now.seen.add(left[0])
+        editing.show_slice(self._viewer, now.layer, now.axis, left[0])
         self.state.setText(f"Slice {left[0]}; {len(left) - 1} more with uncertainty.")
 
     # ---- how ----------------------------------------------------------------------------------------------------------
@@ -160,6 +173,23 @@ class CorrectTab(QWidget):
         made.setToolTip(tip)
         made.clicked.connect(action)
         return made
+
+    def _moved(self, event: object = None) -> None:
+        self._resting.start()
+
+    def _look(self) -> None:
+        """The slice on the screen was looked at."""
+        if (now := self._checking()) is not None:
+            now.seen.add(editing.slice_index(self._viewer, now.layer, now.axis))
+
+    def _checking(self) -> Checking | None:
+        """What is on the screen, where it is slices of a mask with its uncertainty."""
+        layer, doubt = self._layer, self._doubt()
+        axis = None if layer is None else editing.hidden_axis(self._viewer, layer)
+        if layer is None or doubt is None or axis is None:
+            return None
+        part = editing.volume_on_screen(self._viewer, layer)
+        return Checking(layer, doubt, axis, part, self._seen.setdefault((doubt.unique_id, axis, *part), set()))
 
     def _choose(self) -> None:
         if self._layer is not None and self.classes.currentData():
