@@ -161,6 +161,14 @@ class TestASession:
         qtbot.waitUntil(lambda: not made._writing)
         assert nifti.read(self.kept()[0]).data.max() == 2
 
+    def test_nothing_is_kept_after_the_end(self, qtbot, viewer_model, mask):
+        made = keeper(qtbot, viewer_model)
+        made.keep()
+        made.keep()  # while the first is at work: once more, after it
+        made.close_session()
+        qtbot.waitUntil(lambda: not made._writing)
+        assert self.kept() == [] and recovery.left_behind() == []
+
     @pytest.mark.skipif(sys.platform == "win32", reason="a limit on the size of files stands for a full disk")
     def test_what_could_not_be_written_is_tried_again(self, viewer_model, mask):
         import resource

@@ -148,6 +148,9 @@ class TestInAWindow:
         run = started(viewer, widget, qtbot, slow_scan, model_file(), after=1)
         viewer.window.remove_dock_widget(widget)
         assert run.filling.over and run.filling.here()
+        viewer.dims.set_current_step(0, 3)  # the viewer goes on without it
+        viewer.dims.order = (1, 0, 2)
+        qtbot.wait(50)
 
     def test_a_damaged_model_is_told_and_leaves_no_mask(self, window, qtbot, nifti_file, model_file):
         model = model_file("damaged")

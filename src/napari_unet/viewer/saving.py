@@ -115,6 +115,7 @@ class Keeper(QWidget):
     def close_session(self) -> None:
         """The widget goes: a hand's unsaved work is kept and offered next time; what a model can say again is not."""
         self._timer.stop()
+        self._again = False
         try:
             for job in self._jobs():
                 job()
