@@ -87,6 +87,14 @@ def test_it_leaves_an_ensemble_and_ordinary_runs(plan: Plan, unbroken: Path) -> 
         assert weights.read_card(fold / MODEL).cases_scored == 2
 
 
+def test_its_record_says_of_each_fold_how_it_learnt(unbroken: Path) -> None:
+    whole, *folds = (record_of(place).schedule for place in (unbroken, unbroken / "fold_0", unbroken / "fold_1"))
+    assert whole.steps == sum(fold.steps for fold in folds) and whole.runs == 2
+    assert {(fold.haste, round(fold.strength(0.5), 6)) for fold in folds} == {(whole.haste, round(whole.strength(0.5), 6))}
+    longer = [replace(each, stages=tuple(replace(s, steps=1500 * s.steps) for s in each.stages)) for each in (folds[0], whole)]
+    assert longer[0].haste == longer[1].haste and longer[0].variety == pytest.approx(longer[1].variety)
+
+
 def test_its_log_is_that_of_all_folds(unbroken: Path) -> None:
     with open(unbroken / LOG, newline="") as file:
         rows = list(csv.DictReader(file))

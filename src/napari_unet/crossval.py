@@ -125,7 +125,8 @@ def _finish(folder: Path, count: int) -> Iterator[Progress]:
     record = read_record(folder)
     folds: list[Fold] = [fold for n in range(count) if (fold := read_fold(fold_folder(folder, n)))]
     schedules = [fold.record.schedule for fold in folds]
-    schedule = Schedule(tuple(stage for each in schedules for stage in each.stages), sum(each.voxels for each in schedules))
+    stages = tuple(stage for each in schedules for stage in each.stages)
+    schedule = Schedule(stages, sum(each.voxels for each in schedules), len(schedules))
     steps = schedule.steps
     yield Progress("validating", steps, steps, message="joining the folds")
     spec, members = ensemble.load_together([fold.folder / MODEL for fold in folds])

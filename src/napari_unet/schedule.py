@@ -39,6 +39,7 @@ class Schedule:
 
     stages: tuple[Stage, ...]
     voxels: int = 0  # of all cases that train, on the model's grid; 0 where nobody says
+    runs: int = 1  # that these stages are of: folds, one after the other
 
     @property
     def steps(self) -> int:
@@ -48,14 +49,14 @@ class Schedule:
     @property
     def haste(self) -> float:
         """How many times faster than usual the weights go, because there are few steps."""
-        return min(HASTE, max(1.0, SHORT / max(1, self.steps)))
+        return min(HASTE, max(1.0, SHORT * self.runs / max(1, self.steps)))
 
     @property
     def variety(self) -> float:
         """How many times more than usual the cases are changed, because there are many steps, or few cases for them."""
         drawn = sum(math.prod(stage.patch) * stage.batch * stage.steps for stage in self.stages)
         seen = drawn / self.voxels if self.voxels else 0.0
-        return min(VARIETY, max(1.0, self.steps / LONG, seen / OFTEN))
+        return min(VARIETY, max(1.0, self.steps / self.runs / LONG, seen / OFTEN))
 
     def strength(self, configured: float) -> float:
         """That of augmentation: in a long run more than configured, up to the strongest that can be configured."""

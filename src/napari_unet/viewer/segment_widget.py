@@ -269,10 +269,11 @@ class SegmentWidget(QScrollArea):
         """What is wrong with the model is told to who presses a button."""
 
     def event(self, event: QEvent) -> bool:
-        """napari takes a closed dock widget out of its window, but does not delete it."""
+        """napari takes a closed dock widget out of its window, but does not delete it: it does so itself, after a run's last frame."""
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
             self.cancel()
             self._leave()
+            QTimer.singleShot(0, self.deleteLater)
         return bool(super().event(event))
 
     def _leave(self) -> None:
