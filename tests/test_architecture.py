@@ -25,7 +25,7 @@ TIERS = (
     {
         *("augment", "budget", "calibration", "cases", "cells", "checks", "components", "distributed", "downloads", "ensemble", "events"),
         *("finetune", "layout", "learning", "loss", "lowering", "measure", "network", "nifti", "openvino_runtime", "optimiser"),
-        *("dataset", "grid", "options", "partial", "splits"),
+        *("dataset", "grid", "openvino_graph", "options", "partial", "splits"),
         *("phantoms", "preprocess", "quiet_openvino", "record", "recording", "runtime", "sampling", "schedule", "spacing", "speed"),
         *("ledger", "memory", "outline", "spool", "structures", "survey", "targets", "torch_runtime", "volumes", "weights", "zarrs"),
     },

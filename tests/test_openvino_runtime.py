@@ -22,7 +22,7 @@ from napari_unet.errors import UNetError
 from napari_unet.segment import Segmenter
 from napari_unet.spec import NetworkSpec
 
-pytest.importorskip("napari_unet.quiet_openvino")
+openvino_graph = pytest.importorskip("napari_unet.openvino_graph")
 CLOSE: dict[str, float] = {"atol": 1e-4, "rtol": 1e-4}  # of logits; float32 rounds in another order
 KINDS: dict[str, dict[str, Any]] = {
     "instance": {}, "group": {"norm": "group"}, "batch": {"norm": "batch"}, "none": {"norm": "none", "bias": False},
@@ -58,6 +58,22 @@ def test_every_kind_of_network_gives_the_same_logits(kind: str, dims: int) -> No
 def test_unequal_strides_and_kernels_give_the_same_logits() -> None:
     agree(network_spec(kernels=((1, 3, 3), (3, 3, 5)), strides=((1, 1, 1), (1, 2, 2))))
     agree(network_spec(kernels=((1, 3, 3), (3, 3, 3)), strides=((1, 1, 1), (1, 2, 2)), up="interpolate", down="maxpool"))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_way_up_is_one_with_the_convolution_after_it(dims: int) -> None:
+    """Where that multiplies less; elsewhere each is what it is in the network. Either way the logits are the same."""
+    agree(deep := network_spec(dims, levels=3, features=(4, 8, 8)))
+    assert up_kernels(deep) == [(4,) * dims] * 2
+    agree(flat := network_spec(dims, strides=((1,) * dims, (1,) * dims)))
+    assert up_kernels(flat) == [(1,) * dims]
+
+
+def up_kernels(spec: NetworkSpec) -> list[tuple[int, ...]]:
+    """The extents of the transposed convolutions' kernels."""
+    graph = openvino_graph.unet([random_network(spec)], None)
+    ups = [node for node in graph.get_ordered_ops() if node.get_type_name() == "ConvolutionBackpropData"]
+    return [tuple(node.input_value(1).get_shape())[2:] for node in ups]
 
 
 @pytest.mark.parametrize("axes", [(1,), (2, 0)])

@@ -17,7 +17,7 @@ from datasets import _one_thread  # noqa: F401 - a fixture
 from engine import model_spec, network_spec, random_network, volume
 from test_cli import Outcome, call  # noqa: F401 - a fixture
 
-from napari_unet import Segmenter, intensities, nifti, spool, weights
+from napari_unet import Segmenter, intensities, nifti, preprocess, spool, weights
 from napari_unet.batch import segment_all
 from napari_unet.cases import find_images
 from napari_unet.components import Cleaning
@@ -86,6 +86,7 @@ def test_memory_over_the_image_does_not_grow_with_the_mask(dims: int, tmp_path: 
     """Four times the slices, with an uncertainty of four bytes for each voxel."""
     monkeypatch.setattr(spool, "SLAB", 1 << 14)
     monkeypatch.setattr(intensities, "SLAB", 1 << 15)
+    monkeypatch.setattr(preprocess, "SMALL", 1 << 15)
     spec = replace(model_spec(network_spec(dims)), patch=(1, 64, 64) if dims == 2 else (8, 32, 32), overlap=0.0)
     segmenter, peaks = Segmenter(spec, random_network(spec.network), uncertainty=True), []
     for count in (40, 160):

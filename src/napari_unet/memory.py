@@ -20,7 +20,8 @@ from napari_unet.windows import window_shape
 
 FLOAT = 4
 LIBRARIES = 150e6  # what torch and oneDNN set up for their first window, and a slab of the image while it is looked over
-FEATURE_MAPS = 10.0  # floats per voxel of a window and feature of the finest level, in torch: both halves of the skip, workspace
+FEATURE_MAPS = 10.0  # floats per voxel and feature of the finest level, of one window in torch, workspace included, and of two at once
+SMALL = 2**24  # values, 64 MB: an image of no more is normalised at once, not a window at a time
 OPEN = 1.5  # windows, along the axis in which slices are finished, whose logits wait for their neighbours
 
 
@@ -60,13 +61,15 @@ def estimate(
     masks = kept * (np.dtype(np.uint16).itemsize + FLOAT * uncertainty)
     outputs = classes * (1 + members * (uncertainty and members > 1))
     open_logits = FLOAT * outputs * min(grid[0], math.ceil(OPEN * size[0]) + 2) * grid[1] * grid[2]
+    whole = FLOAT * len(spec.channels) * math.prod(grid)
+    prepared = whole if whole <= FLOAT * SMALL else 0
     cut_out = 2 * FLOAT * len(spec.channels) * min(voxels, math.ceil(window / ratio))  # from the image, before it is resampled
     ends = FLOAT * window * (spec.network.channels + classes * (members + 2))
     features = FLOAT * window * feature_maps * spec.network.features[0]
     parts = 8 * voxels if (cleaning or Cleaning.of(spec)) != Cleaning() else 0
     return Estimate(
         reading=image.reading or image.nbytes,
-        segmenting=int(held + masks + open_logits + in_flight * (cut_out + ends) + max(1, in_flight - 1) * features + LIBRARIES),
+        segmenting=int(held + masks + prepared + open_logits + in_flight * (cut_out + ends) + max(1, in_flight - 1) * features + LIBRARIES),
         cleaning=held + 2 * masks + parts,
     )
 

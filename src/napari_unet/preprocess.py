@@ -25,6 +25,7 @@ from napari_unet.errors import UNetError
 from napari_unet.files import check_memory
 from napari_unet.intensities import Intensities
 from napari_unet.loss import UNLABELLED
+from napari_unet.memory import SMALL
 from napari_unet.partial import labelled
 from napari_unet.spacing import spacing_ratios
 from napari_unet.spec import Channel, ModelSpec
@@ -56,10 +57,15 @@ class Prepared:
     def data(self) -> Tensor:
         """All of it: float32 (C, z, y, x). Raises UNetError where that does not fit into memory."""
         check_memory(4 * self.turned.shape[3] * math.prod(self.size), self.source)
-        return self.box(*(slice(0, n) for n in self.size))
+        return self._cut(*(slice(0, n) for n in self.size))
 
     def box(self, *where: slice) -> Tensor:
         """A part of `data`, to the bit: float32 (C, *where), of slices along (z, y, x) inside the grid."""
+        if isinstance(self.turned, np.ndarray) and self.turned.shape[3] * math.prod(self.size) <= SMALL:
+            return self.data[(slice(None), *where)]
+        return self._cut(*where)
+
+    def _cut(self, *where: slice) -> Tensor:
         found, read = [], []
         for axis, part in enumerate(where):
             scale, shift = 1 / self.scale[axis], -self.shift[axis] / self.scale[axis]

@@ -20,11 +20,14 @@ RUNTIMES = ("torch", "openvino")
 class Runtime(Protocol):
     """A model's networks, ready to run."""
 
-    in_flight: int  # windows in memory at once, at most; of several, the last waits its turn
-    feature_maps: float  # floats that one at work takes per voxel and feature of the finest level
+    in_flight: int  # windows in memory at once, at most
+    feature_maps: float  # floats per voxel and feature of the finest level; one window less than are in flight takes them
+
+    def place(self, nbytes: int) -> torch.device:
+        """Where logits are to be added up that take so many bytes: where they are computed, if that has the memory."""
 
     def each(self, windows: Iterable[Tensor], in_flight: int | None = None, count: int | None = None) -> Generator[Tensor]:
-        """Logits (members, K, z, y, x), float32 on the CPU, of each window (C, z, y, x), in order; mirrored copies averaged.
+        """Logits (members, K, z, y, x), float32 where they are computed, of each window (C, z, y, x), in order; mirrored copies averaged.
 
         Windows are drawn as they are needed, at most `in_flight` of them at a time where it is given. `count` tells how many there
         are, where that is known: a lone one may be run in a quicker way. Closing the generator leaves nothing running. Raises
@@ -59,16 +62,18 @@ def _openvino_missing() -> str:
 
 
 def start_runtime(
-    networks: Sequence[UNet], mirror_axes: tuple[int, ...], runtime: str = "torch", ranges: Ranges | None = None
-) -> Runtime:
+    networks: Sequence[UNet], mirror_axes: tuple[int, ...], runtime: str = "torch", ranges: Ranges | None = None,
+    background: bool = False,
+) -> Runtime:  # fmt: skip
     """Networks made ready by the runtime of that name, which then follows torch's number of threads. Raises UNetError.
 
-    With `ranges` (see `Calibration`) they run in 8-bit integers, which only OpenVINO can.
+    With `ranges` (see `Calibration`) they run in 8-bit integers, which only OpenVINO can; in the `background`, on a processor, they
+    give way to other threads (see `speed.giving_way`).
     """
     if runtime == "openvino":
         from napari_unet.openvino_runtime import OpenVINORuntime
 
-        return OpenVINORuntime(networks, mirror_axes, ranges)
+        return OpenVINORuntime(networks, mirror_axes, ranges, background)
     if ranges is not None:
         raise UNetError("precision", f"int8 with {runtime}", "Use --runtime openvino, or leave out --precision int8")
-    return TorchRuntime(networks, mirror_axes)
+    return TorchRuntime(networks, mirror_axes, background)

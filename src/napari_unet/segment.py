@@ -56,12 +56,13 @@ class Segmenter:
         whose own most likely class is another than the ensemble's (deep ensembles: Lakshminarayanan et al. 2017, arXiv
         1612.01474); of a single network, the entropy of its softmax over that of all classes being alike.
     runtime : what runs the networks, see `runtime.start_runtime`: torch, for networks that are here already; `load` chooses.
+    background : let other threads go first where a processor computes, so that a viewer's window is drawn without delay.
     ranges : of the convolutions' inputs (see `Calibration`): run in 8-bit integers within them.
     """
 
     def __init__(
         self, spec: ModelSpec, *networks: UNet, mirror: bool | None = None, overlap: float | None = None,
-        uncertainty: bool = False, runtime: str = "torch", ranges: Ranges | None = None,
+        uncertainty: bool = False, runtime: str = "torch", ranges: Ranges | None = None, background: bool = False,
     ) -> None:  # fmt: skip
         if len(networks) != spec.members:
             raise UNetError(spec.name, f"{len(networks)} networks for {spec.members} members", "Give one for each")
@@ -71,7 +72,7 @@ class Segmenter:
         self.overlap = spec.overlap if overlap is None else overlap
         if not 0 <= self.overlap <= 0.9:
             raise UNetError("overlap", f"windows that overlap by {self.overlap}", "Use 0 to 0.9")
-        self.runtime = start_runtime(networks, self.mirror_axes, runtime, ranges)
+        self.runtime = start_runtime(networks, self.mirror_axes, runtime, ranges, background)
         self.in_flight = self.runtime.in_flight
 
     @classmethod
@@ -138,7 +139,7 @@ class Segmenter:
         for done, (position, classes, doubt) in enumerate(self._slices(prepared, axis, index, count), 1):
             values = np.expand_dims(preprocess.values_of(classes, self.spec), axis)
             region = prepared.turn.region(axis, position, position + 1, volume.shape)
-            unsure = None if doubt is None else prepared.turn.undo(np.expand_dims(doubt.numpy(), axis))
+            unsure = None if doubt is None else prepared.turn.undo(np.expand_dims(doubt.cpu().numpy(), axis))
             yield Piece(region, prepared.turn.undo(values), done, total, unsure)
 
     def clean(self, labels: NDArray[Any], voxel_mm3: float = 1.0, cleaning: Cleaning | None = None) -> NDArray[Any]:
@@ -191,26 +192,31 @@ class Segmenter:
         plane = [n for a, n in enumerate(prepared.size) if a != axis]
         pending = Counter(n for tile in tiles for n in tile.inside(prepared.size)[axis])
         open_slices: dict[int, Tensor] = {}
+        place = self.runtime.place(4 * self._outputs * math.prod(plane) * 2 * tiling.window[axis])  # rows of windows overlap
         with closing(self.runtime.each(windows, self.in_flight, len(tiles))) as answers:
             for tile, members in zip(tiles, answers, strict=True):
                 inside = tile.inside(prepared.size)
                 b, c = (slice(part.start, part.stop) for a, part in enumerate(inside) if a != axis)
-                slices = self._inside(members, tile, prepared.size).unbind(axis + 1)
+                slices = self._inside(members.to(place), tile, prepared.size).unbind(axis + 1)
                 along, across = tile.weights(axis, prepared.size)
-                weight = torch.from_numpy(across)
+                weight = torch.from_numpy(across).to(place)
                 for n, part, share in zip(inside[axis], slices, along.tolist(), strict=True):
                     if n in wanted:
                         if n not in open_slices:
-                            open_slices[n] = torch.zeros(len(part), *plane)
+                            open_slices[n] = torch.zeros(len(part), *plane, device=place)
                         open_slices[n][:, b, c].addcmul_(part, weight, value=share)
                         pending[n] -= 1
                 for n in sorted((n for n in inside[axis] if n in wanted and not pending[n]), key=lambda n: abs(n - centre)):
                     yield n, open_slices.pop(n)
 
+    @property
+    def _outputs(self) -> int:
+        """Logits per voxel: the ensemble's, and each member's."""
+        return self.spec.network.classes * (1 + len(self.networks))
+
     def _check_memory(self, window: tuple[int, ...]) -> None:
         """UNetError where not even one window fits: its input, its logits, and what the decoder's finest level holds at once."""
-        outputs = self.spec.network.classes * (1 + len(self.networks))
-        features = self.spec.network.channels + outputs + 4 * self.spec.network.features[0]
+        features = self.spec.network.channels + self._outputs + 4 * self.spec.network.features[0]
         check_memory(4 * features * math.prod(window), self.spec.name)
 
     def _finished(self, plane: Tensor, prepared: Prepared, axis: int) -> tuple[Tensor, Tensor | None]:

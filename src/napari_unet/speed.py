@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -16,6 +19,7 @@ from napari_unet.spec import TrainConfig
 
 COMPILE_MINUTES = 30.0  # on an H100 compiling takes 20 s for each of three patch sizes, and a step then a twelfth less
 FAILURES = (RuntimeError, ImportError, OSError, AttributeError, AssertionError)  # of a compiler, by way of torch
+NICE = 10  # of 19: two threads of this kind leave a third one nine tenths of a core
 
 
 @contextmanager
@@ -49,6 +53,20 @@ def _here(count: int, elsewhere: int) -> None:
     other = threading.Thread(target=torch.set_num_threads, args=(elsewhere,))
     other.start()
     other.join()
+
+
+def giving_way() -> ThreadPoolExecutor:
+    """A thread that gives way to others, as do those that it starts, so that a window is drawn at once while it computes.
+
+    On Linux, where a priority is a thread's own; elsewhere it is one like others.
+    """
+    return ThreadPoolExecutor(1, initializer=_give_way)
+
+
+def _give_way() -> None:
+    if sys.platform == "linux":
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 def half(config: TrainConfig, device: torch.device) -> bool:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from itertools import combinations
-from typing import Any
+from itertools import combinations, groupby, islice
+from typing import Any, TypeVar
 
 import torch
 from numpy.typing import NDArray
@@ -14,6 +15,11 @@ from napari_unet.errors import UNetError, first_line
 from napari_unet.memory import FEATURE_MAPS
 from napari_unet.network import UNet
 from napari_unet.spec import NetworkSpec
+from napari_unet.speed import giving_way
+
+T = TypeVar("T")
+PAIR = 2  # windows: of a batch of one, torch computes small convolutions by itself, not by oneDNN, and takes nearly twice as long
+MOST = 16  # windows of a batch on a card, where launching a kernel takes longer than a window does
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -46,11 +52,22 @@ def forward(network: UNet, windows: Tensor, mirror_axes: tuple[int, ...] = ()) -
     try:
         with torch.inference_mode():
             batch = windows.to(device)
-            logits = sum(_once(network, batch.flip(s)).flip(s) if s else _once(network, batch) for s in subsets) / len(subsets)
+            logits = torch.zeros((), device=device)
+            for some in _chunks(subsets, PAIR if len(batch) == 1 else 1):
+                copies = _once(network, torch.cat([batch.flip(flips) for flips in some])).chunk(len(some))
+                logits = logits + sum(copy.flip(flips) for copy, flips in zip(copies, some, strict=True))
+            logits /= len(subsets)
     except (RuntimeError, MemoryError) as error:
         raise UNetError("network", f"windows of {tuple(windows.shape[2:])} cannot be run on {device} ({first_line(error)})",
                         "Close other programs, or run it on the CPU") from error  # fmt: skip
-    return check_finite(logits)  # type: ignore[arg-type]
+    return check_finite(logits)
+
+
+def _chunks(values: Iterable[T], size: int) -> Generator[list[T]]:
+    """So many at a time; what is left comes last."""
+    values = iter(values)
+    while some := list(islice(values, size)):
+        yield some
 
 
 def mirrorings(mirror_axes: tuple[int, ...]) -> list[tuple[int, ...]]:
@@ -73,14 +90,43 @@ def _once(network: UNet, batch: Tensor) -> Tensor:
 
 
 class TorchRuntime:
-    """torch, wherever the networks are: one window at a time."""
+    """torch, wherever the networks are: windows in batches, of two on a processor, on a card of as many as its memory holds."""
 
-    in_flight, feature_maps = 1, FEATURE_MAPS
+    feature_maps = FEATURE_MAPS
 
-    def __init__(self, networks: Sequence[UNet], mirror_axes: tuple[int, ...]) -> None:
+    def __init__(self, networks: Sequence[UNet], mirror_axes: tuple[int, ...], background: bool = False) -> None:
         self.networks, self.mirror_axes = networks, mirror_axes
+        self.device = next(networks[0].parameters()).device
+        self._thread = giving_way() if background and self.device.type == "cpu" else None
+        self.in_flight = {"cpu": PAIR, "cuda": MOST}.get(self.device.type, 1)
+
+    def place(self, nbytes: int) -> torch.device:
+        """See `runtime.Runtime.place`."""
+        roomy = self.device.type == "cuda" and nbytes <= self._free() / 4
+        return self.device if roomy else torch.device("cpu")
 
     def each(self, windows: Iterable[Tensor], in_flight: int | None = None, count: int | None = None) -> Generator[Tensor]:
         """See `runtime.Runtime.each`."""
-        for window in windows:
-            yield torch.cat([forward(network, window[None], self.mirror_axes).cpu() for network in self.networks])
+        in_flight = min(in_flight or self.in_flight, self.in_flight)
+        for shape, alike in groupby(windows, lambda window: window.shape):
+            for some in _chunks(alike, self._at_once(shape, in_flight)):
+                yield from self._members(torch.stack(some))
+
+    def _members(self, batch: Tensor) -> Tensor:
+        """Each member's logits of each window (B, M, K, z, y, x)."""
+
+        def run() -> Tensor:
+            return torch.stack([forward(network, batch, self.mirror_axes) for network in self.networks], 1)
+
+        return run() if self._thread is None else self._thread.submit(run).result()
+
+    def _at_once(self, shape: Sequence[int], in_flight: int) -> int:
+        """How many windows of this shape (C, z, y, x) fit into half of what is free on a card."""
+        if self.device.type != "cuda":
+            return in_flight
+        one = 4 * math.prod(shape[1:]) * self.feature_maps * self.networks[0].spec.features[0]
+        return max(1, min(in_flight, int(self._free() / 2 / one)))
+
+    def _free(self) -> int:
+        """Bytes of the card that nobody has."""
+        return int(torch.cuda.mem_get_info(self.device)[0])

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import nibabel
 import numpy as np
@@ -134,6 +133,20 @@ class TestASession:
         late()
         assert len(recovery.left_behind()) == painted
 
+    @pytest.mark.parametrize("saved", [False, True])
+    def test_who_is_late_writes_over_nothing_newer(self, viewer_model, mask, saved):
+        session, others = recovery.Session(), list(viewer_model.layers)
+        mask.data_setitem((np.array([1]), np.array([1]), np.array([1])), 2)
+        late = session.keep(mask, others)
+        mask.data_setitem((np.array([1]), np.array([1]), np.array([1])), 3)
+        if saved:
+            session.is_safe(mask)
+        else:
+            session.keep(mask, others)()
+        late()
+        assert [nifti.read(path).data.max() for path in self.kept()] == ([] if saved else [3])
+        session.close()
+
     def test_what_was_saved_is_not_offered(self, qtbot, viewer_model, mask):
         made = keeper(qtbot, viewer_model)
         mask.data_setitem((np.array([1]), np.array([1]), np.array([1])), 2)
@@ -192,8 +205,8 @@ class TestASession:
         qtbot.waitUntil(lambda: len(self.kept()) == 1 and not made._writing)
         before = self.kept()[0].stat().st_mtime_ns
         made.keep()
-        time.sleep(0.05)
-        assert self.kept()[0].stat().st_mtime_ns == before and not made._writing
+        qtbot.waitUntil(lambda: not made._writing)
+        assert self.kept()[0].stat().st_mtime_ns == before
 
 
 def test_two_viewers_do_not_take_each_other_s_masks(qtbot, viewer_model):

@@ -42,7 +42,7 @@ class Engine:
                 self._segmenter = None  # never two of them in memory
                 loaded = Segmenter.load(
                     model, options.device, options.runtime, mirror=options.mirror, overlap=options.overlap,
-                    uncertainty=options.uncertainty, precision=options.precision,
+                    uncertainty=options.uncertainty, precision=options.precision, background=True,
                 )  # fmt: skip
                 self._segmenter = loaded.with_windows(loaded.spec.patch, options.at_once or loaded.in_flight)
                 self._key = key

@@ -111,7 +111,7 @@ class Slices(QObject):
             work = replace(work, step=step_on_screen(self._viewer, work.image))
         where = self._on_screen(work)
         if not work.reaches(where):
-            return
+            return self.unreachable.emit()
         layer = answer_layer(self._viewer, work.of)
         if layer is not None and self._filled(work, layer, where):
             self._wish = None

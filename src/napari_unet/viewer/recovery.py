@@ -13,6 +13,7 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -62,36 +63,43 @@ class Session:
         self._held = contextlib.ExitStack()
         self._known: dict[str, int] = {}  # layer's id -> what was in it when it was last safe
         self._painted: set[str] = set()  # those in which a hand has been
+        self._turns, self._written = count(1), dict[str, int]()  # a worker that is late does not write over what came after it
 
     def is_safe(self, layer: Labels) -> None:
         """What the layer holds now is on disk, or nobody's work: the mask was opened, saved, or is empty."""
-        self._known[str(layer.unique_id)] = fingerprint(layer)
-        self._painted.discard(str(layer.unique_id))
+        key = str(layer.unique_id)
+        self._known[key], self._written[key] = fingerprint(layer.data), next(self._turns)
+        self._painted.discard(key)
         if self._folder is not None:
             self._file(layer).unlink(missing_ok=True)
             self._file(layer).with_suffix("").with_suffix(".json").unlink(missing_ok=True)
 
     def keep(self, layer: Labels, others: list[Any]) -> Callable[[], None] | None:
-        """What has to be done, in any thread, to keep a mask; None where it has not changed. Raises UNetError."""
-        key, now = str(layer.unique_id), fingerprint(layer)
-        if self._known.get(key, 0) == now:
+        """What has to be done, in any thread, to keep a mask where it has changed; None of an empty one. Raises UNetError."""
+        key = str(layer.unique_id)
+        values = np.array(layer.data)  # at once: the hand that paints does not wait, nor does it change what is written
+        if not values.any() and not self._known.get(key):
             return None
         grid, volume = grid_of(layer, others), volume_of(layer, others)
-        volume = volume.with_data(volume.data.copy(order="K"))  # at once, as it lies: the hand that paints does not wait
+        answer = Answer.in_layer(layer)
+        said = None if answer is None else answer.said.copy()
         about = {"name": layer.name, "source": grid.source, "kind": grid.kind, "classes": classes_of(layer)}
-        path = self._file(layer)
+        path, turn = self._file(layer), next(self._turns)
 
         def write() -> None:
             """Put the mask and what is known of it into the folder."""
-            with self._lock:  # a session that has ended meanwhile takes a hand's work only
-                if self._folder is not None or key in self._painted:
-                    nifti.write(path, volume)
+            now, painted = fingerprint(values), said is None or not np.array_equal(values, said)
+            with self._lock:
+                if self._known.get(key, 0) == now or self._written.get(key, 0) > turn:
+                    return
+                if painted:
+                    self._painted.add(key)
+                if self._folder is not None or key in self._painted:  # a session that has ended meanwhile takes a hand's work only
+                    files.make_folder(path.parent)
+                    nifti.write(path, volume.with_data(grid.stored(values)))
                     files.write_bytes(path.with_suffix("").with_suffix(".json"), json.dumps(about).encode())
-                    self._known[key] = now
+                    self._known[key], self._written[key] = now, turn
 
-        answer = Answer.in_layer(layer)
-        if answer is None or answer.painted(layer).any():
-            self._painted.add(key)
         return write
 
     def close(self) -> None:
@@ -133,9 +141,9 @@ def clear() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def fingerprint(layer: Labels) -> int:
+def fingerprint(values: Any) -> int:
     """What tells one content of a layer from another; 0 of an empty one."""
-    data = np.ascontiguousarray(layer.data)
+    data = np.ascontiguousarray(values)
     return zlib.crc32(data.view(np.uint8).ravel()) | 1 << 32 if data.any() else 0
 
 

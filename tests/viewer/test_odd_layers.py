@@ -1,0 +1,111 @@
+"""What is not the usual, in a real window: a folder that is dropped, microns, values above 255, a model of one plane."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from awkward_grids import SHAPE, affine_for
+from conftest import PATIENCE, PLUGIN, tiny_spec
+from napari._qt.dialogs.qt_reader_dialog import QtReaderDialog
+from napari.layers import Image, Labels
+from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtWidgets import QApplication, QDialogButtonBox, QFileDialog, QRadioButton
+
+from napari_unet import nifti
+from napari_unet.segment import Segmenter
+from napari_unet.spec import Label
+from napari_unet.viewer.layers import grid_of
+
+pytestmark = pytest.mark.gui
+
+
+def segment(widget, qtbot):
+    widget._start.click()
+    layer = widget._run.filling.layer
+    qtbot.waitUntil(lambda: widget._run is None, timeout=PATIENCE)
+    return layer
+
+
+def saved(widget, path=None):
+    """Press Save; the dialog's proposal, or another name."""
+    names = []
+
+    def accept():
+        dialog = next(each for each in QApplication.topLevelWidgets() if isinstance(each, QFileDialog) and each.isVisible())
+        if path is not None:
+            dialog.selectFile(str(path))
+        names.extend(dialog.selectedFiles())
+        dialog.accept()
+
+    QTimer.singleShot(300, accept)
+    widget._save.click()
+    return nifti.read(names[0])
+
+
+def test_a_folder_that_is_dropped_opens_as_layers(window, nifti_file):
+    """napari asks which reader is to take it, since its own takes folders of pictures."""
+    viewer, _ = window(show=True)
+
+    def choose():
+        dialog = next(each for each in QApplication.topLevelWidgets() if isinstance(each, QtReaderDialog) and each.isVisible())
+        next(button for button in dialog.findChildren(QRadioButton) if "U-Net" in button.text()).click()
+        dialog.btn_box.button(QDialogButtonBox.StandardButton.Ok).click()
+
+    QTimer.singleShot(500, choose)
+    scans = [nifti_file("a.nii.gz"), nifti_file("b.nii", affine=affine_for("LPS", tilt=8))]
+    nifti_file("b_seg.nii.gz", data=np.ones(SHAPE, np.uint8), affine=affine_for("LPS", tilt=8))
+    (scans[0].parent / "notes.txt").write_text("not an image")
+    mime = QMimeData()
+    mime.setUrls([QUrl.fromLocalFile(str(scans[0].parent))])
+    way = Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
+    for event in (QDragEnterEvent(QPoint(9, 9), *way), QDropEvent(QPointF(9, 9), *way)):
+        QApplication.sendEvent(viewer.window._qt_viewer, event)
+    assert {layer.name: type(layer) for layer in viewer.layers} == {"a": Image, "b": Image, "b_seg": Labels}
+
+
+def test_microns_are_saved_as_millimetres(window, qtbot, rng, model_file, tmp_path):
+    viewer, widget = window(show=True)
+    viewer.add_image(rng.normal(size=(12, 10, 8)), scale=(500, 250, 250), units=("um",) * 3, name="tissue")
+    widget.add_model(model_file())
+    mask = segment(widget, qtbot)
+    found = saved(widget, tmp_path / "tissue_seg.nii.gz")
+    assert mask.data.any() and np.allclose(sorted(np.linalg.norm(found.affine[:3, :3], axis=0)), [0.25, 0.25, 0.5])
+    assert np.array_equal(np.sort(found.data, axis=None), np.sort(mask.data, axis=None))
+
+
+def test_values_above_255_are_kept_and_told_by_name(window, qtbot, nifti_file, model_file):
+    viewer, widget = window(show=True)
+    far = tiny_spec(labels=(Label(300, "anterior", "#e6194b"), Label(65000, "posterior", "#3cb44b")))
+    scan, model = nifti_file(), model_file("far", far)
+    viewer.open(str(scan), plugin=PLUGIN)
+    widget.add_model(model)
+    mask = segment(widget, qtbot)
+    found = saved(widget)
+    truth = Segmenter.load(model, device="cpu").segment(nifti.read(scan))
+    assert found.data.max() == 65000 and np.array_equal(found.data, truth.data)
+    assert np.allclose(mask.get_color(65000)[:3], np.array([0x3C, 0xB4, 0x4B]) / 255, atol=0.01)
+    position = tuple(index[0] for index in np.nonzero(mask.data == 65000))
+    assert "posterior" in mask.get_status(mask.data_to_world(position), world=True)["value"]
+
+
+def test_live_with_a_model_of_one_plane(window, qtbot, nifti_file, model_file):
+    """It follows the slider in that plane; in another one it says so, and paints nothing."""
+    viewer, widget = window(show=True)
+    scan, model = nifti_file(affine=affine_for("LPS")), model_file("flat1", tiny_spec(1, 2))
+    viewer.open(str(scan), plugin=PLUGIN)
+    widget.add_model(model)
+    widget._panel.live.click()
+    axis = viewer.dims.order[0]
+    for step in (1, 4):
+        viewer.dims.set_current_step(axis, step)
+        qtbot.waitUntil(lambda: not widget._slices.busy, timeout=PATIENCE)
+    (mask,) = (layer for layer in viewer.layers if isinstance(layer, Labels))
+    truth = grid_of(viewer.layers[0]).shown(Segmenter.load(model, device="cpu").segment(nifti.read(scan)).data)
+    for step in (1, 4):
+        assert np.array_equal(mask.data.take(step, axis), truth.take(step, axis)) and mask.data.take(step, axis).any()
+    before = mask.data.copy()
+    viewer.dims.order = (1, 0, 2)
+    viewer.dims.set_current_step(1, 2)
+    qtbot.waitUntil(lambda: not widget._slices.busy, timeout=PATIENCE)
+    assert np.array_equal(mask.data, before) and "another plane" in widget._state.text()
