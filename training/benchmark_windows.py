@@ -1,10 +1,11 @@
 """Our sliding window beside MONAI's and nnU-Net's: the same network, windows and weights, in turns, several times.
 
     OMP_NUM_THREADS=2 python training/benchmark_windows.py --model hippocampus --shape 80,112,80
+    python training/benchmark_windows.py --device cuda --no-mirror
 
-MONAI, a window at a time and two, and, where nnunetv2 is installed, nnU-Net's predictor get the prepared tensor; ours is the
-whole `stream` of a volume, a phantom repeated; in int8, too, where the model is calibrated for it. The shape is to be patches
-plus halves of patches, so that everybody's windows lie alike.
+MONAI, a window at a time and as many as ours takes, and, where nnunetv2 is installed, nnU-Net's predictor get the prepared
+tensor; ours is the whole `stream` of a volume, a phantom repeated; in int8, too, where the model is calibrated for it. The shape
+is to be patches plus halves of patches, so that everybody's windows lie alike.
 A table of medians (seconds on the clock, and of the processor) and the share of voxels with MONAI's label; then JSON.
 """
 
@@ -23,13 +24,20 @@ from monai.inferers import sliding_window_inference
 
 from napari_unet import Segmenter, UNetError, phantoms
 from napari_unet.preprocess import prepare
-from napari_unet.torch_runtime import forward
+from napari_unet.torch_runtime import mirrorings
 from napari_unet.weights import find, read_calibration
+
+
+def mirrored(network: torch.nn.Module, windows: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
+    """Logits, averaged over mirrored copies one after the other, as nnU-Net computes them."""
+    flips = mirrorings(axes)
+    with torch.inference_mode():
+        return sum(network(windows.flip(each)).flip(each) for each in flips) / len(flips)
 
 
 def monai(run: Callable, data: torch.Tensor, patch: tuple[int, ...], overlap: float, at_once: int = 1) -> torch.Tensor:
     profiles = [torch.exp(-0.5 * ((torch.arange(n) - (n - 1) / 2) / (n / 8)) ** 2) for n in patch]
-    weights = torch.einsum("z,y,x->zyx", *profiles)  # its own are cut off below, which moves a few borders
+    weights = torch.einsum("z,y,x->zyx", *profiles).to(data.device)  # its own are cut off below, which moves a few borders
     with torch.inference_mode():
         return sliding_window_inference(data[None], patch, at_once, run, overlap, mode="gaussian", roi_weight_map=weights)[0]
 
@@ -37,7 +45,7 @@ def monai(run: Callable, data: torch.Tensor, patch: tuple[int, ...], overlap: fl
 def nnunet(run: Callable, data: torch.Tensor, patch: tuple[int, ...], overlap: float) -> torch.Tensor:
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
-    predictor = nnUNetPredictor(1 - overlap, use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)
+    predictor = nnUNetPredictor(1 - overlap, use_mirroring=False, device=data.device, allow_tqdm=False)
     predictor.network = torch.nn.Identity()
     predictor.network.forward = run
     predictor.configuration_manager = SimpleNamespace(patch_size=patch)
@@ -47,21 +55,24 @@ def nnunet(run: Callable, data: torch.Tensor, patch: tuple[int, ...], overlap: f
 
 def contenders(options: argparse.Namespace) -> dict[str, Callable[[], np.ndarray]]:
     """Everyone who is installed, as a function that gives labels."""
-    names = ["torch"] + ["openvino"] * bool(find_spec("openvino"))
-    segmenters = {name: Segmenter.load(options.model, "cpu", name, mirror=options.mirror) for name in names}
+    names = ["torch"] + ["openvino"] * bool(find_spec("openvino") and options.device == "cpu")
+    segmenters = {name: Segmenter.load(options.model, options.device, name, mirror=options.mirror) for name in names}
     if "openvino" in names and read_calibration(find(options.model)):
         segmenters["int8"] = Segmenter.load(options.model, "cpu", precision="int8", mirror=options.mirror)
     mine, spec = segmenters["torch"], segmenters["torch"].spec
     if spec.network.dims != 3 or spec.members != 1 or spec.keep_largest:
         raise UNetError(options.model, f"{spec.kind}, {spec.members} members", "Give a 3-D model of one network, its mask as it is")
     volume = phantoms.tiled(options.shape, spec.orientation, tuple(mm or 1.0 for mm in spec.spacing))
-    given = (partial(forward, mine.network, mirror_axes=mine.mirror_axes), prepare(volume, spec).data, spec.patch, mine.overlap)
+    data = prepare(volume, spec).data.to(options.device)
+    given = (partial(mirrored, mine.network, axes=mine.mirror_axes), data, spec.patch, mine.overlap)
     values = np.array([0, *(label.value for label in spec.labels)])
 
     def labels_of(rival: Callable) -> np.ndarray:
-        return values[rival(*given).argmax(0).numpy()]
+        return values[rival(*given).argmax(0).cpu().numpy()]
 
-    rivals = {"MONAI": monai, "MONAI, two at once": partial(monai, at_once=2)} | ({"nnU-Net": nnunet} if find_spec("nnunetv2") else {})
+    rivals: dict[str, Callable] = {"MONAI": monai, f"MONAI, {mine.in_flight} at once": partial(monai, at_once=mine.in_flight)}
+    if find_spec("nnunetv2"):
+        rivals["nnU-Net"] = nnunet
     return {name: partial(labels_of, rival) for name, rival in rivals.items()} | {
         f"ours, {name}": lambda mine=segmenter: mine.segment(volume).data for name, segmenter in segmenters.items()}  # fmt: skip
 
@@ -76,6 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="hippocampus")
     parser.add_argument("--shape", type=lambda text: tuple(map(int, text.split(","))), default=(80, 112, 80))
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--mirror", action=argparse.BooleanOptionalAction, help="default: the model's")
     options = parser.parse_args()

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from napari_unet.calibration import Range, Ranges
@@ -149,11 +148,17 @@ def _repays(x: _Raised, weight: Array, stride: Sequence[int]) -> bool:
 
 
 def _merged_kernel(blocks: Array, weight: Array) -> Array:
-    """Of a transposed convolution (I, C, *blocks) and a convolution (O, C, *kernel) after it: (I, O, *(blocks + kernel - 1))."""
-    spread = {2: torch.nn.functional.conv_transpose2d, 3: torch.nn.functional.conv_transpose3d}[weight.ndim - 2]
-    turned = torch.from_numpy(weight).double().transpose(0, 1).flip(list(range(2, weight.ndim)))
-    kernel: Array = spread(torch.from_numpy(blocks).double(), turned).float().numpy()
-    return kernel
+    """Of a transposed convolution (I, C, *blocks) and a convolution (O, C, *kernel) after it: (I, O, *(blocks + kernel - 1)).
+
+    The convolution's tap t moves a block by kernel - 1 - t: a product of matrices for each of them.
+    """
+    (inputs, channels, *block), (outputs, _, *taps) = blocks.shape, weight.shape
+    kernel = np.zeros((*(size + count - 1 for size, count in zip(block, taps, strict=True)), inputs, outputs), np.float32)
+    rows = np.moveaxis(blocks, (0, 1), (-2, -1)).reshape(-1, channels)
+    for tap in np.ndindex(*taps):
+        where = tuple(slice(n - 1 - t, n - 1 - t + size) for t, n, size in zip(tap, taps, block, strict=True))
+        kernel[where] += (rows @ weight[(..., *tap)].T).reshape(*block, inputs, outputs)
+    return np.ascontiguousarray(np.moveaxis(kernel, (-2, -1), (0, 1)))
 
 
 class _Int8(_Operations):
