@@ -1,17 +1,14 @@
 """Our sliding window beside MONAI's and nnU-Net's: the same network, windows and weights, in turns, several times.
 
     OMP_NUM_THREADS=2 python training/benchmark_windows.py --model hippocampus --shape 80,112,80
-    python training/benchmark_windows.py --device cuda --no-mirror
 
 MONAI, a window at a time and as many as ours takes, and, where nnunetv2 is installed, nnU-Net's predictor get the prepared
-tensor; ours is the whole `stream` of a volume, a phantom repeated; in int8, too, where the model is calibrated for it. The shape
-is to be patches plus halves of patches, so that everybody's windows lie alike.
-A table of medians (seconds on the clock, and of the processor) and the share of voxels with MONAI's label; then JSON.
+tensor; ours is the whole `stream` of a volume, a phantom repeated. The shape is to be patches plus halves of patches, so that
+windows lie alike. A table of medians (seconds on the clock, and of the processor), the share of MONAI's labels; then JSON.
 """
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Callable
 from functools import partial
@@ -30,16 +27,13 @@ from napari_unet.weights import find, read_calibration
 
 def mirrored(network: torch.nn.Module, windows: torch.Tensor, axes: tuple[int, ...]) -> torch.Tensor:
     """Logits, averaged over mirrored copies one after the other, as nnU-Net computes them."""
-    flips = mirrorings(axes)
-    with torch.inference_mode():
-        return sum(network(windows.flip(each)).flip(each) for each in flips) / len(flips)
+    return sum(network(windows.flip(flips)).flip(flips) for flips in mirrorings(axes)) / 2 ** len(axes)
 
 
 def monai(run: Callable, data: torch.Tensor, patch: tuple[int, ...], overlap: float, at_once: int = 1) -> torch.Tensor:
     profiles = [torch.exp(-0.5 * ((torch.arange(n) - (n - 1) / 2) / (n / 8)) ** 2) for n in patch]
     weights = torch.einsum("z,y,x->zyx", *profiles).to(data.device)  # its own are cut off below, which moves a few borders
-    with torch.inference_mode():
-        return sliding_window_inference(data[None], patch, at_once, run, overlap, mode="gaussian", roi_weight_map=weights)[0]
+    return sliding_window_inference(data[None], patch, at_once, run, overlap, mode="gaussian", roi_weight_map=weights)[0]
 
 
 def nnunet(run: Callable, data: torch.Tensor, patch: tuple[int, ...], overlap: float) -> torch.Tensor:
@@ -55,7 +49,7 @@ def nnunet(run: Callable, data: torch.Tensor, patch: tuple[int, ...], overlap: f
 
 def contenders(options: argparse.Namespace) -> dict[str, Callable[[], np.ndarray]]:
     """Everyone who is installed, as a function that gives labels."""
-    names = ["torch"] + ["openvino"] * bool(find_spec("openvino") and options.device == "cpu")
+    names = ["torch", "openvino"] if find_spec("openvino") and options.device == "cpu" else ["torch"]
     segmenters = {name: Segmenter.load(options.model, options.device, name, mirror=options.mirror) for name in names}
     if "openvino" in names and read_calibration(find(options.model)):
         segmenters["int8"] = Segmenter.load(options.model, "cpu", precision="int8", mirror=options.mirror)
@@ -68,39 +62,35 @@ def contenders(options: argparse.Namespace) -> dict[str, Callable[[], np.ndarray
     values = np.array([0, *(label.value for label in spec.labels)])
 
     def labels_of(rival: Callable) -> np.ndarray:
-        return values[rival(*given).argmax(0).cpu().numpy()]
+        with torch.inference_mode():
+            return values[rival(*given).argmax(0).cpu().numpy()]
 
     rivals: dict[str, Callable] = {"MONAI": monai, f"MONAI, {mine.in_flight} at once": partial(monai, at_once=mine.in_flight)}
-    if find_spec("nnunetv2"):
-        rivals["nnU-Net"] = nnunet
+    rivals |= {"nnU-Net": nnunet} if find_spec("nnunetv2") else {}
     return {name: partial(labels_of, rival) for name, rival in rivals.items()} | {
         f"ours, {name}": lambda mine=segmenter: mine.segment(volume).data for name, segmenter in segmenters.items()}  # fmt: skip
 
 
 def timed(run: Callable[[], np.ndarray]) -> tuple[float, float, np.ndarray]:
-    before = time.perf_counter(), time.process_time()
-    labels = run()
-    return time.perf_counter() - before[0], time.process_time() - before[1], labels
+    wall, cpu, labels = time.perf_counter(), time.process_time(), run()
+    return time.perf_counter() - wall, time.process_time() - cpu, labels
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="hippocampus")
+    for name, default in (("--model", "hippocampus"), ("--device", "cpu"), ("--repeats", 5)):
+        parser.add_argument(name, type=type(default), default=default)
     parser.add_argument("--shape", type=lambda text: tuple(map(int, text.split(","))), default=(80, 112, 80))
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--mirror", action=argparse.BooleanOptionalAction, help="default: the model's")
-    options = parser.parse_args()
-    everyone = contenders(options)
+    everyone = contenders(options := parser.parse_args())
     rounds = [{name: timed(run) for name, run in everyone.items()} for _ in range(options.repeats + 1)][1:]  # the first warms up
     truth, rows = rounds[0]["MONAI"][2], {}
     print(f"{'':18}  {'seconds':>8}  {'CPU s':>8}  MONAI's labels")
     for name in everyone:
-        wall, cpu = (statistics.median(each[name][n] for each in rounds) for n in (0, 1))
+        wall, cpu = (float(np.median([each[name][n] for each in rounds])) for n in (0, 1))
         rows[name] = {"seconds": wall, "cpu_seconds": cpu, "equal": float((rounds[0][name][2] == truth).mean())}
         print(f"{name:18}  {wall:8.2f}  {cpu:8.2f}  {rows[name]['equal']:.4%}")
-    print(json.dumps({"model": options.model, "shape": options.shape, "threads": torch.get_num_threads(),
-                      "foreground": float((truth > 0).mean()), "runs": rows}))  # fmt: skip
+    print(json.dumps(vars(options) | {"threads": torch.get_num_threads(), "foreground": float((truth > 0).mean()), "runs": rows}))
 
 
 if __name__ == "__main__":
