@@ -90,7 +90,7 @@ class _Raised:
     weight: Array
     bias: Array | None
     stride: tuple[int, ...]
-    beside: tuple[Any, ...] = ()
+    beside: Any = None
 
 
 class _Merging(_Operations):
@@ -107,8 +107,10 @@ class _Merging(_Operations):
 
     def join(self, values: Sequence[Any]) -> Any:
         """See `lowering.Operations`."""
-        first, *others = values
-        return replace(first, beside=tuple(others)) if isinstance(first, _Raised) else super().join(values)
+        if not isinstance(values[0], _Raised):
+            return super().join(values)
+        raised, skip = values
+        return replace(raised, beside=skip)
 
     def convolution(self, x: Any, weight: Array, bias: Array | None, stride: Sequence[int], padding: Sequence[int]) -> Any:
         """See `lowering.Operations`."""
@@ -116,12 +118,12 @@ class _Merging(_Operations):
             return super().convolution(x, weight, bias, stride, padding)
         if not _repays(x, weight, stride):
             raised = super().transposed_convolution(x.below, x.weight, x.bias, x.stride)
-            return super().convolution(super().join([raised, *x.beside]) if x.beside else raised, weight, bias, stride, padding)
+            joined = raised if x.beside is None else super().join([raised, x.beside])
+            return super().convolution(joined, weight, bias, stride, padding)
         features = x.weight.shape[1]
         y = self._merged(x, weight[:, :features], padding)
-        if x.beside:
-            beside = super().join(x.beside) if len(x.beside) > 1 else x.beside[0]
-            y = ops.add(super().convolution(beside, weight[:, features:], None, stride, padding), y)
+        if x.beside is not None:
+            y = ops.add(super().convolution(x.beside, weight[:, features:], None, stride, padding), y)
         return y if bias is None else ops.add(y, self._per_channel(bias))
 
     def _merged(self, x: _Raised, weight: Array, padding: Sequence[int]) -> Any:

@@ -21,7 +21,7 @@ class Runtime(Protocol):
     """A model's networks, ready to run."""
 
     in_flight: int  # windows in memory at once, at most
-    feature_maps: float  # floats per voxel and feature of the finest level; one window less than are in flight takes them
+    feature_maps: float  # floats of the main memory per voxel and feature of the finest level; one window less than in flight takes them
 
     def place(self, nbytes: int) -> torch.device:
         """Where logits are to be added up that take so many bytes: where they are computed, if that has the memory."""

@@ -53,7 +53,7 @@ def forward(network: UNet, windows: Tensor, mirror_axes: tuple[int, ...] = ()) -
         with torch.inference_mode():
             batch = windows.to(device)
             logits = torch.zeros((), device=device)
-            for some in _chunks(subsets, PAIR if len(batch) == 1 else 1):
+            for some in _chunks(subsets, PAIR if len(batch) == 1 and device.type == "cpu" else 1):
                 copies = _once(network, torch.cat([batch.flip(flips) for flips in some])).chunk(len(some))
                 logits = logits + sum(copy.flip(flips) for copy, flips in zip(copies, some, strict=True))
             logits /= len(subsets)
@@ -92,13 +92,12 @@ def _once(network: UNet, batch: Tensor) -> Tensor:
 class TorchRuntime:
     """torch, wherever the networks are: windows in batches, of two on a processor, on a card of as many as its memory holds."""
 
-    feature_maps = FEATURE_MAPS
-
     def __init__(self, networks: Sequence[UNet], mirror_axes: tuple[int, ...], background: bool = False) -> None:
         self.networks, self.mirror_axes = networks, mirror_axes
         self.device = next(networks[0].parameters()).device
         self._thread = giving_way() if background and self.device.type == "cpu" else None
         self.in_flight = {"cpu": PAIR, "cuda": MOST}.get(self.device.type, 1)
+        self.feature_maps = 0.0 if self.device.type == "cuda" else FEATURE_MAPS  # a card has a memory of its own
 
     def place(self, nbytes: int) -> torch.device:
         """See `runtime.Runtime.place`."""
@@ -124,7 +123,7 @@ class TorchRuntime:
         """How many windows of this shape (C, z, y, x) fit into half of what is free on a card."""
         if self.device.type != "cuda":
             return in_flight
-        one = 4 * math.prod(shape[1:]) * self.feature_maps * self.networks[0].spec.features[0]
+        one = 4 * math.prod(shape[1:]) * FEATURE_MAPS * self.networks[0].spec.features[0]
         return max(1, min(in_flight, int(self._free() / 2 / one)))
 
     def _free(self) -> int:
