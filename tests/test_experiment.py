@@ -95,6 +95,15 @@ def test_a_run_scores_what_it_never_saw_and_is_not_done_twice(tmp_path: Path) ->
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*")} and (out / OUTCOME) in before
 
 
+def test_of_folds_all_models_are_scored_together(tmp_path: Path) -> None:
+    dataset, out = find_cases(decathlon(tmp_path / "data", 4)), tmp_path / "run"
+    training, unseen = last_out(dataset, 1)
+    list(run(dataset, training, unseen, out=out, config=TrainConfig(steps=2, grow=False, folds=3), choices=SMALL))
+    outcome, scores = read_outcome(out)
+    assert (outcome.trained, outcome.steps, outcome.samples) == (3, 6, 12) and {score.case for score in scores} == {"a3"}
+    assert read_spec(out / "model.safetensors").members == 3
+
+
 def test_scores_of_cases_and_what_they_are_worth() -> None:
     values = (("a", 1, 0.5), ("a", 2, 0.7), ("b", 1, None), ("c", 1, 0.9), ("c", 2, None))
     scores = [Score(case, label, value, 1.0, 1.0) for case, label, value in values]

@@ -188,6 +188,11 @@ def test_a_learning_curve_of_nested_draws(tmp_path: Path, monkeypatch: pytest.Mo
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*.safetensors")}
     assert "4 cases" in str(left("learning_curve.py", monkeypatch, data, "--cases", "5", "--out", out))
 
+    lines = told("learning_curve.py", monkeypatch, capsys, data, "--cases", "1,2", "--minutes", "0.001", "--folds", "1,2", "--out", out)
+    assert lines[0].split(" | ")[1:] == ["0.001 min", "0.001 min, 2 folds |"] and lines[2].endswith("|  |")  # a single case has no folds
+    (row,) = (row for row in json.loads(lines[-1]) if row["training"].endswith("folds"))
+    assert (row["cases"], row["trained"], row["unseen"]) == (2, 2, 1)
+
 
 def test_monais_recipe_trains_on_the_same_cases_and_writes_masks_on_the_images_grids(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -12,6 +12,7 @@ import numpy as np
 
 from napari_unet import files, nifti
 from napari_unet.checks import check, refuse
+from napari_unet.crossval import learn
 from napari_unet.dataset import Case, Dataset, read_image, read_label
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, read_scores, score_case, write_scores
@@ -20,8 +21,8 @@ from napari_unet.record import read_record
 from napari_unet.schema import STRICT, decode, encode
 from napari_unet.segment import Segmenter
 from napari_unet.spec import PlanChoices, TrainConfig
-from napari_unet.splits import split_cases
-from napari_unet.train import Progress, train
+from napari_unet.splits import several, split_cases
+from napari_unet.train import Progress
 
 OUTCOME, SCORES, MASKS = "outcome.json", "unseen.csv", "unseen"
 EVERY_CASE: dict[str, Any] = {"checks": 0, "folds": 1, "fold": None}  # settings with which `train` keeps none of its cases out
@@ -72,8 +73,9 @@ def run(
 ) -> Iterator[Progress]:  # fmt: skip
     """Plan for and train on `training`, then segment and score `unseen`; nothing where `out` holds an outcome already.
 
-    An interrupted run begins anew, so that its minutes are what they say. `out` holds what `train` writes, and the masks
-    and scores of the unseen cases. Raises UNetError as `check`, `plan` and `train` do, and for a case on both sides.
+    One model learns from all of `training`, or, where `config` has folds, one for each, and all together are scored. An interrupted
+    run begins anew, so that its minutes are what they say. `out` holds what `train` writes, and the masks and scores of the
+    unseen cases. Raises UNetError as `check`, `plan` and `learn` do, and for a case on both sides.
     """
     both = {case.name for case in training} & {case.name for case in unseen}
     if both:
@@ -87,8 +89,9 @@ def run(
         yield Progress("preparing", n, len(training))
     refuse(reports, str(dataset.folder))
     facts = [report.facts for report in reports if report.facts is not None]
-    spec, config, reasons = plan(chosen, facts, choices, replace(config or TrainConfig(), **EVERY_CASE))
-    yield from train(training, spec, config, out=folder, reasons=tuple(reasons), started=started)
+    config = config or TrainConfig()
+    spec, config, reasons = plan(chosen, facts, choices, config if several(config) else replace(config, **EVERY_CASE))
+    yield from learn(training, spec, config, out=folder, reasons=tuple(reasons), started=started)
     minutes = (time.time() - started) / 60
     yield from _score(folder, unseen)
     record = read_record(folder)
