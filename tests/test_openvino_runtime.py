@@ -23,6 +23,7 @@ from napari_unet.segment import Segmenter
 from napari_unet.spec import NetworkSpec
 
 openvino_graph = pytest.importorskip("napari_unet.openvino_graph")
+REPAYS = pytest.importorskip("napari_unet.openvino_runtime").REPAYS
 CLOSE: dict[str, float] = {"atol": 1e-4, "rtol": 1e-4}  # of logits; float32 rounds in another order
 KINDS: dict[str, dict[str, Any]] = {
     "instance": {}, "group": {"norm": "group"}, "batch": {"norm": "batch"}, "none": {"norm": "none", "bias": False},
@@ -144,6 +145,25 @@ def test_a_lone_window_has_the_same_logits(dims: int) -> None:
             (alone,), (among,) = list(tested.each(windows(spec, 1), count=1)), list(tested.each(windows(spec, 1)))
         torch.testing.assert_close(alone, among, **CLOSE)
         assert sorted(tested._compiled) == ([(2, 2)] if axes else [(1, 2), (2, 2)])
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_many_windows_of_one_shape_have_a_graph_of_their_own_and_the_same_logits(dims: int) -> None:
+    """Once they repay it; windows of another shape have the common one again."""
+    spec, axes = network_spec(dims, levels=3), (1,)
+    given = windows(spec, 1) * (REPAYS // 2)
+    with speed.threads(2):
+        tested = runtime.start_runtime([random_network(spec)], axes, "openvino")
+        found = list(tested.each(given[1:], count=len(given) - 1))
+        assert tested._compiled[2, 2].shape is None  # two copies of each: not yet
+        found += list(tested.each(given[:1], count=1))
+        assert tested._compiled[2, 2].shape == tuple(given[0].shape)
+        other = list(tested.each(windows(spec, 2)[1:], count=1))
+        assert tested._compiled[2, 2].shape is None and len(found) == len(given)
+        expected, another = runtime.start_runtime([random_network(spec)], axes, "torch").each(windows(spec, 2))
+    for logits in found:
+        torch.testing.assert_close(logits, expected, **CLOSE)
+    torch.testing.assert_close(other, [another], **CLOSE)
 
 
 @pytest.mark.parametrize("taken", [0, 1, 3])

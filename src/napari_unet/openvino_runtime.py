@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from napari_unet.speed import alone, giving_way
 from napari_unet.torch_runtime import check_finite, mirrorings
 
 STREAMS = 4  # windows that run at once, at most: each has the features of all levels in memory
+REPAYS = 40  # windows of one shape: a graph for that shape alone takes 7 % less for each of them, and 0.08 s to compile
 FEATURE_MAPS = 5.5  # see `runtime.Runtime`; 4.5 to 5 were measured
 FAILURES = (RuntimeError, MemoryError)
 
@@ -45,21 +46,41 @@ class OpenVINORuntime:
         with _compiling():
             self.model = unet(networks, ranges)
         self._compiled: dict[tuple[int, int], _Compiled] = {}  # by streams and threads
+        self._seen: tuple[tuple[int, ...] | None, int] = (None, 0)  # the newest windows' shape, and how many of it there were
         self._lock = threading.Lock()
 
-    def _with_streams(self, streams: int, threads: int) -> _Compiled:
-        """The model compiled so that so many windows run at once, when that is first needed: most uses need one way only."""
+    def _with_streams(self, streams: int, threads: int, shape: tuple[int, ...] | None = None) -> _Compiled:
+        """The model compiled so that so many windows run at once, of this shape alone or of any, when that is first needed.
+
+        Most uses need one way only; one that is for windows of another shape goes first, and its memory with it.
+        """
         settings = {
             "PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": streams, "INFERENCE_NUM_THREADS": threads,
             "INFERENCE_PRECISION_HINT": "f32",  # bfloat16, where a processor has it, would be another mask
             "ENABLE_CPU_PINNING": False,  # a thread must not wait for a core that another program keeps
         }  # fmt: skip
         with _compiling(), self._lock:
+            if (streams, threads) in self._compiled and self._compiled[streams, threads].shape != shape:
+                del self._compiled[streams, threads]
             if (streams, threads) not in self._compiled:
-                make = partial(openvino.Core().compile_model, self.model, "CPU", settings)
+                make = partial(openvino.Core().compile_model, self._graph(shape), "CPU", settings)
                 with giving_way() if self.background else nullcontext() as apart:  # its threads are as those that make them
-                    self._compiled[streams, threads] = _Compiled(apart.submit(make).result() if apart else make())
+                    self._compiled[streams, threads] = _Compiled(apart.submit(make).result() if apart else make(), shape)
             return self._compiled[streams, threads]
+
+    def _graph(self, shape: tuple[int, ...] | None) -> Any:
+        """The model for windows (C, z, y, x) of this shape alone, or of any."""
+        if shape is None:
+            return self.model
+        graph = self.model.clone()
+        graph.reshape([1, shape[0], *shape[2 if self.flat else 1 :]])
+        return graph
+
+    def _often(self, shape: tuple[int, ...], jobs: int) -> bool:
+        """Are there so many windows of this shape, with the `jobs` that come now, that a graph of their own repays?"""
+        newest, seen = self._seen
+        self._seen = shape, jobs + (seen if newest == shape else 0)
+        return self._seen[1] >= REPAYS
 
     def place(self, nbytes: int) -> torch.device:
         """See `runtime.Runtime.place`."""
@@ -68,13 +89,16 @@ class OpenVINORuntime:
     def each(self, windows: Iterable[Tensor], in_flight: int | None = None, count: int | None = None) -> Generator[Tensor]:
         """See `runtime.Runtime.each`."""
         in_flight = min(in_flight or self.in_flight, self.in_flight)
-        if (count or 0) * len(self.flips) == 1:
-            yield from self._averaged(self._with_streams(1, self.threads), windows, in_flight)
+        jobs, rest = (count or 0) * len(self.flips), iter(windows)
+        first = list(islice(rest, min(jobs, 1)))
+        shape = next((tuple(window.shape) for window in first if self._often(tuple(window.shape), jobs)), None)
+        if jobs == 1:
+            yield from self._averaged(self._with_streams(1, self.threads, shape), chain(first, rest), in_flight)
         else:
             streams = max(1, in_flight - 1)  # each keeps a window's features; its threads are as many as among all streams
-            compiled = self._with_streams(streams, self.threads * streams // self.streams)
+            compiled = self._with_streams(streams, self.threads * streams // self.streams, shape)
             with alone(self.threads):
-                yield from self._averaged(compiled, windows, in_flight)
+                yield from self._averaged(compiled, chain(first, rest), in_flight)
 
     def _averaged(self, compiled: _Compiled, windows: Iterable[Tensor], in_flight: int) -> Generator[Tensor]:
         """Logits of each window, averaged over its mirror images."""
@@ -118,10 +142,13 @@ class OpenVINORuntime:
 
 
 class _Compiled:
-    """A compiled model, and its requests that are not at work: making one takes a quarter of the time of a window."""
+    """A compiled model, for windows of this shape alone or of any, and its requests that are not at work.
 
-    def __init__(self, model: Any) -> None:
-        self.model, self._idle = model, list[Any]()
+    Making one takes a quarter of the time of a window.
+    """
+
+    def __init__(self, model: Any, shape: tuple[int, ...] | None) -> None:
+        self.model, self.shape, self._idle = model, shape, list[Any]()
 
     def start(self, job: NDArray[np.float32]) -> Any:
         """A request, at work on a window that it does not copy."""

@@ -30,8 +30,8 @@ class Runtime(Protocol):
         """Logits (members, K, z, y, x), float32 where they are computed, of each window (C, z, y, x), in order; mirrored copies averaged.
 
         Windows are drawn as they are needed, at most `in_flight` of them at a time where it is given. `count` tells how many there
-        are, where that is known: a lone one may be run in a quicker way. Closing the generator leaves nothing running. Raises
-        UNetError where logits are not finite, or memory does not suffice.
+        are, all of one shape, where that is known: a lone one, or many, may be run in a quicker way. Closing the generator leaves
+        nothing running. Raises UNetError where logits are not finite, or memory does not suffice.
         """
 
 
