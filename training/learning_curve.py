@@ -1,7 +1,6 @@
 """How many labelled cases, how many minutes: Dice on cases never seen, against both.
 
-    python training/learning_curve.py DATA --cases 1,3,10,30,100 --minutes 1,2,5 --folds 1,5 --out runs/learning_curve
-    python training/learning_curve.py DATA ... --page docs/learning_curve.md
+    python training/learning_curve.py DATA --cases 1,3,10,30,100 --minutes 1,5 --folds 1,5 --page docs/learning_curve.md
 
 The first of the five folds that the seed draws is kept out of everything and scored. Of the other cases so many are drawn; a smaller
 draw is part of every larger one. Each point is a whole run, planned from its own cases, of one model, or of a model per fold that share
@@ -39,7 +38,8 @@ def table(rows: list[dict]) -> str:
 
 def picture(rows: list[dict], title: str) -> Figure:
     """A line per column of the table, with two standard errors."""
-    axis = (figure := Figure(figsize=(6.5, 4.2), layout="constrained")).subplots()
+    figure = Figure(figsize=(6.5, 4.2), layout="constrained")
+    axis = figure.subplots()
     for training in dict.fromkeys(row["training"] for row in rows):
         line = [row for row in rows if row["training"] == training and row["dice"] is not None]
         error = [2 * (row["error"] or 0) for row in line]
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("data")
     parser.add_argument("--cases", type=numbers, default=[1, 3, 10, 30, 100], metavar="1,3,10,30,100")
     parser.add_argument("--minutes", type=numbers, default=[1, 2, 5], metavar="1,2,5")
-    parser.add_argument("--folds", type=numbers, default=[1], metavar="1,5", help="1: one model of all cases")
+    parser.add_argument("--folds", type=numbers, default=[1], metavar="1,5", help="models of a point; 1: one of all cases")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/learning_curve"))
     parser.add_argument("--page", type=Path)

@@ -49,7 +49,7 @@ class OpenVINORuntime:
         self._seen: tuple[tuple[int, ...] | None, int] = (None, 0)  # the newest windows' shape, and how many of it there were
         self._lock = threading.Lock()
 
-    def _with_streams(self, streams: int, threads: int, shape: tuple[int, ...] | None = None) -> _Compiled:
+    def _with_streams(self, streams: int, threads: int, shape: tuple[int, ...] | None) -> _Compiled:
         """The model compiled so that so many windows run at once, of this shape alone or of any, when that is first needed.
 
         Most uses need one way only; one that is for windows of another shape goes first, and its memory with it.
@@ -91,7 +91,7 @@ class OpenVINORuntime:
         in_flight = min(in_flight or self.in_flight, self.in_flight)
         jobs, rest = (count or 0) * len(self.flips), iter(windows)
         first = list(islice(rest, min(jobs, 1)))
-        shape = next((tuple(window.shape) for window in first if self._often(tuple(window.shape), jobs)), None)
+        shape = tuple(first[0].shape) if first and self._often(first[0].shape, jobs) else None
         if jobs == 1:
             yield from self._averaged(self._with_streams(1, self.threads, shape), chain(first, rest), in_flight)
         else:
