@@ -165,7 +165,8 @@ def test_what_cannot_be_compiled_is_run_as_it_is(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
 def test_compiled_it_learns_the_same(plan: Plan) -> None:
-    fast, schedule = learner(plan, compile=True)
+    with torch.no_grad():  # as an interrupt may have left it
+        fast, schedule = learner(plan, compile=True)
     plain, _ = learner(plan)
     assert fast.note == "" and fast.forward != fast.network.multiscale
     assert equal(state(fast), state(plain))  # compiling has changed nothing

@@ -101,9 +101,10 @@ def compiled(
     try:
         forward = torch.compile(network.multiscale, dynamic=False)
         for shape in inputs:
-            with precision(config, device):
-                logits = forward(torch.zeros(shape, device=device))
-            torch.stack([scale.float().mean() for scale in logits]).sum().backward()
+            with torch.enable_grad():  # as in `Learner._descend`
+                with precision(config, device):
+                    logits = forward(torch.zeros(shape, device=device))
+                torch.stack([scale.float().mean() for scale in logits]).sum().backward()
     except FAILURES as error:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return network.multiscale, f"the network cannot be compiled here, and is run as it is ({line[:160]})"
