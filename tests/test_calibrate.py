@@ -43,7 +43,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def calibrated(labelled: Path) -> Path:
     """The shipped phantoms model, calibrated by the command."""
-    out = labelled.parent / "phantoms-int8.safetensors"
+    out = labelled.parent / "in a new folder" / "phantoms-int8.safetensors"
     if not out.exists():
         assert main(["calibrate", "phantoms", str(labelled), "--out", str(out)]) == 0
     return out

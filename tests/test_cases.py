@@ -118,6 +118,22 @@ def test_channels_only_where_there_is_a_first_one(tmp_path: Path) -> None:
     assert {case.name: len(case.images) for case in find_images([tmp_path])} == {"scan_2019": 1, "scan_2020": 1, "x": 2, "x_0002": 1}
 
 
+def test_a_film_s_pictures_are_cases(tmp_path: Path) -> None:
+    """Numbered like channels, but each with a label of its own; or for a model that reads a single channel."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "labels").mkdir()
+    for n in range(4):
+        (tmp_path / f"images/film_{n:04d}.png").touch()
+    for n in (0, 1, 3):
+        (tmp_path / f"labels/film_{n:04d}.png").touch()
+    found = find_cases(tmp_path)
+    assert [(case.name, len(case.images)) for case in found.cases] == [("film_0000", 1), ("film_0001", 1), ("film_0003", 1)]
+    assert [path.name for path in found.unlabelled] == ["film_0002.png"]
+    assert [case.name for case in find_images([tmp_path / "images"], 1)] == [f"film_{n:04d}" for n in range(4)]
+    assert [(case.name, len(case.images)) for case in find_images([tmp_path / "images"], 4)] == [("film", 4)]
+    assert [case.name for case in find_images([tmp_path / "images/film_0000.png"], 1)] == ["film"]  # nnU-Net's name of its only one
+
+
 def test_images_by_file_and_by_folder_keep_their_order(tmp_path: Path) -> None:
     two_folders(tmp_path, 3)
     files = [tmp_path / f"images/c{n}.nii.gz" for n in (2, 0)]
@@ -137,6 +153,13 @@ def equal_names(folder: Path) -> Path:
     return folder
 
 
+def large_and_small(folder: Path) -> Path:
+    for part, name in (("one", "Scan"), ("two", "scan")):
+        (folder / part).mkdir()
+        (folder / part / f"{name}.nii.gz").touch()
+    return folder
+
+
 def two_endings(folder: Path) -> Path:
     two_folders(folder, 1)
     two_folders(folder, 1, ".nii")
@@ -152,6 +175,7 @@ def empty(folder: Path) -> Path:
     [
         (missing_channel, ["."], "b1: channel 0001 is missing"),
         (equal_names, ["one/images", "two/images"], "c0: two cases have this name"),
+        (large_and_small, ["one", "two"], "two cases have this name"),
         (equal_names, ["one/images", "one/images/c0.nii.gz"], "c0.nii.gz: it has the name of"),
         (two_endings, ["."], "it has the name of"),
         (empty, ["."], "no image files in it"),
@@ -193,6 +217,8 @@ DESCRIPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "half a label": ({"labels": {"a": 1.5}}, "'a': 1.5"),
     "a true label": ({"labels": {"a": True}}, "'a': True"),
     "one label, two names": ({"labels": {"a": 1, "b": 1}}, "two names for 1"),
+    "one name, two labels": ({"labels": {"1": "a", "2": "a"}}, "the class name 'a' is used twice"),
+    "a mean of its own": ({"labels": {"mean": 1}}, "the class name 'mean' means the mean of all"),
     "channels are a word": ({"modality": "MRI"}, "labels or channels cannot be understood"),
     "channels are a list": ({"modality": ["MRI"]}, "labels or channels cannot be understood"),
 }

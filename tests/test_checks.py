@@ -102,7 +102,7 @@ ERRORS: dict[str, tuple[Fault, str]] = {
     "NaN": (image(put(np.nan)), "1 voxels are NaN or infinite"),
     "infinite": (image(put(-np.inf)), "1 voxels are NaN or infinite"),
     "constant": (image(np.zeros_like), "every voxel of channel 0 has the value 0"),
-    "more channels": (image(lambda data: np.stack([data, data], -1)), "2 channels, not 1 as the others"),
+    "more channels": (image(lambda data: np.stack([data, data], -1)), "2 channels, not 1 as dataset.json names"),
     "label of another shape": (label(lambda data: data[:-1]), "its shape is (19, 24, 18)"),
     "label elsewhere": (label(same, affine=affine_for("RAS", (1, 1, 1.5))), "puts a corner 8.5 mm away"),
     "label mirrored": (label(same, affine=affine_for("LAS", (1, 1, 1))), "puts a corner 38 mm away"),
@@ -268,7 +268,7 @@ def test_fewer_channels_than_dataset_json_says(tmp_path: Path) -> None:
     nnunet(tmp_path, 2, channels=2)
     for n in range(2):
         (tmp_path / f"imagesTr/b{n}_0001.nii.gz").unlink()
-    assert found(checked(tmp_path), "error") == [f"b{n}_0000.nii.gz: 1 channels, not 2 as the others" for n in range(2)]
+    assert found(checked(tmp_path), "error") == [f"b{n}_0000.nii.gz: 1 channels, not 2 as dataset.json names" for n in range(2)]
 
 
 def test_an_image_in_the_place_of_a_mask(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis.strategies import floats, lists
 from scipy.stats import sem, t
 
 from napari_unet import nifti
+from napari_unet.cli import main
 from napari_unet.dataset import Case
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import (
@@ -94,7 +96,7 @@ def test_surfaces_of_flat_masks(shape: tuple[int, ...]) -> None:
 
 
 def test_grids_have_to_agree() -> None:
-    with pytest.raises(UNetError, match=r"mask: its shape is \(12, 11, 10\), the image's \(12, 11, 9\)"):
+    with pytest.raises(UNetError, match=r"mask: its shape is \(12, 11, 10\), the label's \(12, 11, 9\)"):
         score_case("a", mask(), mask(shape=(12, 11, 9)))
     moved = mask()
     moved.affine[0, 3] += 0.3
@@ -145,6 +147,25 @@ def test_two_files_are_a_pair_whatever_their_names(folders: tuple[Path, Path]) -
     assert (score.case, score.dice, score.surface_dice) == ("b", 0.75, 1)
     ((score,),) = evaluate(predictions, labels / "a.nii.gz")
     assert (score.case, score.dice) == ("a", 0.75)
+
+
+def test_two_zarrs_are_a_pair_whatever_their_names(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    for name in ("mask.zarr", "label.zarr"):
+        zarr.create_array(tmp_path / name, data=mask((1, np.s_[2:6, 3:7])).data.astype(np.uint8))
+    ((score,),) = evaluate(tmp_path / "mask.zarr", tmp_path / "label.zarr")
+    assert (score.case, score.dice) == ("label", 1)
+
+
+def test_pictures_have_no_ml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("mask.png", "label.png"):
+        nifti.write(tmp_path / name, mask((1, np.s_[2:6, 3:7]), shape=(12, 11, 1)))
+    ((score,),) = evaluate(tmp_path / "mask.png", tmp_path / "label.png")
+    assert (score.dice, score.ml, score.reference_ml) == (1, None, None)
+    write_scores(tmp_path / "scores.csv", [score])
+    assert read_scores(tmp_path / "scores.csv") == [score]
+    assert main(["evaluate", str(tmp_path / "mask.png"), str(tmp_path / "label.png")]) == 0
+    assert re.search(r"label +1 +1\.0000 +n/a +n/a", capsys.readouterr().out)
 
 
 def test_a_label_without_a_prediction_is_named(folders: tuple[Path, Path]) -> None:

@@ -137,6 +137,15 @@ def test_links_stay_links_and_the_umask_decides(tmp_path: Path) -> None:
         assert (tmp_path / "real" / "mask.nii").stat().st_mode & 0o777 == mode
 
 
+def test_another_machine_of_the_same_name_is_another(tmp_path: Path) -> None:
+    """Its processes are unknown here, and alive."""
+    assert re.fullmatch(rf"{files.NAME}-[0-9a-f]{{8}}", files.HOST)
+    twin = tmp_path / f".mask.nii.{files.NAME}-00000000.{DEAD}.0a1b2c3d.partial"
+    twin.touch()
+    files.sweep(tmp_path)
+    assert twin.exists()
+
+
 def test_what_is_swept(tmp_path: Path) -> None:
     """Leftovers of this machine's dead; not those of the living, of other machines, of other programs."""
     dead = [f".mask.nii.{files.HOST}.{DEAD}.{token}.partial" for token in ("0a1b2c3d", "4e5f6a7b")]
@@ -251,13 +260,13 @@ class TestLock:
             pass
 
     @pytest.mark.parametrize(
-        "text", ["", f"process {DEAD}", f"process {os.getpid()} on {files.HOST}", "\0" * 9], ids=["empty", "dead", "own", "zeros"]
+        "text", ["", f"process {DEAD}", f"process {os.getpid()} on {files.NAME}", "\0" * 9], ids=["empty", "dead", "own", "zeros"]
     )
     def test_a_file_left_behind_is_no_obstacle(self, text: str, tmp_path: Path) -> None:
         """Not even if its number is used again: every run in a container is process 1."""
         (tmp_path / "lock").write_text(text)
         with files.lock(tmp_path):
-            assert (tmp_path / "lock").read_text() == f"process {os.getpid()} on {files.HOST}"
+            assert (tmp_path / "lock").read_text() == f"process {os.getpid()} on {files.NAME}"
 
     @posix
     def test_of_many_at_once_one_gets_it(self, tmp_path: Path) -> None:

@@ -360,3 +360,20 @@ def test_a_fingerprint_is_of_the_tensors_alone(old: Base, tmp_path: Path) -> Non
         changed = old.tensors[name].copy()
         changed.flat[-1] += 1
         assert fingerprint({**old.tensors, name: changed}) != fingerprint(old.tensors)
+
+
+def test_an_ensemble_s_first_member_learns_on(folder: Path, old: Base, tmp_path: Path) -> None:
+    """As many models of one specification as there are folds: one model begins with the first, and says so."""
+    other = replace(old, tensors={name: value + 1 for name, value in old.tensors.items()})
+    together = replace(old.spec, members=2)
+    weights.save(tmp_path / "two.safetensors", together, CARD, weights.merge([dict(old.tensors), dict(other.tensors)]))
+    both = Base.load(tmp_path / "two.safetensors")
+    assert both.spec == together and fingerprint(both.tensors) == fingerprint(old.tensors) != fingerprint(other.tensors)
+    spec, _, words = told(folder, both.spec)
+    assert spec.members == 1 and "It is an ensemble of 2: what is learnt on from is the first of them." in words
+    start = both.start(spec)
+    assert all(np.array_equal(value, old.tensors[name]) for name, value in start.items())
+    ask = ["train", str(folder), "--out", str(tmp_path / "run"), "--from", str(tmp_path / "two.safetensors"), "--steps", "1"]
+    assert main([*ask, "--device", "cpu"]) == 0
+    assert weights.read_spec(tmp_path / "run" / MODEL).members == 1
+    assert weights.read_card(tmp_path / "run" / MODEL).parent == Parent("old", fingerprint(old.tensors))

@@ -197,3 +197,25 @@ def test_a_damaged_entry_is_named(tmp_path: Path) -> None:
     (tmp_path / CASES / "c1.json").write_text("{")
     with pytest.raises(UNetError, match=r"c1\.json: not valid JSON"):
         work(tmp_path)
+
+
+def test_another_image_of_the_name_is_not_finished(tmp_path: Path) -> None:
+    """The next patient's scan may have the last one's name; a mask is not passed off as its own, nor replaced unasked."""
+    folder, image = tmp_path / "masks", tmp_path / "scan.nii.gz"
+    image.write_bytes(b"one patient" * 1000)
+    job = Job(Case("scan", (image,)), folder / "scan.nii.gz")
+    ledger = Ledger(folder, METHODS[0])
+    (begun,) = ledger.begin([job], resume=True, overwrite=False)
+    ledger.finish(begun, (), lambda: write_bytes(job.mask, b"mask"))
+    os.utime(image, (1, 1))  # copied, say
+    assert Ledger(folder, METHODS[0]).begin([job], resume=True, overwrite=False) == []
+    image.write_bytes(b"two patient" * 1000)
+    with pytest.raises(UNetError, match="scan.nii.gz: it was made of another image than .+scan.nii.gz is now. Use --overwrite to make all"):
+        Ledger(folder, METHODS[0]).begin([job], resume=True, overwrite=False)
+    assert job.mask.read_bytes() == b"mask" and Ledger(folder, METHODS[0]).begin([job], resume=False, overwrite=True) == [job]
+
+
+def test_a_method_that_made_nothing_binds_nobody(tmp_path: Path) -> None:
+    """As when the first try told that --volume was missing."""
+    Ledger(tmp_path / "masks", METHODS[0]).begin(jobs(tmp_path / "masks"), resume=False, overwrite=False)
+    assert len(Ledger(tmp_path / "masks", METHODS[1]).begin(jobs(tmp_path / "masks"), resume=False, overwrite=False)) == 4

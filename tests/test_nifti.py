@@ -81,6 +81,16 @@ class TestReading:
             np.testing.assert_array_equal(volume.data, VOXELS)
             np.testing.assert_array_equal(volume.affine, AFFINE)
 
+    def test_a_pair_in_capitals(self, tmp_path: Path) -> None:
+        content = nifti_bytes(pair=True)
+        saved(tmp_path / "SCAN.HDR", content[: -VOXELS.nbytes])
+        saved(tmp_path / "SCAN.IMG", content[-VOXELS.nbytes :])
+        for name in ("SCAN.HDR", "SCAN.IMG"):
+            np.testing.assert_array_equal(nifti.read(tmp_path / name).data, VOXELS)
+        (tmp_path / "SCAN.IMG").unlink()
+        with pytest.raises(UNetError, match="its other half SCAN.img is missing"):
+            nifti.read(tmp_path / "SCAN.HDR")
+
     def test_voxels_that_begin_like_gzip(self, tmp_path: Path) -> None:
         data = VOXELS.copy()
         data.view("u2")[0, 0, 0] = 0x8B1F

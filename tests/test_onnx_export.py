@@ -116,6 +116,7 @@ def test_the_command_keeps_what_is_there(
     assert "phantoms.onnx: it exists already. Use --overwrite" in capsys.readouterr().err
     assert main(["export", "phantoms", "--out", "phantoms.pt"]) == 2
     assert "phantoms.pt: the ending '.pt'. Give a file that ends in .onnx." in capsys.readouterr().err
+    assert main(["export", "phantoms", "--out", "a/new/one.onnx"]) == 0 and Path("a/new/one.onnx").exists()
     assert main(["export", "phantoms", "--overwrite"]) == 0 and Path("phantoms.onnx").stat().st_size > 1_000_000
 
 

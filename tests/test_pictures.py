@@ -197,3 +197,12 @@ def test_the_size_of_a_picture_without_its_pixels(tmp_path: Path) -> None:
         path = save(tmp_path / name, data)
         rows, columns, channels, dtype = pictures.peek(path)
         assert (rows, columns, channels) == (*data.shape, 1)[:3] and dtype == nifti.read(path).data.dtype
+
+
+def test_how_large_a_picture_may_be_is_a_matter_of_memory(tmp_path: Path) -> None:
+    """Not of Pillow's limit against bombs, which is above 178 million pixels; other programs' stays as it was."""
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.new("1", (30_000, 6_000)).save(tmp_path / "large.png")
+    assert pictures.peek(tmp_path / "large.png")[:2] == (6_000, 30_000)
+    assert pictures.read(tmp_path / "large.png").shape == (6_000, 30_000, 1)
+    assert limit == Image.MAX_IMAGE_PIXELS

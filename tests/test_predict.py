@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 from datasets import ONE_THREAD, _one_thread, decathlon, scan, two_folders  # noqa: F401 - a fixture
@@ -22,7 +23,7 @@ from scipy import ndimage
 from test_cli import BOOKS, Outcome, call, process  # noqa: F401 - a fixture
 from test_memory import honest_giant
 
-from napari_unet import nifti, weights
+from napari_unet import nifti, pictures, weights
 from napari_unet.cli import main
 from napari_unet.cli.terminal import duration
 from napari_unet.network import UNet
@@ -293,3 +294,33 @@ def test_a_spacing_far_from_the_model_s_is_a_note_and_no_fault(call: Call, tmp_p
     assert found.code == 0 and (tmp_path / "masks" / "far.nii.gz").exists()
     notes = [line for line in found.err.splitlines() if line.startswith("note: ")]
     assert len(notes) == 1 and "far.nii.gz: the spacing is far from the model's: inferior–superior 6 mm instead of 1 mm" in notes[0]
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="their names are Unicode")
+def test_a_name_that_is_no_unicode_stops_no_other(tmp_path: Path, model: Path, images: Path, call: Call) -> None:  # noqa: F811
+    folder = tmp_path / "in"
+    folder.mkdir()
+    source = min(path for path in images.iterdir() if path.name.endswith(".nii.gz"))
+    shutil.copy(source, os.fsencode(folder) + b"/a\xff.nii.gz")
+    shutil.copy(source, folder / "b.nii.gz")
+    found = call("predict", model, folder, "--out", tmp_path / "out")
+    assert found.code == 1 and "its path is not valid Unicode. Rename it" in found.out + found.err and "Traceback" not in found.err
+    assert (tmp_path / "out/b.nii.gz").exists()
+
+
+def test_a_picture_is_no_volume(tmp_path: Path, model: Path, call: Call) -> None:  # noqa: F811
+    pictures.write(tmp_path / "a.png", np.ones((20, 20, 1), np.uint8), "a", {}, None)
+    assert call("predict", model, tmp_path / "a.png", "--out", tmp_path / "out").refused("a.png", "it is a picture", "reads volumes")
+
+
+def test_a_single_slice_for_a_3d_model_is_told(tmp_path: Path, model: Path, images: Path, call: Call) -> None:  # noqa: F811
+    source = min(path for path in images.iterdir() if path.name.endswith(".nii.gz"))
+    nibabel.save(nibabel.load(source).slicer[:, :, 4:5], tmp_path / "a.nii.gz")
+    found = call("predict", model, tmp_path / "a.nii.gz", "--out", tmp_path / "out")
+    assert found.code == 0 and "it has a single slice, and the model" in found.out + found.err
+
+
+def test_an_empty_path_is_refused(tmp_path: Path, model: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.chdir(tmp_path)
+    assert call("predict", model, "", "--out", tmp_path / "out").refused("inputs: it is empty", "shell")
+    assert call("predict", model, tmp_path, "--out", "").refused("out: it is empty")

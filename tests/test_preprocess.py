@@ -13,6 +13,7 @@ from engine import SPACING, model_spec, network_spec, seen_as, volume
 from hostile import ORIENTATIONS, affine_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from napari_unet import nifti, preprocess
 from napari_unet.dataset import Case, read_image
@@ -313,3 +314,11 @@ def test_an_unknown_value_is_refused(value: Any) -> None:
     mask = volume().with_data(np.full((16, 18, 20), value))
     with pytest.raises(UNetError, match=rf"volume: the mask value {value} is none of 0 and \[1, 2\]\. Add"):
         prepare_labels(mask, model_spec(network_spec(classes=3)))
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(2.0, 0.0), (1.5, 0.0), (0.5, 0.25)])
+def test_logits_stay_where_they_are(scale: float, shift: float) -> None:
+    """As if on a card: torch's fakes compute no values, but refuse what lies on two devices."""
+    with FakeTensorMode():
+        there = resample_axis(torch.empty(3, 39, 39, device="cuda"), 1, scale, shift, 20)
+    assert there.device.type == "cuda" and there.shape == (3, 20, 39)

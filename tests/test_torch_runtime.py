@@ -13,7 +13,7 @@ from engine import network_spec, random_network
 from torch import Tensor
 
 from napari_unet import runtime, speed
-from napari_unet.torch_runtime import TorchRuntime, forward
+from napari_unet.torch_runtime import TorchRuntime, computes_volumes, forward
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}  # of logits; float32 rounds in another order
 
@@ -73,3 +73,9 @@ def niceness() -> dict[int, int]:
         with suppress(ProcessLookupError):
             found[task] = os.getpriority(os.PRIO_PROCESS, task)
     return found
+
+
+def test_what_a_3d_network_needs_is_tried() -> None:
+    """Apple's cards come with or without it, as torch's release has it; of what is here, a processor has it and vulkan has not."""
+    assert computes_volumes(torch.device("cpu"))
+    assert not computes_volumes(torch.device("vulkan"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import ntpath
 import os
 import re
 import shutil
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 import nibabel
@@ -446,3 +447,22 @@ def test_a_group_or_array_inside_of_one_is_an_image(call: Call, model: Path, tmp
     assert call("predict", model, path, "--out", tmp_path / "masks").code == 0
     assert (tmp_path / "masks/1.zarr/.zgroup").exists()
     assert read(path / "full").shape == (34, 20, 12)
+
+
+def test_what_cannot_be_begun_leaves_nothing(tmp_path: Path) -> None:
+    """Neither the mask, where its uncertainty cannot be begun, nor what was made of a zarr before it failed."""
+    spec = model_spec(network_spec(2, classes=3), labels=NAMES, orientation="SAR", patch=(1, 64, 64))
+    stored(tmp_path / "a.zarr", voxels(12, 20, 34))
+    (tmp_path / "m_uncertainty.zarr").mkdir()
+    (job,) = jobs_for(find_images([tmp_path / "a.zarr"]), tmp_path / "m.zarr", uncertainty=True)
+    segmenter = Segmenter(spec, random_network(spec.network), uncertainty=True)
+    *_, step = segment_all(segmenter, [job], Cleaning())
+    assert "something else has this name" in str(step.error)
+    with pytest.raises(TypeError):
+        Draft(tmp_path / "m.zarr", read(tmp_path / "a.zarr"), "no type", NAMES)  # type: ignore[arg-type]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zarr", "m_uncertainty.zarr"]
+
+
+def test_on_another_drive_the_image_is_named_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zarrs.os.path, "relpath", ntpath.relpath)
+    assert zarrs._from(PureWindowsPath("C:/masks/m.zarr"), PureWindowsPath("D:/scans/a.zarr")) == "D:/scans/a.zarr"  # type: ignore[arg-type]

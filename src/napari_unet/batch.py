@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 
 from napari_unet.canvas import Canvas, canvas_for, streamed
 from napari_unet.components import Cleaning
-from napari_unet.dataset import read_image
+from napari_unet.dataset import check_kind, check_names, read_image
 from napari_unet.errors import UNetError
 from napari_unet.ledger import Ledger
 from napari_unet.memory import Estimate, fit
 from napari_unet.outline import outline
 from napari_unet.segment import Segmenter
 from napari_unet.spacing import spacing_warning
+from napari_unet.spec import ModelSpec
 from napari_unet.targets import Job
+from napari_unet.volume import Volume
 from napari_unet.volumes import Extent
 
 
@@ -92,6 +94,8 @@ class _Found:
 def _segment(segmenter: Segmenter, step: Step, end: float, cleaning: Cleaning, chosen: int | None) -> Generator[Step, None, _Found]:
     """The steps of one job, from its first one to the share `end`; UNetError before reading where memory does not suffice."""
     job, begin = step.job, step.share
+    check_names(job.case)
+    check_kind(job.case, segmenter.spec)
     way = fit(outline(job.case), segmenter.spec, job.case.images[0], cleaning=cleaning, uncertainty=segmenter.uncertainty,
               in_flight=segmenter.in_flight, feature_maps=segmenter.runtime.feature_maps,
               streamed=streamed(job, cleaning))  # fmt: skip
@@ -104,10 +108,19 @@ def _segment(segmenter: Segmenter, step: Step, end: float, cleaning: Cleaning, c
             mask.add(piece)
             share = begin + (end - begin) * piece.done / piece.total
             yield replace(step, done=piece.done, total=piece.total, share=share, memory=memory)
-        told = (*image.notes, spacing_warning(image.affine, segmenter.spec), way.note)
+        told = (*image.notes, _kind_note(job, image, segmenter.spec), spacing_warning(image.affine, segmenter.spec), way.note)
         found = _Found(mask, mask.finish(), tuple(filter(None, told)))
         stack.pop_all()  # whoever puts it in place closes it
     return found
+
+
+def _kind_note(job: Job, image: Volume, spec: ModelSpec) -> str:
+    """What a model was hardly trained on; "" where there is nothing to say."""
+    if spec.pictures and not job.picture:
+        return f"the model {spec.name} was trained on pictures, and takes this volume's slices for such"
+    if spec.network.dims == 3 and min(image.shape) == 1:
+        return f"it has a single slice, and the model {spec.name} is a 3-D one"
+    return ""
 
 
 def _write(job: Job, found: _Found, ledger: Ledger | None) -> None:

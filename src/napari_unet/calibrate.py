@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from napari_unet import weights
 from napari_unet.calibration import Calibration, Range
-from napari_unet.dataset import Case, read_image, read_label
+from napari_unet.dataset import Case, check_kind, read_image, read_label
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, mean_dice, score_case
 from napari_unet.network import UNet
@@ -60,6 +60,8 @@ def calibrate(model: str | Path, cases: Sequence[Case], out: str | Path) -> Gene
     networks = [build(spec.network, member, place) for member in weights.divide(tensors, spec.members)]
     watched, scored = _spread(cases, WATCHED), _spread(cases, SCORED)
     total = len(watched) + len(scored)
+    for case in (*watched, *scored):
+        check_kind(case, spec)
     with watch(networks) as seen:
         for n, case in enumerate(watched):
             yield Step(n, total, f"watching {case.name}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -97,8 +98,10 @@ class Streamed:
         axis = Reorientation.between(image.affine, self.spec.orientation).axes[0]
         self.first = (axis, 0) if zarrs.is_zarr(job.mask) else None  # from one end, so that a single layer of chunks is open
         self.tally = Tally(image.shape)
-        self.mask = _draft(job.mask, image, self.spec.label_dtype, axis, self.spec.labels)
-        self.doubt = _draft(job.uncertainty, image, np.dtype(np.float32), axis, None) if job.uncertainty else None
+        with ExitStack() as stack:  # where the second cannot be begun, the first one goes
+            self.mask = stack.enter_context(closing(_draft(job.mask, image, self.spec.label_dtype, axis, self.spec.labels)))
+            self.doubt = _draft(job.uncertainty, image, np.dtype(np.float32), axis, None) if job.uncertainty else None
+            stack.pop_all()
 
     def add(self, piece: Piece) -> None:
         """See `Canvas`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,32 @@ def list_images(path: str | Path) -> list[Path]:
     return found
 
 
-def find_images(inputs: Iterable[str | Path]) -> list[Case]:
+def find_images(inputs: Iterable[str | Path], channels: int | None = None) -> list[Case]:
     """Cases to segment: files and folders; `case_0000`, `case_0001`, ... are the channels of `case`.
+
+    For a model that reads one channel they are cases of their own, such as a film's pictures.
 
     Raises UNetError for missing channels and for two cases of one name, whose masks would overwrite each other.
     """
+    return _cases(inputs, lambda case, files: channels == 1 and len(files) > 1)
+
+
+def _cases(inputs: Iterable[str | Path], apart: Callable[[str, list[Path]], bool]) -> list[Case]:
+    """The same; `apart` tells of which case the files are no channels, but cases of their own."""
+    groups: dict[Path, dict[int, Path]] = {}
+    for group, known in _grouped(inputs).items():
+        one = apart(group.name, list(known.values()))
+        groups |= {group.with_name(nifti.stem(path)): {0: path} for path in known.values()} if one else {group: known}
+    counts = Counter(group.name.casefold() for group in groups)  # which many a disk takes for one name
+    for group in groups:
+        if counts[group.name.casefold()] > 1:
+            twins = [str(g.parent) for g in groups if g.name.casefold() == group.name.casefold()]
+            raise UNetError(group.name, f"two cases have this name, in {' and '.join(twins)}", "Segment them one by one")
+    return [Case(group.name, _in_order(group, known)) for group, known in groups.items()]
+
+
+def _grouped(inputs: Iterable[str | Path]) -> dict[Path, dict[int, Path]]:
+    """The files of each case by channel."""
     groups: dict[Path, dict[int, Path]] = {}
     for path in (file for source in inputs for file in list_images(source)):
         case, channel = _split(path)
@@ -54,12 +75,7 @@ def find_images(inputs: Iterable[str | Path]) -> list[Case]:
         if channel in known:
             raise UNetError(path, f"it has the name of {known[channel].name}", "Rename one of them")
         known[channel] = path
-    counts = Counter(group.name for group in groups)
-    for group in groups:
-        if counts[group.name] > 1:
-            twins = [str(g.parent) for g in groups if g.name == group.name]
-            raise UNetError(group.name, f"two cases have this name, in {' and '.join(twins)}", "Segment them one by one")
-    return [Case(group.name, _in_order(group, known)) for group, known in groups.items()]
+    return groups
 
 
 def _split(path: Path) -> tuple[str, int]:
@@ -98,8 +114,9 @@ def find_cases(folder: str | Path, rule: LabelRule = ALL_LABELLED) -> Dataset:
         cases = _listed(folder, listed)
         return replace(_described(folder, description), cases=cases, labels=labels, channels=channels).with_rule(rule)
     images, masks = (_subfolder(folder, names) for names in (_IMAGE_FOLDERS, _LABEL_FOLDERS))
-    found = {case.name: case for case in find_images([images])}
     known = _by_name(list_images(masks))
+    numbered = lambda case, files: case not in known and any(nifti.stem(path) in known for path in files)  # noqa: E731
+    found = {case.name: case for case in _cases([images], numbered)}
     cases = tuple(Case(name, found[name].images, known[name]) for name in found if name in known)
     if not cases:
         raise UNetError(folder, f"no image in {images.name} has a label of the same name in {masks.name}", "Name them alike")
@@ -162,6 +179,9 @@ def _names(description: dict[str, Any], path: Path) -> tuple[dict[int, str], tup
                 raise ValueError(f"{key!r}: {value!r}"[:120])
             if labels.setdefault(int(number), name[:200]) != name[:200]:
                 raise ValueError(f"two names for {number}")
+        twice = next((name for name, count in Counter(labels.values()).items() if count > 1 or name == "mean"), None)
+        if twice is not None:
+            raise ValueError(f"the class name {twice!r}" + (" is used twice" if twice != "mean" else " means the mean of all"))
         table = description.get("channel_names") or description.get("modality") or {}
         channels = tuple(str(table[key])[:200] for key in sorted(table, key=int))
     except (TypeError, ValueError, AttributeError) as error:

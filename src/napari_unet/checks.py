@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_unet import nifti, pictures, structures
-from napari_unet.dataset import Case, Dataset, read_image, read_mask
+from napari_unet import structures
+from napari_unet.dataset import Case, Dataset, check_names, read_image, read_mask
 from napari_unet.errors import UNetError
 from napari_unet.intensities import Intensities, intensities
 from napari_unet.partial import UNLABELLED, slices_labelled
@@ -97,6 +97,7 @@ class _Known:
     """What the cases before have shown."""
 
     channels: int  # 0 where nothing is known yet
+    channels_of: str = "dataset.json names"
     picture: bool | None = None
     unlabelled: bool = False  # was any voxel?
     values: set[int] = field(default_factory=set)
@@ -117,7 +118,7 @@ def _check_case(case: Case, labels: dict[int, str], known: _Known) -> Report:
             return None
 
     before = _stamps(case)
-    attempt(_check_names, case)
+    attempt(check_names, case)
     image, label = attempt(read_image, case), attempt(read_mask, case)
     if image is not None:
         attempt(check_image, image)
@@ -193,31 +194,21 @@ def _check_differ(label: Volume, image: Volume) -> None:
         raise UNetError(label.source, "the label is the image itself, voxel by voxel", "Give the image that was labelled")
 
 
-def _check_names(case: Case) -> None:
-    for path in (*case.images, *([case.label] if case.label else [])):
-        try:
-            os.path.realpath(path).encode()
-        except UnicodeEncodeError:
-            raise UNetError(ascii(str(path)), "its path is not valid Unicode", "Rename it") from None
-
-
 def _check_alike(image: Volume, case: Case, known: _Known) -> None:
     """UNetError for an image unlike the ones before it."""
-    picture = _is_picture(case)
+    picture = case.picture
     if known.picture not in (None, picture):
         raise UNetError(image.source, f"a {'picture' if picture else 'volume'} among {'volumes' if picture else 'pictures'}",
                         "Train on one kind at a time")  # fmt: skip
     if known.channels not in (0, image.channels):
-        raise UNetError(image.source, f"{image.channels} channels, not {known.channels} as the others",
+        raise UNetError(image.source, f"{image.channels} channels, not {known.channels} as {known.channels_of}",
                         "Give every case the same channels")  # fmt: skip
     if image.channels > MAX_CHANNELS:
         raise UNetError(image.source, f"{image.channels} volumes in one file, taken as its channels",
                         f"Give one volume, or at most {MAX_CHANNELS} channels")  # fmt: skip
+    if known.picture is None:  # the first one
+        known.channels_of = "dataset.json names" if known.channels else "the others"
     known.picture, known.channels = picture, image.channels
-
-
-def _is_picture(case: Case) -> bool:
-    return nifti.suffix(case.images[0]) in pictures.SUFFIXES
 
 
 def _check_values(label: Volume, labels: dict[int, str], known: _Known) -> None:
@@ -264,7 +255,7 @@ def _facts(case: Case, image: Volume, label: Volume) -> CaseFacts:
     spacing = [image.spacing[axis] for axis in turn.axes]
     return CaseFacts(
         name=case.name, shape=(z, y, x), spacing=(spacing[0], spacing[1], spacing[2]),
-        picture=_is_picture(case), voxels=voxels, centroids={v: structures.centroid(turned == v) for v in voxels},
+        picture=case.picture, voxels=voxels, centroids={v: structures.centroid(turned == v) for v in voxels},
         foreground=np.stack([channel[inside][::step].astype(np.float32) for channel in channels]),
         low=tuple(float(channel.min()) for channel in channels), high=tuple(float(channel.max()) for channel in channels),
         sha256=_sha256(image), orientation=image.orientation, voxel_ml=image.voxel_ml, at_border=structures.at_border(turned),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from napari_unet import nifti, zarrs
+from napari_unet import nifti, pictures, zarrs
 from napari_unet.errors import UNetError
 from napari_unet.partial import mark
-from napari_unet.spec import ALL_LABELLED, LabelRule
+from napari_unet.spec import ALL_LABELLED, LabelRule, ModelSpec
 from napari_unet.volume import Volume, check_same_grid
 
 
@@ -29,6 +30,11 @@ class Case:
     rule: LabelRule = ALL_LABELLED
     part: tuple[int, int, int] | None = None
     group: str = ""
+
+    @property
+    def picture(self) -> bool:
+        """Whether it is one, whose pixels have no size and no direction in a body."""
+        return nifti.suffix(self.images[0]) in pictures.SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,22 @@ class Dataset:
         return replace(self, cases=tuple(replace(case, group=groups.get(case.name, "")) for case in self.cases))
 
 
+def check_names(case: Case) -> None:
+    """UNetError where a file's name is none that could be written down."""
+    for path in (*case.images, *([case.label] if case.label else [])):
+        try:
+            os.path.realpath(path).encode()
+        except UnicodeEncodeError:
+            raise UNetError(ascii(str(path)), "its path is not valid Unicode", "Rename it") from None
+
+
+def check_kind(case: Case, spec: ModelSpec) -> None:
+    """UNetError where a case is a picture, whose pixels have no size, and the model reads volumes."""
+    if not spec.pictures and case.picture:
+        raise UNetError(case.images[0], f"it is a picture, the model {spec.name} reads volumes",
+                        "Choose a model of pictures, or save the picture's volume as NIfTI")  # fmt: skip
+
+
 def read_image(case: Case, chosen: int | None = None, *, lazy: bool = False) -> Volume:
     """A case's image; several files become its channels. Raises UNetError where they do not lie on one grid.
 
@@ -72,7 +94,7 @@ def read_image(case: Case, chosen: int | None = None, *, lazy: bool = False) -> 
         return image if lazy else nifti.in_memory(image)
     volumes = [nifti.in_memory(_part(nifti.read(path), case)) for path in case.images]
     for volume in volumes:
-        check_same_grid(volume, volumes[0])
+        check_same_grid(volume, volumes[0], "channel", "first channel")
         if volume.channels > 1:
             raise UNetError(volume.source, f"{volume.channels} volumes in a file that is one channel of {case.name}",
                             "Give one volume per channel file")  # fmt: skip

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from napari_unet.errors import UNetError
+from napari_unet.errors import UNetError, first_line
 from napari_unet.schema import decode, encode
 
 TIMEOUT = timedelta(hours=4)  # a process that ends is noticed at once; this is for one that hangs, and longer than any scoring
@@ -113,8 +113,7 @@ def _collect(operate: Callable[[Tensor], object], tensor: Tensor) -> None:
     try:
         operate(tensor)
     except RuntimeError as error:
-        line = (str(error).splitlines() or ["no answer"])[0]
-        raise UNetError("training", f"another of its processes has ended ({line[:160]})",
+        raise UNetError("training", f"another of its processes has ended ({first_line(error)})",
                         "Its own message says why; go on with --resume") from error  # fmt: skip
 
 

@@ -27,7 +27,7 @@ class UNetError(Exception):
 
 def first_line(error: Exception) -> str:
     """What another library complains of, in short."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
 
 
 @contextmanager

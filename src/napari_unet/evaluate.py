@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_unet import nifti
+from napari_unet import nifti, pictures, zarrs
 from napari_unet.cases import list_images
 from napari_unet.dataset import Case, read_mask
 from napari_unet.errors import UNetError
@@ -29,13 +29,13 @@ SURFACE_TOLERANCE_MM = 1.0
 
 @dataclass(frozen=True)
 class Score:
-    """One class of one case. Dice is None where neither mask has the class; surface measures None unless asked for."""
+    """One class of one case. Dice is None where neither mask has the class, ml of pictures; surface measures unless asked for."""
 
     case: str
     label: int
     dice: float | None
-    ml: float
-    reference_ml: float
+    ml: float | None
+    reference_ml: float | None
     surface_dice: float | None = None
     hausdorff95_mm: float | None = None
 
@@ -56,15 +56,16 @@ def score_case(
 
     Raises UNetError where the masks do not lie on one grid.
     """
-    check_same_grid(prediction, reference)
+    check_same_grid(prediction, reference, "prediction", "label")
     known = labelled(reference.data)
     surface = surface and bool(known.all())
     found = prediction.data if known.all() else np.where(known, prediction.data, 0)
+    picture = nifti.suffix(Path(reference.source)) in pictures.SUFFIXES
     chosen = list(labels) or sorted((set(np.unique(found)) | set(np.unique(reference.data))) - {0, UNLABELLED})
     scores = []
     for label in chosen:
         a, b = found == label, reference.data == label
-        ml = np.count_nonzero(a) * prediction.voxel_ml, np.count_nonzero(b) * reference.voxel_ml
+        ml = (None, None) if picture else tuple(np.count_nonzero(mask) * reference.voxel_ml for mask in (a, b))
         extra = _surface(a, b, reference.spacing) if surface else (None, None)
         scores.append(Score(case, int(label), dice(a, b), ml[0], ml[1], *extra))
     return scores
@@ -103,7 +104,7 @@ def pairs(predictions: str | Path, labels: str | Path) -> list[tuple[str, Path, 
     An uncertainty that `predict` wrote beside its mask is none of either.
     """
     references, found = _by_name(labels), _by_name(predictions)
-    if Path(labels).is_file() and Path(predictions).is_file():
+    if _is_one(labels) and _is_one(predictions):
         found = dict.fromkeys(references, Path(predictions))
     missing = [path.name for name, path in references.items() if name not in found]
     if missing:
@@ -111,6 +112,10 @@ def pairs(predictions: str | Path, labels: str | Path) -> list[tuple[str, Path, 
         raise UNetError(predictions, f"no prediction for {len(missing)} of {len(references)} labels: {names}",
                         "Name predictions like their labels")  # fmt: skip
     return [(name, found[name], path) for name, path in references.items()]
+
+
+def _is_one(source: str | Path) -> bool:
+    return Path(source).is_file() or zarrs.is_zarr(Path(source))
 
 
 def _by_name(source: str | Path) -> dict[str, Path]:
@@ -168,7 +173,7 @@ def write_scores(path: str | Path, scores: list[Score]) -> None:
     rows.writerow([f.name for f in fields(Score)])
     for score in scores:
         rows.writerow(["" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in astuple(score)])
-    write_bytes(path, text.getvalue().encode())
+    write_bytes(path, text.getvalue().encode("utf-8", "backslashreplace"))
 
 
 def read_scores(path: str | Path) -> list[Score]:
@@ -181,5 +186,5 @@ def read_scores(path: str | Path) -> list[Score]:
 
 
 def _score(row: dict[str, str]) -> Score:
-    measured = {name: float(row[name]) if row[name] else None for name in ("dice", "surface_dice", "hausdorff95_mm")}
-    return Score(row["case"], int(row["label"]), ml=float(row["ml"]), reference_ml=float(row["reference_ml"]), **measured)
+    measured = {f.name: None if row[f.name] == "" else float(row[f.name]) for f in fields(Score)[2:]}
+    return Score(row["case"], int(row["label"]), **measured)

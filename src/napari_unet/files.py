@@ -10,13 +10,26 @@ import re
 import secrets
 import shutil
 import sys
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
 from napari_unet.errors import UNetError
 
-HOST = re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:40] or "host"
+
+def _processes() -> str:
+    """What tells the processes of this machine, or container, from another's of the same name; nothing where only Linux would know."""
+    told = []
+    with contextlib.suppress(OSError):
+        told.append(Path("/etc/machine-id").read_text("ascii", "replace").strip())
+    with contextlib.suppress(OSError):
+        told.append(os.readlink("/proc/self/ns/pid"))
+    return f"{zlib.crc32(' '.join(told).encode()):08x}"
+
+
+NAME = re.sub(r"[^A-Za-z0-9-]", "-", platform.node())[:40] or "host"
+HOST = f"{NAME}-{_processes()}"
 _LEFTOVER = re.compile(r".*\.(?P<host>[^.]+)\.(?P<pid>\d+)\.[0-9a-f]+\.(?P<kind>partial|aside)")
 
 
@@ -93,7 +106,7 @@ def remove(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed processes of this machine left unfinished, and give back what they had moved aside (`put_folder`)."""
+    """Remove what killed processes of this machine, or container, left, and give back what they had moved aside (`put_folder`)."""
     for entry in folder.glob(".*"):
         match = _LEFTOVER.fullmatch(entry.name)
         if match and match["host"] == HOST and not _is_alive(int(match["pid"])):
@@ -135,7 +148,7 @@ def lock(folder: Path) -> Iterator[None]:
     with _take(path) as file:
         with contextlib.suppress(OSError):  # the text only serves others' messages
             file.truncate(0)
-            file.write(f"process {os.getpid()} on {HOST}")
+            file.write(f"process {os.getpid()} on {NAME}")
             file.flush()
         try:
             yield

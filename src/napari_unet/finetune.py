@@ -24,7 +24,7 @@ JOIN = " + "  # between the licences of a model's ancestors
 
 @dataclass(frozen=True, eq=False)
 class Base:
-    """The model that is learnt on from: its spec, its card, and its tensors as float32."""
+    """The model that is learnt on from: its spec, its card, and its tensors as float32; of an ensemble, those of its first member."""
 
     spec: ModelSpec
     card: Card
@@ -35,7 +35,7 @@ class Base:
         """Read a weights file (a path, a run's folder or the name of a shipped model). Raises UNetError."""
         path = weights.find(model)
         spec, tensors = weights.load(path)
-        return cls(spec, weights.read_card(path), tensors)
+        return cls(spec, weights.read_card(path), weights.divide(tensors, spec.members)[0])
 
     def start(self, spec: ModelSpec) -> dict[str, NDArray[np.float32]]:
         """What the network of `spec`, planned from this one, begins with.
@@ -124,7 +124,8 @@ def adopt(base: ModelSpec, name: str, labels: tuple[Label, ...], mirror_axes: tu
     """The new model: the old one's network, normalisation, spacing, orientation and patch, with the new data's classes."""
     mirror_axes = mirror_axes if choices.mirror_axes is None else choices.mirror_axes
     return replace(
-        base, name=name, labels=labels, network=replace(base.network, classes=len(labels) + 1), patch=choices.patch or base.patch,
+        base, name=name, labels=labels, members=1,
+        network=replace(base.network, classes=len(labels) + 1), patch=choices.patch or base.patch,
         keep_largest=base.keep_largest if same_values(base.labels, labels) else (), mirror_axes=mirror_axes,
         mirror_tta=(base.mirror_tta and mirror_axes == base.mirror_axes) if choices.mirror_tta is None else choices.mirror_tta,
     )  # fmt: skip
@@ -136,6 +137,7 @@ def words(base: ModelSpec, spec: ModelSpec, dataset: Dataset, config: TrainConfi
     other = bool(given) and [name.casefold() for name in given] != [name.casefold() for name in there]
     found = [
         f"Fine-tuned from {base.name}: its {base.kind} network, normalisation, spacing, orientation and patch are kept.",
+        f"It is an ensemble of {base.members}: what is learnt on from is the first of them." if base.members > 1 else "",
         f"Look twice: {base.name} reads {', '.join(there)}; the data has {', '.join(given)}." if other else "",
         _words_classes(base.labels, spec.labels, named=bool(dataset.labels)),
         "The rate is a quarter of the usual: what the weights know is to be kept." if config.rate == gentle().rate else "",

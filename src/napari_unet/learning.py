@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_unet import distributed, speed
-from napari_unet.errors import UNetError
+from napari_unet.errors import UNetError, first_line
 from napari_unet.loss import supervise
 from napari_unet.network import UNet
 from napari_unet.optimiser import moments_of, optimisers, set_rate
@@ -143,9 +143,9 @@ class Learner:
             with torch.enable_grad():  # an interrupt inside torch may have left gradients off
                 return self._update(order)
         except (RuntimeError, MemoryError) as error:
-            line, stage = (str(error).splitlines() or ["no memory"])[0], order.stage
+            stage = order.stage
             raise UNetError("training", f"{stage.batch} patches of {stage.patch} cannot be learnt from on {self.device} "
-                            f"({line[:160]})", "Use a smaller patch (--patch) or batch (--batch)") from error  # fmt: skip
+                            f"({first_line(error)})", "Use a smaller patch (--patch) or batch (--batch)") from error  # fmt: skip
 
     def _update(self, order: Order) -> Tensor:
         stage = order.stage

@@ -7,6 +7,7 @@ and volumes.csv is made from all of these.
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ from napari_unet.schema import STRICT, decode, encode
 from napari_unet.targets import Job, check_free
 from napari_unet.volumes import Extent, as_csv
 
+EDGE = 1 << 20  # bytes of a file's beginning and end
 METHOD, VOLUMES, CASES = "predict.json", "volumes.csv", ".predict"
 
 
@@ -53,6 +55,7 @@ class Finished:
     """A case whose mask is written, or is about to be: FOLDER/.predict/CASE.json, which is there before the mask.
 
     method : its key; replaces : SHA-256 of an older mask of that name, "" where there is none or none any more.
+    image : what tells the image's files from others (see `_fingerprint`); "" where an earlier version finished it.
     """
 
     __pydantic_config__ = STRICT
@@ -61,6 +64,7 @@ class Finished:
     mask: str
     replaces: str
     extents: tuple[Extent, ...]
+    image: str = ""
 
 
 class Ledger:
@@ -79,16 +83,17 @@ class Ledger:
         """The jobs that are still to do; the folder is theirs from now on. Nothing is written before all is checked.
 
         Raises UNetError where something would be replaced and `overwrite` is not set: a mask that this method did not make,
-        or, without `resume`, any; and where the folder holds masks of another method.
+        or of another image, or, without `resume`, any; and where the folder holds masks of another method.
         """
         path, remedy = self.folder / METHOD, "Use --overwrite, or another --out"
         table = (self.folder / VOLUMES).exists()  # asked first: other parts may begin now, and write it after the method
         to_do = [job for job in jobs if not self.finished(job)] if resume else list(jobs)
         if not overwrite:
             known = decode(Method, path.read_bytes(), str(path)) if path.exists() else None
-            if known and known.key != self.method.key:
+            if known and known.key != self.method.key and any((self.folder / CASES).glob("*.json")):
                 raise UNetError(path, _difference(known, self.method), remedy)
             if resume:
+                self._check_images(job for job in jobs if self.finished(job))
                 check_free([job for job in to_do if not self._entry(job)], f"It is not of the run that is resumed. {remedy}")
             else:
                 check_free(to_do, f"{remedy}, or --resume to go on with what is there")
@@ -98,6 +103,14 @@ class Ledger:
         files.write_bytes(path, encode(self.method).encode())
         return to_do
 
+    def _check_images(self, jobs: Iterable[Job]) -> None:
+        """UNetError where a finished mask is of other files than those that now have the image's name."""
+        for job in jobs:
+            entry = self._entry(job)
+            if entry is not None and entry.image not in ("", _fingerprint(job.case.images)):
+                raise UNetError(job.mask, f"it was made of another image than {job.case.images[0]} is now",
+                                "Use --overwrite to make all masks anew, or another --out")  # fmt: skip
+
     def finished(self, job: Job) -> bool:
         """Whether a job's mask is there, and made by this method, even where somebody has corrected it since."""
         entry = self._entry(job)
@@ -106,7 +119,7 @@ class Ledger:
     def finish(self, job: Job, extents: tuple[Extent, ...], write: Callable[[], object]) -> None:
         """Let `write` put the job's files in place, the mask last, so that they count as finished from then on."""
         replaced = _digest(job.mask) if _is_there(job.mask) else ""
-        entry = Finished(self.method.key, job.mask.name, replaced, extents)
+        entry = Finished(self.method.key, job.mask.name, replaced, extents, _fingerprint(job.case.images))
         files.write_bytes(self._path(job), encode(entry).encode())
         write()
         if replaced:
@@ -166,6 +179,25 @@ def _difference(known: Method, wanted: Method) -> str:
 def _is_there(mask: Path) -> bool:
     """Whether a mask exists: a file, or a zarr; any other folder of that name is none."""
     return mask.is_file() or zarrs.is_there(mask)
+
+
+def _fingerprint(images: Iterable[Path]) -> str:
+    """What tells a case's files from others without reading all of them: size, beginning and end, where gzip has its checksum.
+
+    Of a zarr, the names and sizes of its files.
+    """
+    whole = hashlib.sha256()
+    for image in images:
+        if image.is_dir():
+            for part in sorted(part for part in image.rglob("*") if part.is_file()):
+                whole.update(f"{part.relative_to(image).as_posix()} {part.stat().st_size}\n".encode())
+        elif image.exists():
+            with open(image, "rb") as file:
+                whole.update(file.read(EDGE))
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - EDGE))
+                whole.update(file.read() + f" {size}\n".encode())
+    return whole.hexdigest()
 
 
 def _digest(path: Path) -> str:

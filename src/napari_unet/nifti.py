@@ -99,8 +99,8 @@ def _whole_numbers(data: NDArray[Any], where: str, picture: bool, ignore: int | 
         if not np.isfinite(data).all():
             raise UNetError(where, "a mask with NaN or infinite values", "Save the mask with whole numbers")
         if (data != np.rint(data)).any():
-            odd = float(data[data != np.rint(data)].flat[0])
-            raise UNetError(where, f"a mask with the value {odd:g}", "Save the mask with whole numbers, one per class")
+            odd = data[data != np.rint(data)].flat[0]
+            raise UNetError(where, f"a mask with the value {odd}", "Save the mask with whole numbers, one per class")
     low, high = int(data.min()), int(data.max())
     if low < 0 or high > MAX_LABEL:
         raise UNetError(where, f"a mask with the value {low if low < 0 else high}", f"Use 0 to {MAX_LABEL}")
@@ -192,18 +192,28 @@ def _scaled(values: NDArray[Any], parsed: headers.Header) -> NDArray[Any]:
     return scaled
 
 
+def _half(path: Path, suffix: str) -> Path:
+    """One file of a pair, its ending in small letters or large."""
+    for part in (path.with_suffix(suffix), path.with_suffix(suffix.upper())):
+        if part.exists():
+            return part
+    raise UNetError(path, f"its other half {path.with_suffix(suffix).name} is missing", "Put both files into one folder")
+
+
 def _read_pair(path: Path) -> Volume:
     """A header and an image file, NIfTI or Analyze."""
-    header_path, data_path = path.with_suffix(".hdr"), path.with_suffix(".img")
-    for part in (header_path, data_path):
-        if not part.exists():
-            raise UNetError(path, f"its other half {part.name} is missing", "Put both files into one folder")
+    header_path, data_path = (_half(path, suffix) for suffix in (".hdr", ".img"))
     with opened(header_path) as file:
         block = file.read(headers.SIZE)
     if block[344:346] in (b"ni", b"n+") or block[4:6] in (b"ni", b"n+"):
         return _read_nifti(header_path, data_path)
     volume = foreign.read(header_path)
     return Volume(volume.data, volume.affine, None, volume.source, ("Analyze files do not store an orientation",))
+
+
+def header_of(volume: Volume) -> Nifti1Header | None:
+    """The NIfTI header that a volume was read with; None of other files, and of a zarr, whose header is a layout."""
+    return volume.header if isinstance(volume.header, Nifti1Header) else None  # Nifti2Header is one
 
 
 def write(path: str | Path, volume: Volume, *, labels: bool = True) -> None:
@@ -250,7 +260,7 @@ def _write(path: str | Path, raw: Nifti1Header, planes: Iterable[NDArray[Any]]) 
 
 def _header_for(volume: Volume, data: NDArray[Any], labels: bool) -> Nifti1Header:
     shape = _shape_to_write(volume, data)
-    header = volume.header if isinstance(volume.header, Nifti1Header) else None  # Nifti2Header is one
+    header = header_of(volume)
     large = max(shape) > 32767 or isinstance(header, Nifti2Header)
     kind = Nifti2Header if large else Nifti1Header
     if header is None:

@@ -91,7 +91,7 @@ def _tiles(results: Results) -> str:
     tiles = {
         "mean Dice": f"{fmean(means):.3f}" if means else "n/a", "cases scored": len(results.ranked),
         "cases trained on": len(record.split.training), "classes": len(record.spec.labels),
-        "network": f"{record.spec.network.dims}-D", "steps": f"{record.schedule.steps:,}",
+        "network": record.spec.kind, "steps": f"{record.schedule.steps:,}",
     }  # fmt: skip
     return f'<dl class="tiles">{"".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in tiles.items())}</dl>'
 
@@ -138,7 +138,7 @@ def _cases(results: Results, shown: list[str]) -> str:
     for case, dice in results.ranked:
         name = f'<a href="#case-{shown.index(case)}">{_text(case)}</a>' if case in shown else _text(case)
         found = {s.label: s for s in results.scores if s.case == case}
-        cells = [_cell(found.get(label.value), spec) for label in spec.labels] if few else [_lowest(found, spec)]
+        cells = [_cell(found.get(label.value)) for label in spec.labels] if few else [_lowest(found, spec)]
         rows.append([name, _number(None if math.isnan(dice) else dice), *cells])
     rest = rows[FEW_CASES:]
     more = f"<details><summary>{len(rest)} more</summary>{_table(head, rest, 'cases')}</details>" if rest else ""
@@ -147,10 +147,12 @@ def _cases(results: Results, shown: list[str]) -> str:
 {_table(head, rows[:FEW_CASES], "cases")}{more}</section>"""
 
 
-def _cell(score: Score | None, spec: ModelSpec) -> str:
+def _cell(score: Score | None) -> str:
     if score is None:
         return ""
-    return _number(score.dice) + ("" if spec.pictures else f'<span class="note">{score.ml:.3g} ({score.reference_ml:.3g})</span>')
+    if score.ml is None or score.reference_ml is None:
+        return _number(score.dice)
+    return f'{_number(score.dice)}<span class="note">{score.ml:.3g} ({score.reference_ml:.3g})</span>'
 
 
 def _lowest(found: dict[int, Score], spec: ModelSpec) -> str:

@@ -114,7 +114,7 @@ def _from_base(
     words += words_of_rule(dataset.rule, [f.shape for f in facts], [f.labelled for f in facts])
     words += [_words_spacing(spec), _words_network(spec, size), _words_channels(spec.channels), reason]
     config, reason = _budget(config, bool(np.prod(size[3 - base.network.dims :]) <= 1.5 * np.prod(spec.patch)))
-    return spec, config, [*words, reason]
+    return spec, config, [*words, reason, splits.words([case.name for case in facts], config, groups_of(facts))]
 
 
 def _three(values: tuple[float, ...], name: str) -> tuple[float, ...]:

@@ -216,12 +216,16 @@ def _between(
 ) -> Tensor:
     """Linear interpolation between the samples `low` and `high` along an axis; the same for a part as for all, to the bit."""
     if not share.any():
-        return values if np.array_equal(low, np.arange(values.shape[axis])) else values.index_select(axis, torch.from_numpy(low))
-    index = [torch.as_tensor(numbers, device=values.device) for numbers in (low, high)]
+        return values if np.array_equal(low, np.arange(values.shape[axis])) else values.index_select(axis, _on(values.device, low))
+    index = [_on(values.device, numbers) for numbers in (low, high)]
     shape = [-1 if a == axis else 1 for a in range(values.ndim)]
     weight = torch.as_tensor(share, dtype=values.dtype, device=values.device).reshape(shape)
     below, above = (values.index_select(axis, numbers) for numbers in index)
     return (above - below).mul_(weight).add_(below)  # in steps that round alike, whichever loop of torch takes a voxel
+
+
+def _on(device: torch.device, numbers: NDArray[np.int64]) -> Tensor:
+    return torch.as_tensor(numbers, device=device)
 
 
 def neighbours(

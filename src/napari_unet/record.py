@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ import numpy as np
 from napari_unet import __version__, files
 from napari_unet.dataset import Case
 from napari_unet.errors import UNetError
-from napari_unet.layout import EVENTS, LOG, MODEL, RECORD, REPORT, RESUME, SCORES
+from napari_unet.layout import EVENTS, LOG, MODEL, RECORD, REPORT, RESUME, SCORES, folds_of
 from napari_unet.schedule import Schedule
 from napari_unet.schema import STRICT, decode, encode
 from napari_unet.spec import ALL_LABELLED, Card, LabelRule, ModelSpec, ScoredBy, TrainConfig
@@ -62,11 +63,15 @@ def begin(folder: Path, record: Record, save_start: Callable[[Path], None] | Non
 
 
 def clear(folder: Path) -> None:
-    """Remove a run's files, its record first; masks, and what is not a run's, stay."""
+    """Remove a run's files, its record first, and its folds'; masks, and what is not a run's, stay."""
     for name in (RECORD, RESUME, MODEL, LOG, SCORES, *REPORT):
         (folder / name).unlink(missing_ok=True)
     for path in (folder / EVENTS).glob("events.out.tfevents.*"):
         path.unlink(missing_ok=True)
+    for fold in folds_of(folder):
+        clear(fold)
+        with contextlib.suppress(OSError):  # what else lies in it stays
+            fold.rmdir()
 
 
 def fold_folder(folder: Path, n: int) -> Path:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from napari_unet.errors import UNetError
+from napari_unet.errors import UNetError, first_line
 from napari_unet.network import UNet
 from napari_unet.spec import TrainConfig
 
@@ -106,8 +106,7 @@ def compiled(
                     logits = forward(torch.zeros(shape, device=device))
                 torch.stack([scale.float().mean() for scale in logits]).sum().backward()
     except FAILURES as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return network.multiscale, f"the network cannot be compiled here, and is run as it is ({line[:160]})"
+        return network.multiscale, f"the network cannot be compiled here, and is run as it is ({first_line(error)})"
     finally:
         network.zero_grad(set_to_none=True)
     return forward, ""

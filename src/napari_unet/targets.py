@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_unet import nifti, pictures, zarrs
+from napari_unet import nifti, zarrs
 from napari_unet.dataset import Case
 from napari_unet.errors import UNetError
 
@@ -34,7 +34,7 @@ class Job:
     @property
     def picture(self) -> bool:
         """Whether the image is one, whose pixels have no size and no direction in a body."""
-        return nifti.suffix(self.case.images[0]) in pictures.SUFFIXES
+        return self.case.picture
 
 
 def is_file(out: Path) -> bool:

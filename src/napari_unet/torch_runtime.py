@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
 from napari_unet.errors import UNetError, first_line
 from napari_unet.memory import FEATURE_MAPS
@@ -25,13 +26,25 @@ MOST = 16  # windows of a batch on a card, where launching a kernel takes longer
 def choose_device(name: str = "auto") -> torch.device:
     """The device by name (cpu, cuda, cuda:1, mps); auto takes the fastest there is. UNetError where it is missing."""
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        mps = torch.backends.mps.is_available() and computes_volumes(torch.device("mps"))
+        name = "cuda" if torch.cuda.is_available() else "mps" if mps else "cpu"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UNetError("device", f"{name!r} cannot be used ({first_line(error)})", "Use auto, cpu, cuda or mps") from error
     return device
+
+
+def computes_volumes(device: torch.device) -> bool:
+    """Whether torch has all of a 3-D U-Net and its training on a device; on Apple's cards it had not before 2.8 (pytorch 154615)."""
+    try:
+        x = torch.ones(1, 1, 2, 2, 2, device=device, requires_grad=True)
+        larger = functional.conv_transpose3d(functional.conv3d(x, x.detach()[..., :1, :1, :1]), x.detach(), stride=2)
+        functional.avg_pool3d(larger, 2).sum().backward()
+    except (RuntimeError, AssertionError):  # and NotImplementedError, which is one
+        return False
+    return True
 
 
 def build(spec: NetworkSpec, tensors: Mapping[str, NDArray[Any]], device: torch.device) -> UNet:

@@ -199,12 +199,12 @@ def tolerance_mm(affine: Affine) -> float:
     return min(GRID_TOLERANCE_MM, min(spacing_of(affine)) / 2)
 
 
-def check_same_grid(label: Volume, image: Volume) -> None:
-    """UNetError unless two volumes lie on one grid: equal shapes, corners within 0.1 mm and half a voxel."""
-    if label.shape != image.shape:
-        raise UNetError(label.source, f"its shape is {label.shape}, the image's {image.shape} ({image.source})",
-                        "Resample the label onto the image's grid")  # fmt: skip
-    distance = grid_distance_mm(label.affine, image.affine, image.shape)
-    if distance > tolerance_mm(image.affine):
-        raise UNetError(label.source, f"its affine puts a corner {distance:.3g} mm away from the image's ({image.source})",
-                        "Resample the label onto the image's grid, or copy the image's affine if only the header is wrong")  # fmt: skip
+def check_same_grid(volume: Volume, other: Volume, what: str = "label", than: str = "image") -> None:
+    """UNetError unless two volumes lie on one grid: equal shapes, corners within 0.1 mm and half a voxel; it calls them as told."""
+    if volume.shape != other.shape:
+        raise UNetError(volume.source, f"its shape is {volume.shape}, the {than}'s {other.shape} ({other.source})",
+                        f"Resample the {what} onto the {than}'s grid")  # fmt: skip
+    distance = grid_distance_mm(volume.affine, other.affine, other.shape)
+    if distance > tolerance_mm(other.affine):
+        raise UNetError(volume.source, f"its affine puts a corner {distance:.3g} mm away from the {than}'s ({other.source})",
+                        f"Resample the {what} onto the {than}'s grid, or copy the {than}'s affine if only the header is wrong")  # fmt: skip

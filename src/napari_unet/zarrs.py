@@ -198,9 +198,13 @@ class Draft:
         if self.path.exists() and not is_there(self.path):
             raise UNetError(path, "something else has this name, which is no zarr", "Choose another --out")
         self._folder = partial_beside(self.path)
-        with writing(self.path):
-            sweep(self.path.parent)
-            array = self._created(dtype, labels)
+        try:
+            with writing(self.path):
+                sweep(self.path.parent)
+                array = self._created(dtype, labels)
+        except BaseException:
+            self.close()
+            raise
         own = self._layout.grid.own
         names = self._layout.grid.of_mask().names
         order = [own.index(name) for name in names]
@@ -230,8 +234,7 @@ class Draft:
             named: dict[str, Any] = {"_ARRAY_DIMENSIONS": list(grid.names)} if "_ARRAY_DIMENSIONS" in layout.attributes else {}
             return zarr.create_array(self._folder, zarr_format=version, attributes=named, **options)
         name = next((self.path.name.removesuffix(end) for end in SUFFIXES if self.path.name.endswith(end)), self.path.name)
-        image = os.path.relpath(layout.path.resolve(), self.path)
-        attributes = ngff.write(grid, name, layout.version, labels, Path(image).as_posix())
+        attributes = ngff.write(grid, name, layout.version, labels, _from(self.path, layout.path.resolve()))
         group = zarr.open_group(self._folder, mode="w", zarr_format=version, attributes=attributes)
         return group.create_array(grid.path, **options)
 
@@ -247,6 +250,14 @@ class Draft:
     def close(self) -> None:
         """Leave nothing of it behind where it was not put in its place."""
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _from(here: Path, path: Path) -> str:
+    """The way to a path from another one; on another drive of Windows, the path itself."""
+    try:
+        return Path(os.path.relpath(path, here)).as_posix()
+    except ValueError:
+        return path.as_posix()
 
 
 def write(path: str | Path, volume: Volume, labels: Sequence[Label] | None) -> None:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from napari.components import ViewerModel
 from napari.layers import Image
+from napari.layers._layer_actions import _duplicate_layer
 from napari.utils.notifications import notification_manager
 
 from napari_unet.viewer.answer import Answer, revert
@@ -37,18 +38,18 @@ WORDS = st.tuples(st.sampled_from(["say", "say undoably"]), st.integers(0, SHAPE
 @given(st.lists(STROKES | WORDS, max_size=12))
 def test_no_stroke_is_ever_lost(acts):
     layer, answer = mask()
-    painted = {}
+    painted, kept = {}, set()
     for kind, where, what in acts:
         if kind == "paint":
             if layer.data[where] != what:  # a stroke that changes nothing is none
                 painted[where] = what
-            elif where in painted and what == answer.said[where]:
+            elif where in painted and what == answer.said[where] and where not in kept:
                 del painted[where]  # back to what the model says: nobody's
             paint(layer, where, what)
             continue
         labels = np.random.default_rng(what).integers(0, 3, (1, *SHAPE[1:])).astype(np.uint8)
         region = (slice(where, where + 1), slice(None), slice(None))
-        painted = {at: value for at, value in painted.items() if value != answer.said[at]}
+        kept |= {at for at in painted if at[0] == where}  # a hand's for good, though the model may come to agree
         (answer.write if kind == "say" else answer.write_undoable)(layer, region, labels)
     for where, value in painted.items():
         assert layer.data[where] == value
@@ -68,6 +69,52 @@ def test_one_undo_takes_a_slice_back_and_it_may_be_said_again():
     assert (layer.data[2] == 2).all()
 
 
+def test_a_slice_that_a_hand_has_emptied_was_not_undone():
+    layer, answer = mask()
+    region, labels = (slice(2, 3), slice(None), slice(None)), np.full((1, 5, 6), 2, np.uint8)
+    answer.write_undoable(layer, region, labels)
+    layer.data_setitem(np.nonzero(layer.data), 0)
+    answer.write(layer, region, labels)
+    assert not layer.data.any() and revert(layer) == 30 and (layer.data[2] == 2).all()
+
+
+def test_what_was_undone_is_said_again_around_a_stroke():
+    """The stroke makes napari forget that there was anything to redo."""
+    layer, answer = mask()
+    region, labels = (slice(2, 3), slice(None), slice(None)), np.full((1, 5, 6), 2, np.uint8)
+    answer.write_undoable(layer, region, labels)
+    layer.undo()
+    paint(layer, (2, 1, 1), 1)
+    answer.write(layer, region, labels)
+    assert layer.data[2, 1, 1] == 1 and (layer.data[2] == 2).sum() == 29
+
+
+@pytest.mark.parametrize("visible", [True, False])
+def test_what_was_redone_is_the_model_s_again(visible):
+    layer, answer = mask()
+    region, labels = (slice(2, 3), slice(None), slice(None)), np.full((1, 5, 6), 2, np.uint8)
+    answer.write_undoable(layer, region, labels)
+    layer.visible = visible
+    layer.undo()
+    layer.redo()
+    answer.write(layer, region, labels - 1)
+    assert (layer.data[2] == 1).all()
+
+
+def test_a_duplicate_has_an_answer_of_its_own():
+    layer, answer = mask()
+    region, labels = (slice(2, 3), slice(None), slice(None)), np.full((1, 5, 6), 2, np.uint8)
+    answer.write(layer, region, labels)
+    viewer = ViewerModel()
+    viewer.add_layer(layer)
+    _duplicate_layer(viewer.layers)
+    copy = viewer.layers[-1]
+    theirs = Answer.in_layer(copy)
+    theirs.write(copy, (slice(0, 1), slice(None), slice(None)), labels)
+    assert answer is Answer.in_layer(layer) is not theirs is Answer.in_layer(copy)
+    assert answer.filled.sum() == 30 and theirs.filled.sum() == 60 and layer.data.sum() == 60 and copy.data.sum() == 120
+
+
 def test_what_was_erased_stays_erased():
     layer, answer = mask()
     region, labels = (slice(0, 4), slice(None), slice(None)), np.ones(SHAPE, np.uint8)
@@ -75,6 +122,12 @@ def test_what_was_erased_stays_erased():
     paint(layer, (1, 1, 1), 0)
     answer.write(layer, region, labels)
     assert layer.data[1, 1, 1] == 0 and layer.data.sum() == layer.data.size - 1
+    answer.write(layer, region, 0 * labels)  # the model agrees, with other options say, and then does not any more
+    answer.write(layer, region, labels)
+    assert layer.data[1, 1, 1] == 0 and layer.data.sum() == layer.data.size - 1
+    revert(layer)
+    answer.write(layer, region, 2 * labels)
+    assert (layer.data == 2).all()  # given back to the model
 
 
 def test_revert_is_one_step():

@@ -10,7 +10,7 @@ from napari._qt.dialogs.qt_reader_dialog import QtReaderDialog
 from napari.layers import Image, Labels
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
-from qtpy.QtWidgets import QApplication, QDialogButtonBox, QFileDialog, QRadioButton
+from qtpy.QtWidgets import QApplication, QDialogButtonBox, QFileDialog, QLineEdit, QMessageBox, QRadioButton
 
 from napari_unet import nifti
 from napari_unet.segment import Segmenter
@@ -109,3 +109,82 @@ def test_live_with_a_model_of_one_plane(window, qtbot, nifti_file, model_file):
     viewer.dims.set_current_step(1, 2)
     qtbot.waitUntil(lambda: not widget._slices.busy, timeout=PATIENCE)
     assert np.array_equal(mask.data, before) and "another plane" in widget._state.text()
+
+
+@pytest.mark.parametrize("answer", ["Yes", "No"])
+def test_a_name_with_a_dot_replaces_nothing_unasked(window, qtbot, tmp_path, answer):
+    """Qt adds no ending to it, and so does not ask; saving adds one."""
+    viewer, widget = window()
+    viewer.add_labels(np.ones((4, 5, 6), np.uint8))
+    there = tmp_path / "patient.1.nii.gz"
+    there.write_bytes(b"mine")
+
+    def say():
+        box = next(each for each in QApplication.topLevelWidgets() if isinstance(each, QMessageBox) and each.isVisible())
+        assert "patient.1.nii.gz already exists. Replace it?" in box.text()
+        box.button(getattr(QMessageBox.StandardButton, answer)).click()
+
+    def accept():
+        dialog = next(each for each in QApplication.topLevelWidgets() if isinstance(each, QFileDialog) and each.isVisible())
+        dialog.setDirectory(str(tmp_path))
+        dialog.findChild(QLineEdit, "fileNameEdit").setText("patient.1")
+        QTimer.singleShot(300, say)
+        dialog.accept()
+
+    QTimer.singleShot(300, accept)
+    widget._save.click()
+    assert (there.read_bytes() == b"mine") == (answer == "No")
+
+
+@pytest.mark.filterwarnings("ignore:Non-orthogonal slicing")
+def test_a_mask_of_a_turned_and_sheared_layer_lies_where_the_image_does(window, qtbot, model_file):
+    viewer, widget = window()
+    widget.add_model(model_file())
+    turned = {"scale": (2, 1, 1), "rotate": (10, 20, 30), "shear": (0.1, 0.2, 0.05), "translate": (3, 4, 5)}
+    image = viewer.add_image(np.random.default_rng(0).random((9, 10, 11)).astype(np.float32), **turned)
+    widget._image.value = image
+    mask = segment(widget, qtbot)
+    for voxel in ((0, 0, 0), (8, 3, 10), (2, 9, 5)):
+        assert np.allclose(mask.data_to_world(voxel), image.data_to_world(voxel))
+
+
+def test_labels_of_five_axes_can_be_added(window):
+    viewer, widget = window()
+    layer = viewer.add_labels(np.zeros((2, 2, 3, 4, 5), np.uint8))
+    assert layer in viewer.layers and widget._mask.value is layer
+
+
+def test_corrections_go_to_the_layer_that_is_painted_on(window, qtbot, nifti_file, model_file):
+    viewer, widget = window()
+    viewer.open(str(nifti_file()), plugin=PLUGIN)
+    widget.add_model(model_file())
+    mask = segment(widget, qtbot)
+    own = viewer.add_labels(np.zeros(mask.data.shape, np.uint8), name="by hand")
+    assert widget._mask.value is own
+    own.selected_label = 3
+    assert widget._correct.classes.currentText() == "class 3"
+    viewer.layers.selection.active = mask
+    assert widget._mask.value is mask
+    viewer.layers.selection.active = viewer.layers[0]  # an image: nothing else to correct
+    assert widget._mask.value is mask
+
+
+def test_an_image_that_was_moved_has_a_mask_of_its_own(window, qtbot, nifti_file, model_file):
+    viewer, widget = window()
+    viewer.open(str(nifti_file()), plugin=PLUGIN)
+    widget.add_model(model_file())
+    widget._panel.this.click()
+    qtbot.waitUntil(lambda: not widget._slices.busy, timeout=PATIENCE)
+    first = widget._mask.value
+    viewer.layers[0].translate = viewer.layers[0].translate + 5
+    mask = segment(widget, qtbot)
+    assert mask is not first and np.allclose(mask.translate, viewer.layers[0].translate)
+
+
+def test_the_side_is_the_one_that_is_shown(window, qtbot):
+    viewer, widget = window()
+    button = next(each for each in widget.findChildren(QRadioButton) if each.text() == "Neurological")
+    button.click()
+    viewer.window.remove_dock_widget("all")
+    _, again = viewer.window.add_plugin_dock_widget(PLUGIN, "Segment")
+    assert next(each for each in again.findChildren(QRadioButton) if each.text() == "Neurological").isChecked()

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+
 import nibabel
 import numpy as np
 import pytest
@@ -26,6 +30,24 @@ def viewer():
 
 def opened(viewer, path):
     return viewer.open(str(path), plugin=PLUGIN)[0]
+
+
+NO_QT = """
+import sys
+class NoQt:
+    def find_spec(self, name, *_):
+        if name.split(".")[0] in ("PyQt5", "PyQt6", "PySide2", "PySide6"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, NoQt())
+from napari_unet.cli import main
+sys.exit(main(["view"]))
+"""
+
+
+def test_without_qt_the_remedy_is_named():
+    ended = subprocess.run([sys.executable, "-c", NO_QT], check=False, capture_output=True, text=True)
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    assert re.search(r"there is no Qt for its window \(.+\)\. pip install 'napari-unet-monai\[all\]'", ended.stderr)
 
 
 class TestReader:
@@ -55,6 +77,16 @@ class TestReader:
         opened(viewer, nifti_file("tilted.nii", affine=affine_for("RAS", tilt=12)))
         messages = [record.message for record in notification_manager.records[before:]]
         assert any(message.startswith("tilted.nii: tilted by") for message in messages)
+
+    @pytest.mark.parametrize("axes", ["zyx", "tzyx"])
+    def test_a_zarr_opens_from_the_command_line(self, viewer, rng, tmp_path, axes):
+        zarr = pytest.importorskip("zarr")
+        data = rng.integers(0, 99, (2, 4, 5, 6)[-len(axes) :]).astype(np.int16)
+        zarr.create_array(tmp_path / "scan.zarr", data=data, dimension_names=tuple(axes))
+        (layer,) = (viewer.add_layer(Layer.create(*each)) for each in reader.read(str(tmp_path / "scan.zarr")))
+        assert isinstance(layer, Image) and layer.ndim == len(axes)
+        values = np.asarray(nifti.read(tmp_path / "scan.zarr").data).squeeze()
+        assert np.array_equal(np.asarray(layers.volume_of(layer).data).squeeze(), values)
 
     def test_pairs_and_mgh_open_too(self, viewer, rng, tmp_path):
         data = rng.integers(0, 99, SHAPE, dtype=np.uint8)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from unittest.mock import Mock
 
+import napari
 import nibabel
 import numpy as np
 import pytest
@@ -15,6 +18,7 @@ from awkward_grids import SHAPE, affine_for
 from conftest import tiny_spec
 from napari.components import ViewerModel
 from napari.layers import Layer
+from napari.utils.notifications import notification_manager
 
 from napari_unet import UNetError, nifti
 from napari_unet.viewer import layers, places, recovery
@@ -27,6 +31,7 @@ PAINT_AND_DIE = """
 import sys, time
 import numpy as np
 from napari.layers import Layer
+from napari.utils.notifications import notification_manager
 from napari_unet import nifti
 from napari_unet.spec import Label
 from napari_unet.viewer import layers, recovery
@@ -214,8 +219,7 @@ def test_two_viewers_do_not_take_each_other_s_masks(qtbot, viewer_model):
     mine, yours = keeper(qtbot, viewer_model), keeper(qtbot, other)
     for viewer, one in ((viewer_model, mine), (other, yours)):
         viewer.add_labels(np.ones((4, 5, 6), np.uint8))
-        for job in one._jobs():
-            job()
+        one._write_now()
     assert recovery.left_behind() == []
     mine.close_session()
     assert len(recovery.left_behind()) == 1
@@ -237,3 +241,78 @@ def test_a_mask_of_a_series_comes_back_and_what_cannot_stays(qtbot, viewer_model
     (again,) = viewer_model.layers
     assert np.array_equal(again.data, mask.data) and again.name == "beats" and tuple(again.scale) == tuple(image.scale)
     assert made.offered == 1 and (folder / "damaged.nii.gz").exists()
+
+
+def another_dies(scan):
+    """A further session is killed after it has kept a mask."""
+    process = subprocess.Popen([sys.executable, "-c", PAINT_AND_DIE, str(scan)], stdout=subprocess.PIPE, text=True,
+                               env={**os.environ, "QT_QPA_PLATFORM": "offscreen"})  # fmt: skip
+    assert process.stdout.readline() == "kept\n"
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("press", ["restore", "discard"])
+def test_what_was_not_offered_is_not_removed(killed, qtbot, viewer_model, press):
+    made = keeper(qtbot, viewer_model)
+    another_dies(killed)
+    getattr(made, press).click()
+    (found,) = recovery.left_behind()
+    assert found.layer().data.sum() == 6
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows locks in another way")
+def test_where_a_disk_knows_no_locks_its_own_masks_are_not_offered(killed, qtbot, viewer_model, monkeypatch):
+    import fcntl
+
+    monkeypatch.setattr(fcntl, "flock", Mock(side_effect=OSError(errno.ENOLCK, "no locks")))
+    made = keeper(qtbot, viewer_model)
+    made.restore.click()
+    (mask,) = viewer_model.layers
+    assert [path.stem for path in places.folder("recovery").glob("*/*.nii.gz")] == [f"{mask.unique_id}.nii"]
+    assert made._look() == []
+
+
+def test_saved_while_it_is_being_kept(qtbot, viewer_model, monkeypatch):
+    layer = viewer_model.add_labels(np.ones((4, 5, 6), np.uint8))
+    session = recovery.Session()
+    late, write = session.keep(layer, []), nifti.write
+
+    def saved_meanwhile(path, volume):
+        write(path, volume)
+        session.is_safe(layer)
+        write(path, volume)  # the end of what was under way
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recovery.nifti, "write", saved_meanwhile)
+        late()
+    assert not list(places.folder("recovery").glob("*/*.nii.gz"))
+    layer.data[0, 0, 0] = 2
+    session.keep(layer, [])()
+    assert len(list(places.folder("recovery").glob("*/*.nii.gz"))) == 1
+    session.close()
+
+
+def test_one_mask_that_cannot_be_kept_stops_no_other_and_is_told_once(qtbot, viewer_model):
+    made = keeper(qtbot, viewer_model)
+    viewer_model.add_labels(np.full((4, 5, 6), 70_000, np.int32), name="odd")
+    viewer_model.add_labels(np.ones((4, 5, 6), np.uint8), name="by hand")
+    before = len(notification_manager.records)
+    for _ in range(2):
+        made._write_now()
+    assert len(list(places.folder("recovery").glob("*/*.nii.gz"))) == 1
+    assert [record.message for record in notification_manager.records[before:] if "70000" in record.message].__len__() == 1
+    made.close_session()
+    assert [found.name for found in recovery.left_behind()] == ["by hand"]
+
+
+def test_what_napari_s_own_save_has_written_is_not_offered(qtbot, viewer_model, tmp_path, monkeypatch):
+    made = keeper(qtbot, viewer_model)
+    layer = viewer_model.add_labels(np.ones((4, 5, 6), np.uint8))
+    made._write_now()
+    monkeypatch.setattr(napari, "current_viewer", lambda: viewer_model)
+    viewer_model.layers.save(str(tmp_path / "mask.nii.gz"), plugin="napari-unet-monai")
+    assert (tmp_path / "mask.nii.gz").exists() and not list(places.folder("recovery").glob("*/*.nii.gz"))
+    layer.data[0, 0, 0] = 2
+    made._write_now()
+    assert len(list(places.folder("recovery").glob("*/*.nii.gz"))) == 1

@@ -410,7 +410,7 @@ class TestLayersAsChannels:
         before = len(notification_manager.records)
         widget._start.click()
         finished(widget, qtbot)
-        assert any("away from the image's" in message for message in messages(before))
+        assert any("away from the first channel's" in message for message in messages(before))
         assert [type(layer) for layer in viewer.layers] == [Image, Image]
 
 

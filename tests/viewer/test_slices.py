@@ -193,3 +193,44 @@ def test_the_keys_go_with_the_widget(window, qtbot):
     viewer.window.remove_dock_widget(widget)
     qtbot.keyClick(canvas, Qt.Key.Key_S)
     assert not widget._slices.busy and len(viewer.layers) == 1
+
+
+def test_a_slice_wished_for_right_after_cancel_comes(window, qtbot, slow_scan, model_file):
+    viewer, widget = window()
+    opened(viewer, widget, slow_scan, model_file())
+    viewer.dims.set_current_step(0, 9)
+    widget._panel.this.click()
+    widget.cancel()
+    viewer.dims.set_current_step(0, 20)
+    widget._panel.this.click()
+    idle(widget, qtbot)
+    assert np.flatnonzero(mask_of(viewer).data.any((1, 2))).tolist() == [20]
+
+
+def test_why_there_is_no_slice_is_told(window, qtbot, slow_scan, model_file):
+    viewer, widget = window()
+    opened(viewer, widget, slow_scan, model_file())
+    viewer.dims.ndisplay = 3
+    widget._panel.this.click()
+    assert widget._state.text() == "show slices, in 2-D, or press Segment"
+    viewer.dims.ndisplay = 2
+    scale, start = viewer.layers[0].scale, viewer.layers[0].translate
+    viewer.add_image(np.zeros((9, 9, 9)), scale=scale, translate=start + 99 * scale)
+    viewer.dims.set_point(0, start[0] + 104 * scale[0])
+    widget._image.value = viewer.layers[0]
+    widget._panel.this.click()
+    assert widget._state.text() == "the slice on the screen lies outside the image" and mask_of(viewer) is None
+
+
+def test_live_says_again_what_was_undone(window, qtbot, slow_scan, model_file):
+    viewer, widget = window()
+    opened(viewer, widget, slow_scan, model_file())
+    viewer.dims.set_current_step(0, 9)
+    widget._panel.this.click()
+    idle(widget, qtbot)
+    said = mask_of(viewer).data.copy()
+    mask_of(viewer).undo()
+    widget._panel.live.click()
+    idle(widget, qtbot)
+    assert said[9].any() and np.array_equal(mask_of(viewer).data[9], said[9])
+    widget._panel.live.click()

@@ -14,7 +14,7 @@ from napari_unet import nifti
 from napari_unet.spec import Label
 from napari_unet.viewer import layers
 from napari_unet.viewer.filling import appearance
-from napari_unet.viewer.table import MeasureTab, rows_of
+from napari_unet.viewer.table import MeasureTab, names_of, rows_of
 
 CLASSES = appearance([Label(1, "inner", "#e6194b"), Label(2, "cut", "#3cb44b"), Label(7, "absent", "#4363d8")])
 
@@ -115,3 +115,34 @@ class TestASeries:
 
 def test_a_single_volume_has_no_column_of_time(tab):
     assert tab.table.isColumnHidden(4)
+
+
+def test_what_is_copied_is_what_the_mask_holds_now(tab, mask):
+    mask.data_setitem((np.array([1]), np.array([1]), np.array([1])), 0)
+    tab.copy.click()
+    assert ["1", "inner", "11"] in [line.split("\t")[:3] for line in QApplication.clipboard().text().splitlines()]
+
+
+def test_values_that_are_no_classes_are_told(tab, mask, viewer_model):
+    for value in (-3, 300_000_000):
+        odd = viewer_model.add_labels(np.full((4, 5, 6), value, np.int32), name="odd")
+        tab.show_layer(odd)
+        tab.update_rows()
+        assert f"it holds the value {value}. Use values from 0 to 65535." in tab.note.text() and not tab.copy.isEnabled()
+
+
+def test_a_class_without_a_value_has_no_name(mask):
+    mask.features = {"index": [1.0, float("nan"), 2.0], "class": ["inner", "nobody", "cut"]}
+    assert names_of(mask) == {1: "inner", 2: "cut"}
+
+
+def test_many_classes_at_the_border_do_not_fill_the_tab(tab, viewer_model):
+    values = np.arange(1, 61, dtype=np.uint8).reshape(3, 4, 5)
+    tab.show_layer(viewer_model.add_labels(values, **appearance([Label(n, f"a structure {n}", "#e6194b") for n in range(1, 61)])))
+    tab.update_rows()
+    assert "a structure 4 and 5" in tab.note.text() and len(tab.note.text()) < 200
+
+
+@pytest.mark.parametrize(("name", "expected"), [("???", "mask.nii.gz"), ("left/right: tumour?", "left_right_tumour.nii.gz")])
+def test_a_layer_s_name_as_a_file_s(name, expected):
+    assert layers.file_name(name, ".nii.gz") == expected

@@ -35,9 +35,10 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     argv = sys.argv[1:] if argv is None else argv
     arguments = _parser(argv).parse_args(argv)
-    arguments.command = shlex.join(["napari-unet", *argv])
+    arguments.command = shlex.join(["napari-unet", *argv]).encode("utf-8", "backslashreplace").decode()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
+        _check_empty(arguments)
         code = int(arguments.run(arguments))
         sys.stdout.flush()
         return code
@@ -56,6 +57,13 @@ def main(argv: list[str] | None = None) -> int:
     except MemoryError:
         tell("napari-unet: memory: there is too little. Close other programs, or crop the images.")
         return 2
+
+
+def _check_empty(arguments: argparse.Namespace) -> None:
+    """UNetError for an empty path, which would mean the folder one is in."""
+    for name, value in vars(arguments).items():
+        if value == "" or (isinstance(value, list) and "" in value):
+            raise UNetError(name, "it is empty", "Give a path; is a variable of the shell not set?")
 
 
 def _interrupt(number: int, frame: Any) -> None:

@@ -36,8 +36,10 @@ def calibrate(arguments: argparse.Namespace) -> int:
         raise UNetError(out, "it exists already", "Use --overwrite, or another --out")
 
     from napari_unet import calibrate as work
+    from napari_unet import files
     from napari_unet.cases import find_cases
 
+    files.make_folder(out.parent)
     with closing(work.calibrate(arguments.model, find_cases(arguments.data, rule_of(arguments)).cases, out)) as steps:
         result = _followed(steps)
     found = result.calibration

@@ -32,6 +32,7 @@ def check(arguments: argparse.Namespace) -> int:
 
     from napari_unet import nifti
     from napari_unet.cases import find_cases
+    from napari_unet.checks import refuse
     from napari_unet.survey import cells, table, write_table
 
     out = Path(arguments.csv) if arguments.csv else None
@@ -49,6 +50,8 @@ def check(arguments: argparse.Namespace) -> int:
         say(f"... and {len(rows) - ROWS} more {f'of which {odd} have findings' if odd else 'without findings'} (--all shows them)")
     findings = [f for report in reports for f in report.findings]
     errors = sum(f.level == "error" for f in findings)
+    if not errors:
+        refuse(reports, arguments.data)  # what training would refuse of all cases together
     say(f"\n{len(dataset.cases)} cases, {errors} errors, {len(findings) - errors} warnings")
     if out:
         write_table(out, rows, dataset)

@@ -33,7 +33,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         raise UNetError(out, "it is an image" if nifti.suffix(out) else "it exists already", "Use --overwrite, or another --out")
     cases = evaluate(arguments.predictions, arguments.labels, surface=arguments.surface, rule=rule_of(arguments))
     scores = [score for case in cases for score in case]
-    say_table([(s.case, str(s.label), number(s.dice, 4), f"{s.ml:.3f}", f"{s.reference_ml:.3f}",
+    say_table([(s.case, str(s.label), number(s.dice, 4), number(s.ml, 3), number(s.reference_ml, 3),
                 *((number(s.surface_dice, 4), number(s.hausdorff95_mm, 2)) if arguments.surface else ())) for s in scores],
               ("case", "class", "Dice", "ml", "truth ml", *(("surface", "HD95 mm") if arguments.surface else ())))  # fmt: skip
     table = summary(scores)

@@ -66,7 +66,7 @@ def join(arguments: argparse.Namespace) -> int:
 
 def export(arguments: argparse.Namespace) -> int:
     """The network in another format, with its specification."""
-    from napari_unet import ensemble
+    from napari_unet import ensemble, files
     from napari_unet.weights import read_card
 
     first = ensemble.files_of(arguments.model)[0]
@@ -75,6 +75,7 @@ def export(arguments: argparse.Namespace) -> int:
         raise UNetError(out, f"the ending {out.suffix!r}", f"Give a file that ends in .{arguments.format}")
     if out.exists() and not arguments.overwrite:
         raise UNetError(out, "it exists already", "Use --overwrite, or another --out")
+    files.make_folder(out.parent)
 
     from napari_unet.onnx_export import export_onnx
 

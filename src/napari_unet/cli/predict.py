@@ -56,7 +56,7 @@ def predict(arguments: argparse.Namespace) -> int:
 
     spec, out = read_spec(files_of(arguments.model)[0]), Path(arguments.out)  # what can be refused is, before long imports
     cleaning = cleaning_of(arguments, spec)
-    every = targets.jobs_for(find_images(arguments.inputs), out, arguments.uncertainty)
+    every = targets.jobs_for(find_images(arguments.inputs, len(spec.channels)), out, arguments.uncertainty)
     jobs = targets.part_of(every, arguments.part) if arguments.part else every
     ledger = None if targets.is_file(out) else _ledger(arguments, spec, cleaning)
     to_do = _begin_file(arguments, jobs) if ledger is None else ledger.begin(jobs, resume=arguments.resume, overwrite=arguments.overwrite)

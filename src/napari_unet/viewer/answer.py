@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,15 +16,20 @@ Region = tuple[slice, ...]
 MAX_UNDO = 10_000_000  # voxels; napari's history keeps three 64-bit numbers of each
 
 
-@dataclass
+@dataclass(eq=False)
 class Step:
-    """One undoable writing: where, which voxels it changed, what they were, and what the model had said before."""
+    """One undoable writing: where, which voxels it changed, and what the model had said of them before; whether it was undone.
+
+    atom : what napari's history holds of it, in whichever of its two queues.
+    """
 
     region: Region
     changed: NDArray[np.bool_]
-    before: NDArray[Any]
     said: NDArray[Any]
     filled: NDArray[np.bool_]
+    hand: NDArray[np.bool_]
+    atom: Any = None
+    undone: bool = False
 
 
 @dataclass(frozen=True)
@@ -34,47 +39,77 @@ class Before:
     values: NDArray[Any]
     said: NDArray[Any]
     filled: NDArray[np.bool_]
+    hand: NDArray[np.bool_]
 
 
-@dataclass
+@dataclass(eq=False)
 class Answer:
     """A model's words in a layer, in the layer's own axes.
 
     Attributes
     ----------
     said : what it said last, per voxel; where the layer holds something else, a hand has been.
+    hand : where a hand had been when the model said something: it stays the hand's though the two agree by now.
     filled : where it has said anything yet.
-    of : (model's file, layer's id, step of a series or `EVERY`): what the answer belongs to.
+    of : (model's file, image layers, step of a series or `EVERY`): what the answer belongs to.
+    layer : the id of the layer that carries it.
     open : whether slices may still be added by looking at them; False once a whole volume was written.
     """
 
     said: NDArray[Any]
     filled: NDArray[np.bool_]
+    hand: NDArray[np.bool_]
     of: tuple[str, str, int]
+    layer: str
     open: bool = True
     steps: list[Step] = field(default_factory=list)
 
     @classmethod
-    def empty(cls, values: NDArray[Any], of: tuple[str, str, int]) -> Answer:
+    def begin(cls, layer: Labels, of: tuple[str, str, int]) -> Answer:
         """Nothing said yet; the layer's first values count as nobody's."""
-        return cls(values.copy(), np.zeros(values.shape, bool), of)
+        nothing = np.zeros(layer.data.shape, bool)
+        return cls(np.array(layer.data), nothing, nothing.copy(), of, str(layer.unique_id))._carried_by(layer)
 
     @classmethod
     def in_layer(cls, layer: Any) -> Answer | None:
-        """The one that a layer carries, where it still fits."""
+        """The one that a layer carries, where it still fits; a duplicate of a layer gets one of its own."""
         answer = layer.metadata.get(KEY)
-        return answer if isinstance(answer, Answer) and answer.said.shape == layer.data.shape else None
+        if not isinstance(answer, Answer) or answer.said.shape != layer.data.shape:
+            return None
+        if answer.layer != str(layer.unique_id):
+            copies = (array.copy() for array in (answer.said, answer.filled, answer.hand))
+            answer = cls(*copies, answer.of, str(layer.unique_id), answer.open)._carried_by(layer)
+        return answer
 
     @classmethod
     def of_layer(cls, layer: Any) -> Answer:
         """The one of a layer that is known to carry one."""
-        answer: Answer = layer.metadata[KEY]
+        answer = cls.in_layer(layer)
+        assert answer is not None
         return answer
+
+    def _carried_by(self, layer: Labels) -> Answer:
+        layer.metadata[KEY] = self
+        for name in ("set_data", "reload"):  # which tell of every undo and redo, too
+            getattr(layer.events, name).connect(self._changed)
+        return self
+
+    def _changed(self, event: Any) -> None:
+        self._look(event.source)
+
+    def _look(self, layer: Labels) -> None:
+        """Which steps are undone at the moment. Once napari has forgotten a step, it stays as it was."""
+        for step in self.steps:
+            if _holds(layer._redo_history, step.atom):
+                step.undone = True
+            elif step.undone and _holds(layer._undo_history, step.atom):
+                step.undone = False
 
     def write(self, layer: Labels, region: Region, labels: NDArray[Any]) -> None:
         """Put labels into a region of the layer, past its history, but never over a hand's work."""
+        self.forget_undone(layer)
         seen, said = np.asarray(layer.data)[region], self.said[region]
-        np.copyto(seen, labels, where=seen == said, casting="unsafe")
+        np.copyto(seen, labels, where=~self._by_hand(layer, region), casting="unsafe")
         said[...] = labels
         self.filled[region] = True
 
@@ -82,11 +117,17 @@ class Answer:
         """The same as one step of the layer's own history."""
         self.forget_undone(layer)
         seen, said = np.asarray(layer.data)[region], self.said[region]
-        changed = (seen == said) & (seen != labels)
-        step = Step(region, changed, seen[changed].copy(), said.copy(), self.filled[region].copy())
+        before = self.hand[region].copy()
+        changed = ~self._by_hand(layer, region) & (seen != labels)
+        step = Step(region, changed, said.copy(), self.filled[region].copy(), before)
         said[...] = labels
         self.filled[region] = True
         self.record(layer, step, np.asarray(labels)[changed])
+
+    def _by_hand(self, layer: Labels, region: Region) -> NDArray[np.bool_]:
+        hand = self.hand[region]
+        hand |= np.asarray(layer.data)[region] != self.said[region]
+        return hand
 
     def record(self, layer: Labels, step: Step, values: NDArray[Any]) -> None:
         """Change a step's voxels through the layer's history, and remember how to notice that it is undone."""
@@ -94,18 +135,22 @@ class Answer:
             starts = [part.indices(size)[0] for part, size in zip(step.region, layer.data.shape, strict=True)]
             where = tuple(axis + start for axis, start in zip(np.nonzero(step.changed), starts, strict=True))
             layer.data_setitem(where, values)
-            self.steps.append(step)
+            self._remember(layer, step)
+
+    def _remember(self, layer: Labels, step: Step) -> None:
+        step.atom = layer._undo_history[-1][0]
+        self.steps.append(step)
 
     def before(self, layer: Labels) -> Before:
         """A copy of what is there."""
-        return Before(np.array(layer.data), self.said.copy(), self.filled.copy())
+        return Before(np.array(layer.data), self.said.copy(), self.filled.copy(), self.hand.copy())
 
     def recording(self, layer: Labels, before: Before) -> Generator[None, None, int]:
         """Make all that was written since `before` one step of the layer's history, plane by plane: the viewer's thread is free between.
 
         Returns 0, or how many voxels have changed where they are more than MAX_UNDO: these are not recorded.
         """
-        changed, old = np.zeros(before.values.shape, bool), []
+        changed = np.zeros(before.values.shape, bool)
         planes = list(np.ndindex(changed.shape[:-2]))
         for plane in planes:
             np.not_equal(layer.data[plane], before.values[plane], out=changed[plane])
@@ -116,25 +161,27 @@ class Answer:
         if count:
             with layer.block_history():
                 for plane in planes:
-                    old.append(before.values[plane][changed[plane]])
-                    _through_history(layer, plane, changed[plane], old[-1])
+                    _through_history(layer, plane, changed[plane], before.values[plane][changed[plane]])
                     yield
             everywhere = tuple(slice(0, size) for size in changed.shape)
-            self.steps.append(Step(everywhere, changed, np.concatenate(old), before.said, before.filled))
+            self._remember(layer, Step(everywhere, changed, before.said, before.filled, before.hand))
         return 0
 
     def forget_undone(self, layer: Labels) -> None:
         """Take back the words whose step was undone, so that they may be said again."""
-        while self.steps:
-            step = self.steps[-1]
-            if not np.array_equal(np.asarray(layer.data)[step.region][step.changed], step.before):
-                return
-            self.said[step.region], self.filled[step.region] = step.said, step.filled
-            self.steps.pop()
+        self._look(layer)
+        while self.steps and self.steps[-1].undone:
+            step = self.steps.pop()
+            self.said[step.region], self.filled[step.region], self.hand[step.region] = step.said, step.filled, step.hand
 
     def painted(self, layer: Labels) -> NDArray[np.bool_]:
         """Where a hand has been, in the layer's axes."""
         return np.asarray(np.asarray(layer.data) != self.said)
+
+
+def _holds(queue: Iterable[list[Any]], atom: Any) -> bool:
+    """Whether one of napari's queues holds a step's atom: undo and redo make new lists of the same ones."""
+    return any(each is atom for item in queue for each in item)
 
 
 def _through_history(layer: Labels, plane: tuple[int, ...], changed: NDArray[np.bool_], old: NDArray[Any]) -> None:
@@ -154,4 +201,5 @@ def revert(layer: Labels) -> int:
     answer.forget_undone(layer)
     where = np.nonzero(answer.painted(layer))
     layer.data_setitem(where, answer.said[where])
+    answer.hand[...] = False
     return len(where[0])

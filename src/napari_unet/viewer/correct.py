@@ -86,15 +86,12 @@ class CorrectTab(QWidget):
             return self.refresh()  # its classes are listed already; listing may mean to look through all its voxels
         if self._layer is not None:
             self._layer.events.selected_label.disconnect(self._show_class)
+            self._layer.events.features.disconnect(self._list_classes)
         self._layer = layer
-        self.classes.clear()
         if layer is not None:
-            names = names_of(layer) or {int(value): f"class {value}" for value in np.unique(layer.data)[:100]}
-            for value, name in names.items():
-                if value:
-                    self.classes.addItem(name, value)
             layer.events.selected_label.connect(self._show_class)
-            self._show_class()
+            layer.events.features.connect(self._list_classes)
+        self._list_classes()
         self.refresh()
 
     def refresh(self) -> None:
@@ -195,9 +192,22 @@ class CorrectTab(QWidget):
         if self._layer is not None and self.classes.currentData():
             self._layer.selected_label = self.classes.currentData()
 
+    def _list_classes(self, event: object = None) -> None:
+        self.classes.clear()
+        if (layer := self._layer) is not None:
+            names = names_of(layer) or {int(value): f"class {value}" for value in np.unique(layer.data)[:100]}
+            for value, name in names.items():
+                if value:
+                    self.classes.addItem(name, value)
+            self._show_class()
+
     def _show_class(self, event: object = None) -> None:
+        """The class that is painted; one that is new is listed from now on."""
         if self._layer is not None:
-            self.classes.setCurrentIndex(self.classes.findData(int(self._layer.selected_label)))
+            value = int(self._layer.selected_label)
+            if value and self.classes.findData(value) < 0:
+                self.classes.addItem(f"class {value}", value)
+            self.classes.setCurrentIndex(self.classes.findData(value))
 
     def _edit(self, verb: str, work: Callable[..., tuple[NDArray[Any], str]], needs_slices: bool = False) -> None:
         """Let `work(labels, value, axis, index)` change a mask, or the volume of a series on the screen."""
@@ -236,7 +246,7 @@ class CorrectTab(QWidget):
     def _doubt(self) -> Image | None:
         """The uncertainty that lies on the mask's grid, if there is some."""
         layer = self._layer
-        if layer is None or layer not in self._viewer.layers or layer.ndim < 3:
+        if layer is None or layer not in self._viewer.layers or layer.ndim not in (3, 4):
             return None
         grid = grid_of(layer, self._viewer.layers)
         for other in reversed(self._viewer.layers):

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from napari_unet.measure import Tally
 from napari_unet.spec import Label, ModelSpec
-from napari_unet.viewer import answer as answers
 from napari_unet.viewer.answer import Answer, Before
 from napari_unet.viewer.layers import ScalarLayer, grid_of, new_image, new_labels, slice_on_screen, step_on_screen
 
@@ -33,11 +32,12 @@ class Filling:
     onto : a layer to go on with, in which hands' work stays; None makes a new one.
     uncertainty : fill a second layer with it.
     series : of the image's four axes, all are filled.
+    name : of a new layer; "" is the image's with `_seg`.
     """
 
     def __init__(
         self, viewer: ViewerModel, image: ScalarLayer, spec: ModelSpec, of: Of = ("", "", 0), onto: Labels | None = None,
-        uncertainty: bool = False, series: bool = False,
+        uncertainty: bool = False, series: bool = False, name: str = "",
     ) -> None:  # fmt: skip
         self.viewer, self.over = viewer, False
         self.done = self.total = 0
@@ -49,7 +49,7 @@ class Filling:
             viewer.add_layer(self.doubt)
         self._before: Before | None = None  # of a layer that was there before
         if onto is None:
-            self.layer = empty_mask(image, self.grid, spec, of, series)
+            self.layer = empty_mask(image, self.grid, spec, of, series, name)
             viewer.add_layer(self.layer)
         else:
             self.layer = onto
@@ -153,11 +153,11 @@ class Filling:
                 show_info(f"{self.layer.name}: {too_many:,} voxels have changed, too many for Undo to take them back.")
 
 
-def empty_mask(image: ScalarLayer, grid: Any, spec: ModelSpec, of: Of, series: bool = False) -> Labels:
+def empty_mask(image: ScalarLayer, grid: Any, spec: ModelSpec, of: Of, series: bool = False, name: str = "") -> Labels:
     """A Labels layer for a model's answer, not yet in any viewer; of one volume, or of the image's whole series."""
     values = np.zeros(_mask_shape(image, series), spec.label_dtype)
-    layer = new_labels(image, grid, values, f"{image.name}_seg", **appearance(spec.labels))
-    layer.metadata[answers.KEY] = Answer.empty(values, of)
+    layer = new_labels(image, grid, values, name or f"{image.name}_seg", **appearance(spec.labels))
+    Answer.begin(layer, of)
     return layer
 
 

@@ -7,6 +7,8 @@ positive scales and nothing rotated; a tilted one is shown straightened about it
 
 from __future__ import annotations
 
+import re
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
@@ -18,7 +20,7 @@ from napari.layers import Image, Labels
 from numpy.typing import NDArray
 
 from napari_unet.errors import UNetError
-from napari_unet.nifti import stem
+from napari_unet.nifti import header_of, stem
 from napari_unet.volume import Affine, Reorientation, Volume, spacing_of, tilt_degrees
 
 ORIENTATION = "IPL"
@@ -104,12 +106,12 @@ def to_layer(volume: Volume, kind: Kind = "image") -> LayerData:
     colours = volume.data.ndim == 4 and len(volume.shape_on_disk) in (2, 3)
     data = grid.shown(volume.data, colours)
     scale, translate = grid.placement()
-    lead = data.ndim - colours - 3
+    lead, header = data.ndim - colours - 3, header_of(volume)
     options: dict[str, Any] = {
         "name": stem(volume.source),
-        "scale": (*_step(volume.header)[:lead], *scale),
+        "scale": (*_step(header)[:lead], *scale),
         "translate": (*(0.0,) * lead, *translate),
-        "units": (*_step_unit(volume.header)[:lead], "mm", "mm", "mm"),
+        "units": (*_step_unit(header)[:lead], "mm", "mm", "mm"),
         "axis_labels": (*"t"[:lead], *ORIENTATION),
         "metadata": {KEY: grid},
     }
@@ -173,6 +175,11 @@ def volume_of(layer: ScalarLayer, others: Iterable[Any] = (), pictures: bool = F
     return Volume(grid.stored(data, colours), grid.affine, grid.header, grid.source, shape_on_disk=grid.shape_on_disk)
 
 
+def file_name(name: str, ending: str) -> str:
+    """A layer's name as a file's: without what a path or a system gives another meaning."""
+    return (re.sub(r"[^\w.+-]+", "_", name).strip("_") or "mask") + ending
+
+
 def is_colour(layer: ScalarLayer) -> bool:
     """Whether the last axis of a layer's data holds colours."""
     return bool(getattr(layer, "rgb", False))
@@ -205,11 +212,30 @@ def _place(layer: ScalarLayer, grid: Grid, ndim: int) -> dict[str, Any]:
     return {
         "scale": layer.scale[-ndim:],
         "translate": layer.translate[-ndim:],
+        "rotate": layer.rotate[-ndim:, -ndim:],
+        "shear": _shear(layer)[-ndim:, -ndim:],
         "units": layer.units[-ndim:],
         "axis_labels": layer.axis_labels[-ndim:],
         "affine": layer.affine.affine_matrix[-ndim - 1 :, -ndim - 1 :],
         "metadata": {KEY: grid},
     }
+
+
+def place_of(layer: Any) -> str:
+    """What is another where a layer's voxels lie elsewhere, or are others in number."""
+    parts = (layer.scale, layer.translate, layer.rotate, layer.shear, layer.affine.affine_matrix)
+    shape = layer.data[0].shape if layer.multiscale else layer.data.shape
+    return f"{shape} {zlib.crc32(b''.join(np.asarray(part, float).tobytes() for part in parts)):08x}"
+
+
+def _shear(layer: Any) -> NDArray[np.float64]:
+    """A layer's shear as a matrix; napari gives what is above the diagonal, where there is nothing below."""
+    shear = np.asarray(layer.shear, float)
+    if shear.ndim == 2:
+        return shear
+    matrix = np.eye(layer.ndim)
+    matrix[np.triu_indices(layer.ndim, 1)] = shear
+    return matrix
 
 
 def slice_on_screen(viewer: ViewerModel, layer: ScalarLayer, grid: Grid) -> tuple[int, int] | None:
@@ -222,6 +248,13 @@ def slice_on_screen(viewer: ViewerModel, layer: ScalarLayer, grid: Grid) -> tupl
     index = int(np.clip(np.rint(layer.world_to_data(dims.point)[axis - 3]), 0, size - 1))
     source = grid.reorientation.axes[axis]
     return source, grid.reorientation.region(axis, index, index + 1, grid.shape)[source].start
+
+
+def is_on_screen(viewer: ViewerModel, layer: ScalarLayer) -> bool:
+    """Whether the sliders stand within a layer's extent along all of its hidden axes."""
+    hidden = [axis - viewer.dims.ndim for axis in viewer.dims.not_displayed if axis - viewer.dims.ndim >= -layer.ndim]
+    at, size = np.rint(layer.world_to_data(viewer.dims.point)), layer.data.shape[: layer.ndim]
+    return all(0 <= at[axis] < size[axis] for axis in hidden)
 
 
 def step_on_screen(viewer: ViewerModel, layer: ScalarLayer) -> int:

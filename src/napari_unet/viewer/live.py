@@ -12,7 +12,7 @@ from qtpy.QtCore import QObject, Signal
 from napari_unet.viewer import worker
 from napari_unet.viewer.answer import Answer
 from napari_unet.viewer.filling import answer_layer, empty_mask
-from napari_unet.viewer.layers import grid_of, slice_on_screen, step_on_screen
+from napari_unet.viewer.layers import grid_of, is_on_screen, is_picture, slice_on_screen, step_on_screen
 from napari_unet.viewer.work import Work
 
 if TYPE_CHECKING:
@@ -34,13 +34,13 @@ class Slices(QObject):
     filled once is not asked for again, but by the person.
 
     Signals: `finished(seconds)` with each slice that was waited for, `failed()`, `became(busy)`,
-    `unreachable()` where the model has no answer for the slice on the screen alone.
+    `unreachable(why)` where the model has no answer for the slice on the screen alone.
     """
 
     finished = Signal(float)
     failed = Signal()
     became = Signal(bool)
-    unreachable = Signal()
+    unreachable = Signal(str)
 
     def __init__(self, parent: QObject, viewer: ViewerModel) -> None:
         super().__init__(parent)
@@ -66,10 +66,10 @@ class Slices(QObject):
     def this(self, work: Work) -> None:
         """Segment the slice on the screen, as one step that can be undone."""
         where = self._on_screen(work)
-        if work.reaches(where):
-            self._ask((work, where, True))
+        if why := self._why_not(work, where):
+            self.unreachable.emit(why)
         else:
-            self.unreachable.emit()
+            self._ask((work, where, True))
 
     def follow(self, work: Work | None) -> None:
         """Segment each slice as it is shown, from now on; None ends it."""
@@ -97,6 +97,14 @@ class Slices(QObject):
     def _on_screen(self, work: Work) -> Slice:
         return slice_on_screen(self._viewer, work.image, self._grid(work))
 
+    def _why_not(self, work: Work, where: Slice) -> str:
+        """Why there is no answer for it alone; "" where there is one."""
+        if where is None and not is_picture(work.image):
+            return "show slices, in 2-D, or press Segment"
+        if where is not None and not is_on_screen(self._viewer, work.image):
+            return "the slice on the screen lies outside the image"
+        return "" if work.reaches(where) else "the model reads slices of another plane: show that one, or press Segment"
+
     def _grid(self, work: Work) -> Grid:
         return grid_of(work.image, self._viewer.layers)
 
@@ -110,8 +118,8 @@ class Slices(QObject):
         if work.step is not None:  # the slider may have gone on to the next volume of the series
             work = replace(work, step=step_on_screen(self._viewer, work.image))
         where = self._on_screen(work)
-        if not work.reaches(where):
-            return self.unreachable.emit()
+        if why := self._why_not(work, where):
+            return self.unreachable.emit(why)
         layer = answer_layer(self._viewer, work.of)
         if layer is not None and self._filled(work, layer, where):
             self._wish = None
@@ -120,6 +128,7 @@ class Slices(QObject):
 
     def _filled(self, work: Work, layer: Labels, where: Slice) -> bool:
         answer, grid = Answer.of_layer(layer), self._grid(work)
+        answer.forget_undone(layer)
         region = [slice(None)] * 3
         if where is not None:
             region[where[0]] = slice(where[1], where[1] + 1)
@@ -146,12 +155,14 @@ class Slices(QObject):
         )  # fmt: skip
 
     def _put(self, piece: Piece) -> None:
-        if self._at_work is None or self._at_work[0].image not in self._viewer.layers:
+        if self._at_work is None:
+            return  # it was stopped; what is wished for since comes after it
+        if self._at_work[0].image not in self._viewer.layers:
             return self.stop()
         work, _, person = self._at_work
         layer = answer_layer(self._viewer, work.of)
         if layer is None:
-            layer = empty_mask(work.image, self._grid(work), work.model.spec, work.of, work.series)
+            layer = empty_mask(work.image, self._grid(work), work.model.spec, work.of, work.series, work.name)
             self._viewer.add_layer(layer)
         answer, grid = Answer.of_layer(layer), self._grid(work)
         region = grid.shown_region(piece.region, layer.ndim, work.step or 0)

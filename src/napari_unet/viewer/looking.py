@@ -40,6 +40,11 @@ def set_side(viewer: ViewerModel, neurological: bool) -> None:
     viewer.scene.camera.orientation2d = (down, "left" if neurological else "right")
 
 
+def is_neurological(viewer: ViewerModel) -> bool:
+    """Which of the two sides is shown."""
+    return str(viewer.scene.camera.orientation2d[1]) == "left"
+
+
 def where(viewer: ViewerModel, layer: Any) -> str:
     """The pointer's place in the patient (RAS, mm), the voxel of the file, and its value; "" outside and for plain layers."""
     grid = layer.metadata.get(KEY) if isinstance(layer, Image | Labels) else None
@@ -69,7 +74,7 @@ class ViewTab(QWidget):
         for column, name in enumerate(("Radiological", "Neurological"), 1):
             choice = QRadioButton(name)
             choice.setToolTip("The patient's right is on the screen's " + ("left" if column == 1 else "right"))
-            choice.setChecked(column == 1)
+            choice.setChecked(is_neurological(viewer) == (column == 2))
             self._sides.addButton(choice, column)
             grid.addWidget(choice, 0, column)
         self._sides.idClicked.connect(lambda column: set_side(viewer, column == 2))

@@ -84,9 +84,13 @@ class RunPanel(QWidget):
         """A single slice is there."""
         self._say(f"this slice took {seconds:.1f} s")
 
-    def slice_unreachable(self) -> None:
-        """The slice on the screen is none that the model reads."""
-        self._say("the model reads slices of another plane: show that one, in 2-D, or press Segment")
+    def slice_unreachable(self, why: str) -> None:
+        """There is no answer for the slice on the screen alone."""
+        self._say(why)
+
+    def slice_failed(self) -> None:
+        """It is told elsewhere why; what was said of an earlier one is no longer true."""
+        self._say("")
 
     def _say(self, words: str) -> None:
         self.state.setText(words)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 
 from napari_unet import nifti
 from napari_unet.errors import UNetError
+from napari_unet.files import check_memory
+from napari_unet.lazy import LazyArray
 from napari_unet.viewer.layers import LayerData, notes_on, to_layer
 from napari_unet.volume import Volume
 
@@ -62,7 +65,7 @@ def read_folder(path: str) -> list[LayerData]:
 
 def read(path: str) -> list[LayerData]:
     """One file as one layer; what a careful reader should know of it is shown. Raises UNetError."""
-    volume = nifti.read(path)
+    volume = _loaded(nifti.read(path))
     notes = notes_on(volume)
     if notes:
         show = show_warning if volume.notes else show_info
@@ -71,13 +74,23 @@ def read(path: str) -> list[LayerData]:
     return [to_layer(volume) if labels is None else to_layer(volume.with_data(labels), "labels")]
 
 
+def _loaded(volume: Volume) -> Volume:
+    """A zarr's voxels in memory, a single channel without an axis of its own, as of any other file. UNetError where there is no room."""
+    if not isinstance(volume.data, LazyArray):
+        return volume
+    check_memory(volume.data.nbytes, volume.source)
+    values = np.asarray(volume.data)
+    return replace(volume, data=values[..., 0] if values.ndim == 4 and values.shape[3] == 1 else values)
+
+
 def mask_in(volume: Volume) -> NDArray[Any] | None:
     """A file's voxels as classes, uint8 or uint16, where it is a mask; None where it is an image.
 
     NIfTI can say so itself (intent 1002). Else the name or the folder has to say it *and* the values have to be few
     whole numbers: a scan named "masked" and a map of probabilities named "mask" are images.
     """
-    declared = volume.header is not None and int(volume.header["intent_code"]) == nifti.LABEL_INTENT
+    header = nifti.header_of(volume)
+    declared = header is not None and int(header["intent_code"]) == nifti.LABEL_INTENT
     if not declared and not _named_like_a_mask(Path(volume.source)):
         return None
     if volume.data.ndim == 4 and len(volume.shape_on_disk) < 4:  # colours

@@ -71,8 +71,7 @@ class Session:
         self._known[key], self._written[key] = fingerprint(layer.data), next(self._turns)
         self._painted.discard(key)
         if self._folder is not None:
-            self._file(layer).unlink(missing_ok=True)
-            self._file(layer).with_suffix("").with_suffix(".json").unlink(missing_ok=True)
+            _remove(self._file(layer))
 
     def keep(self, layer: Labels, others: list[Any]) -> Callable[[], None] | None:
         """What has to be done, in any thread, to keep a mask where it has changed; None of an empty one. Raises UNetError."""
@@ -97,8 +96,11 @@ class Session:
                 if self._folder is not None or key in self._painted:  # a session that has ended meanwhile takes a hand's work only
                     files.make_folder(path.parent)
                     nifti.write(path, volume.with_data(grid.stored(values)))
-                    files.write_bytes(path.with_suffix("").with_suffix(".json"), json.dumps(about).encode())
-                    self._known[key], self._written[key] = now, turn
+                    files.write_bytes(_about(path), json.dumps(about).encode())
+                    if self._written.get(key, 0) > turn:  # it was saved meanwhile
+                        _remove(path)
+                    else:
+                        self._known[key], self._written[key] = now, turn
 
         return write
 
@@ -116,6 +118,10 @@ class Session:
                 shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
+    def owns(self, folder: Path) -> bool:
+        """Whether a folder is this session's; where a disk knows no locks, only the session itself can tell."""
+        return folder == self._folder
+
     def _file(self, layer: Labels) -> Path:
         if self._folder is None:
             self._folder = places.folder("recovery", f"{os.getpid()}-{os.urandom(3).hex()}")
@@ -123,22 +129,28 @@ class Session:
         return self._folder / f"{layer.unique_id}.nii.gz"
 
 
-def forget(found: Found) -> None:
-    """Remove a mask that is in safety."""
-    for path in (found.path, found.path.with_suffix("").with_suffix(".json")):
-        path.unlink(missing_ok=True)
-
-
-def left_behind() -> list[Found]:
-    """The masks that earlier sessions left behind, the latest first."""
-    paths = [path for folder in _orphans() for path in folder.glob("*.nii.gz")]
+def left_behind(besides: Session | None = None) -> list[Found]:
+    """The masks that earlier sessions left behind, the latest first; none of the session that asks."""
+    folders = (folder for folder in _orphans() if besides is None or not besides.owns(folder))
+    paths = [path for folder in folders for path in folder.glob("*.nii.gz")]
     return [_found(path) for path in sorted(paths, key=lambda path: -path.stat().st_mtime)]
 
 
-def clear() -> None:
-    """Remove what such sessions left behind."""
-    for folder in list(_orphans()):
-        shutil.rmtree(folder, ignore_errors=True)
+def forget(found: Found) -> None:
+    """Remove a mask that is in safety or not wanted, and its session's folder with the last one."""
+    _remove(found.path)
+    if not any(found.path.parent.glob("*.nii.gz")):
+        shutil.rmtree(found.path.parent, ignore_errors=True)
+
+
+def _remove(mask: Path) -> None:
+    for path in (mask, _about(mask)):
+        path.unlink(missing_ok=True)
+
+
+def _about(mask: Path) -> Path:
+    """Where it is said what a mask is."""
+    return mask.with_suffix("").with_suffix(".json")
 
 
 def fingerprint(values: Any) -> int:
@@ -172,7 +184,7 @@ def _orphans() -> Iterator[Path]:
 def _found(path: Path) -> Found:
     """A file, and what is known of it; a description that was cut off costs the name, not the mask."""
     try:
-        about = json.loads(path.with_suffix("").with_suffix(".json").read_text("utf-8"))
+        about = json.loads(_about(path).read_text("utf-8"))
         classes = tuple((int(value), str(name), str(colour)) for value, name, colour in about["classes"])
         return Found(path, str(about["name"]), str(about["source"]), str(about["kind"]), classes)
     except (OSError, ValueError, KeyError, TypeError):

@@ -112,7 +112,7 @@ class RegionChoice(QWidget):
 
     def begin(self, mask: Labels) -> None:
         """A new Shapes layer in a mask's place, ready to be drawn into, is the region."""
-        place = {name: getattr(mask, name) for name in ("scale", "translate", "units", "axis_labels", "affine", "ndim")}
+        place = {name: getattr(mask, name) for name in ("scale", "translate", "rotate", "shear", "units", "axis_labels", "affine", "ndim")}
         shapes = Shapes(name="region", edge_width=0.5, edge_color="yellow", face_color="transparent", **place)
         self._viewer.dims.ndisplay = 2
         self._viewer.add_layer(shapes)

@@ -35,7 +35,7 @@ class Run(QObject):
         super().__init__(parent)
         self._viewer, self.work = viewer, work
         onto = answer_layer(viewer, work.of, unfinished=True)
-        self.filling = Filling(viewer, work.image, work.model.spec, work.of, onto, work.options.uncertainty, work.series)
+        self.filling = Filling(viewer, work.image, work.model.spec, work.of, onto, work.options.uncertainty, work.series, work.name)
         self.volumes, self._whole = len(work.steps), 0  # how many are wanted, and how many are whole
         # whatever changes in a window with a canvas, all of it is composed anew: slices and progress share their frames
         self._frames = QSignalThrottler(QSignalThrottler.EmissionPolicy.Leading, parent=self)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,14 @@ from napari.layers import Labels
 from napari.settings import get_plugin_settings
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QApplication, QFileDialog, QHBoxLayout, QPushButton, QWidget
+from qtpy.QtWidgets import QApplication, QFileDialog, QHBoxLayout, QMessageBox, QPushButton, QWidget
 
 from napari_unet.errors import UNetError
-from napari_unet.viewer import recovery, worker
+from napari_unet.viewer import recovery, worker, writer
 from napari_unet.viewer.card import text
-from napari_unet.viewer.layers import KEY, Grid, grid_of, is_picture
+from napari_unet.viewer.layers import KEY, Grid, file_name, grid_of, is_picture
 from napari_unet.viewer.options import PLUGIN
-from napari_unet.viewer.writer import save
+from napari_unet.viewer.writer import save, with_ending
 
 MASK_FILES = "NIfTI (*.nii.gz *.nii);;Picture (*.png *.tif)"
 
@@ -36,7 +35,7 @@ def proposal(layer: Labels, others: Iterable[Any] = ()) -> Path:
     source = Path(grid.source) if grid.kind else None
     if source and grid.kind == "labels" and grid is layer.metadata.get(KEY):
         return source
-    name = re.sub(r"[^\w.+-]+", "_", layer.name).strip("_") + (".png" if is_picture(layer) else ".nii.gz")
+    name = file_name(layer.name, ".png" if is_picture(layer) else ".nii.gz")
     folder = str(get_plugin_settings(PLUGIN).saving.folder)
     return Path(folder, name) if folder else source.with_name(name) if source else Path(name)
 
@@ -48,13 +47,24 @@ def ask_and_save(parent: QWidget, layer: Labels, others: list[Any]) -> Path | No
     dialog.setDefaultSuffix("png" if is_picture(layer) else "nii.gz")
     if not dialog.exec():
         return None
+    chosen = dialog.selectedFiles()[0]
+    if not _may_replace(parent, chosen, with_ending(chosen)):
+        return None
     try:
-        target = save(dialog.selectedFiles()[0], layer, others)
+        target = save(chosen, layer, others)
     except UNetError as error:
         worker.show(error)
         return None
     show_info(f"{target} is saved.")
     return target
+
+
+def _may_replace(parent: QWidget, chosen: str, target: Path) -> bool:
+    """Ask before a file is replaced that the dialog did not ask about: to a name with a dot it adds no ending, as saving does."""
+    if str(target) == chosen or not target.exists():
+        return True
+    yes, no = QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No
+    return QMessageBox.question(parent, "Save the mask", f"{target.name} already exists. Replace it?", yes | no, no) == yes
 
 
 class Keeper(QWidget):
@@ -65,6 +75,7 @@ class Keeper(QWidget):
         self._viewer, self._session = viewer, recovery.Session()
         self._writing = self._again = False
         self._seen: set[str] = set()
+        self._told: set[str] = set()  # layers that could not be kept
         self._offer = text("")
         self.restore, self.discard = QPushButton("Restore"), QPushButton("Discard")
         self.restore.setToolTip("Open them as layers")
@@ -86,6 +97,7 @@ class Keeper(QWidget):
         self.destroyed.connect(self._session.close)
         QApplication.instance().aboutToQuit.connect(self._session.close)
         viewer.layers.events.inserted.connect(self._meet)
+        writer.saved.connect(self._saved_elsewhere)
         for layer in viewer.layers:
             self._meet_layer(layer)
 
@@ -98,6 +110,10 @@ class Keeper(QWidget):
         """The person has saved it."""
         self._session.is_safe(layer)
 
+    def _saved_elsewhere(self, event: Any) -> None:
+        if event.value in self._viewer.layers:
+            self.saved(event.value)
+
     def keep(self) -> None:
         """Write what has changed, in a worker; where one is at it, after it."""
         if self._writing:
@@ -106,31 +122,42 @@ class Keeper(QWidget):
         if jobs := list(self._jobs()):
             self._writing = True
 
-            def write() -> None:
-                for job in jobs:
-                    job()
-
-            worker.in_thread(write, _connect={"errored": worker.show, "finished": self._written})
+            worker.in_thread(self._write, jobs, _connect={"errored": worker.show, "finished": self._written})
 
     def close_session(self) -> None:
         """The widget goes: a hand's unsaved work is kept and offered next time; what a model can say again is not."""
         self._timer.stop()
         self._again = False
-        try:
-            for job in self._jobs():
-                job()
-        except UNetError as error:
-            worker.show(error)
+        self._write_now()
         self._session.close()
 
-    def _jobs(self) -> Iterator[Any]:
+    def _write_now(self) -> None:
+        try:
+            self._write(self._jobs())
+        except UNetError as error:
+            worker.show(error)
+
+    def _write(self, jobs: Iterable[tuple[str, Callable[[], None]]]) -> None:
+        """Each mask in turn: what cannot be written stops no other, and is told once. Raises the first such UNetError."""
+        first = None
+        for layer, job in jobs:
+            try:
+                job()
+            except UNetError as error:
+                if layer not in self._told:
+                    first = first or error
+                self._told.add(layer)
+        if first is not None:
+            raise first
+
+    def _jobs(self) -> Iterator[tuple[str, Callable[[], None]]]:
         for layer in self._masks():
             try:
                 job = self._session.keep(layer, list(self._viewer.layers))
             except UNetError:  # a layer of five axes, say
                 continue
             if job is not None:
-                yield job
+                yield str(layer.unique_id), job
 
     def _masks(self) -> list[Labels]:
         return [layer for layer in self._viewer.layers if isinstance(layer, Labels) and layer.editable and 2 <= layer.ndim <= 4]
@@ -154,7 +181,7 @@ class Keeper(QWidget):
 
     def _look(self) -> list[recovery.Found]:
         try:
-            return recovery.left_behind()
+            return recovery.left_behind(self._session)
         except (UNetError, OSError):  # the folder cannot be read: nothing to offer
             return []
 
@@ -175,16 +202,14 @@ class Keeper(QWidget):
             self._seen.add(layer.unique_id)  # it is still unsaved
             self._viewer.add_layer(layer)
             restored.append(found)
-        for job in self._jobs():
-            job()  # in this session's keeping before it leaves that of the other
+        self._write_now()  # in this session's keeping before it leaves that of the other
         for found in restored:
             recovery.forget(found)
         self._found = [found for found in self._found if found not in restored]
-        if not self._found:
-            return self._discard()
         self._show()
 
     def _discard(self) -> None:
-        recovery.clear()
+        for found in self._found:
+            recovery.forget(found)
         self._found = []
         self._show()

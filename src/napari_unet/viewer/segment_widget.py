@@ -112,12 +112,14 @@ class SegmentWidget(QScrollArea):
         self._advanced.changed.connect(self._options_changed)
         self._slices.finished.connect(self._panel.slice_finished)
         self._slices.failed.connect(lambda: self._panel.live.setChecked(False))
+        self._slices.failed.connect(self._panel.slice_failed)
         self._slices.unreachable.connect(self._panel.slice_unreachable)
         self._slices.became.connect(self._slice_at_work)
         self._save.clicked.connect(self._save_mask)
         for key, action in self._keys().items():
             self._viewer.bind_key(key, lambda _, act=action: act(), overwrite=True)
         self._viewer.mouse_move_callbacks.append(self._point)
+        self._viewer.layers.selection.events.active.connect(self._follow_selection)
 
     def _keys(self) -> dict[str, Callable[[], None]]:
         return {"S": self.this_slice, **self._correct.keys()}
@@ -192,6 +194,7 @@ class SegmentWidget(QScrollArea):
             return
         self._panel.live.setChecked(False)
         self._slices.stop()
+        self._keeper.keep()  # a run's own layer is kept only once it is over
         self._run = Run(self, self._viewer, work)
         self._run.progressed.connect(self._show_progress)
         self._run.ended.connect(self._finish)
@@ -234,7 +237,13 @@ class SegmentWidget(QScrollArea):
             self._engine.learn(work.model.path, work.options, seconds / max(1, self._panel.voxels(work)))
         self._panel.ended(complete, filling.done, filling.total, run.volumes)
         self._refresh()
+        self._measure.recount()
         QTimer.singleShot(0, self._keeper.keep)  # after the mask's last frame
+
+    def _follow_selection(self, event: Any) -> None:
+        """What is painted on is corrected, measured and saved, too."""
+        if isinstance(event.value, Labels) and event.value in self._mask.choices:
+            self._mask.value = event.value
 
     def _save_mask(self) -> None:
         layer = self._mask.value
@@ -282,6 +291,7 @@ class SegmentWidget(QScrollArea):
             self._viewer.bind_key(key, None, overwrite=True)
         if self._point in self._viewer.mouse_move_callbacks:
             self._viewer.mouse_move_callbacks.remove(self._point)
+        self._viewer.layers.selection.events.active.disconnect(self._follow_selection)
         self._keeper.close_session()
 
     def hideEvent(self, event: QHideEvent) -> None:

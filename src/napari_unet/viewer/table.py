@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import math
+import numbers
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,12 +30,14 @@ from qtpy.QtWidgets import (
 from napari_unet import files
 from napari_unet.errors import UNetError
 from napari_unet.measure import amounts
+from napari_unet.nifti import MAX_LABEL
 from napari_unet.viewer import worker
 from napari_unet.viewer.card import text
 from napari_unet.viewer.editing import show_slice
-from napari_unet.viewer.layers import grid_of
+from napari_unet.viewer.layers import file_name, grid_of
 from napari_unet.viewer.region import RegionChoice, region_of
 
+NAMED, SHORT = 4, 30  # classes, and letters of their names, in a note; the table has all of them
 HEADINGS = ("Class", "Voxels", "ml", "Border", "t")
 
 
@@ -52,6 +56,9 @@ class Row:
 def rows_of(layer: Labels, others: Any = (), region: NDArray[np.bool_] | None = None) -> list[Row]:
     """The classes of a mask, of each volume of a series; within a region (see `region_of`), where there is one."""
     grid, data = grid_of(layer, others), np.asarray(layer.data)
+    low, high = (int(data.min()), int(data.max())) if data.size else (0, 0)
+    if low < 0 or high > MAX_LABEL:
+        raise UNetError(f"layer {layer.name!r}", f"it holds the value {low if low < 0 else high}", f"Use values from 0 to {MAX_LABEL}")
     names = names_of(layer)
     ml = abs(np.linalg.det(grid.affine[:3, :3])) / 1000 if layer.ndim > 2 else None
     series = data.ndim == 4
@@ -68,7 +75,8 @@ def names_of(layer: Labels) -> dict[int, str]:
     features = layer.features
     if not {"index", "class"} <= set(features):
         return {}
-    return dict(zip((int(index) for index in features["index"]), map(str, features["class"]), strict=True))
+    known = zip(features["index"], map(str, features["class"]), strict=True)
+    return {int(index): name for index, name in known if isinstance(index, numbers.Real) and math.isfinite(index)}
 
 
 def as_csv(rows: list[Row], separator: str = ",", region: str = "") -> str:
@@ -128,8 +136,7 @@ class MeasureTab(QWidget):
         if layer is not self._layer:
             self._layer, self.rows = layer, []
             self._fill()
-            if self.isVisible():
-                self.update_rows()
+            self.recount()
 
     def reset_choices(self) -> None:
         """The viewer's layers have changed."""
@@ -152,8 +159,7 @@ class MeasureTab(QWidget):
         self._fill()
 
     def _region_changed(self) -> None:
-        if self.isVisible():
-            self.update_rows()
+        self.recount()
 
     def _draw(self) -> None:
         if self._layer is not None:
@@ -183,8 +189,10 @@ class MeasureTab(QWidget):
 
     def _words(self) -> str:
         """What a reader of the table has to know."""
-        cut = dict.fromkeys(row.name for row in self.rows if row.at_border)
-        border = f"{', '.join(cut)}: at the image's border, so the true volume may be larger." if cut else ""
+        cut = list(dict.fromkeys(row.name for row in self.rows if row.at_border))
+        more = f" and {len(cut) - NAMED} more" if len(cut) > NAMED else ""
+        names = ", ".join(name[:SHORT] for name in cut[:NAMED])
+        border = f"{names}{more}: at the image's border, so the true volume may be larger." if cut else ""
         within = f"Within {self._region}, through all slices." if self.rows and self._region else ""
         return " ".join(filter(None, (self._told, within, border)))
 
@@ -201,11 +209,18 @@ class MeasureTab(QWidget):
             if step is not None:
                 show_slice(self._viewer, self._layer, 0, step)
 
+    def recount(self) -> None:
+        """The mask has changed as a whole: it is counted anew where the table is looked at."""
+        if self.isVisible():
+            self.update_rows()
+
     def _copy(self) -> None:
+        self.update_rows()
         QApplication.clipboard().setText(as_csv(self.rows, "\t", self._region))
 
     def _save(self) -> None:
-        name = "_".join(filter(None, (self._layer.name if self._layer is not None else "volumes", self._region))) + ".csv"
+        self.update_rows()
+        name = file_name("_".join(filter(None, (self._layer.name if self._layer is not None else "volumes", self._region))), ".csv")
         path, _ = QFileDialog.getSaveFileName(self, "Save the table", name, "Comma-separated values (*.csv)")
         if path:
             try:

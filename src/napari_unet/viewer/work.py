@@ -15,7 +15,7 @@ from napari_unet.viewer.answer import EVERY
 from napari_unet.viewer.card import Model
 from napari_unet.viewer.engine import Engine
 from napari_unet.viewer.fit import takes_one_of_a_series
-from napari_unet.viewer.layers import ScalarLayer, channels_of, grid_of, is_picture, step_on_screen, volume_of
+from napari_unet.viewer.layers import ScalarLayer, channels_of, grid_of, is_picture, place_of, step_on_screen, volume_of
 from napari_unet.viewer.options import Options
 from napari_unet.volume import Reorientation, Volume, check_same_grid
 
@@ -77,8 +77,13 @@ class Work:
     @property
     def of(self) -> tuple[str, str, int]:
         """What its answer belongs to (see `Answer`)."""
-        layers = " ".join(str(layer.unique_id) for layer in (self.image, *self.more))
+        layers = " ".join(f"{layer.unique_id} {place_of(layer)}" for layer in (self.image, *self.more))
         return str(self.model.path), layers, EVERY if self.series else self.step or 0
+
+    @property
+    def name(self) -> str:
+        """That of its mask."""
+        return f"{self.image.name}_seg" if self.step is None or self.series else f"{self.image.name}_t{self.step}_seg"
 
     @property
     def steps(self) -> list[int | None]:
@@ -96,7 +101,7 @@ class Work:
             return first
         channels = [first, *(volume_of(layer, self.others, self.model.spec.pictures) for layer in self.more)]
         for channel in channels[1:]:
-            check_same_grid(channel, first)
+            check_same_grid(channel, first, "channel", "first channel")
         return first.with_data(np.stack([channel.data for channel in channels], -1))
 
     def outline(self) -> Volume:

@@ -9,7 +9,7 @@ from napari.qt.threading import GeneratorWorker, create_worker
 from napari.utils.notifications import notification_manager, show_error
 from qtpy.QtCore import Qt
 
-from napari_unet.errors import UNetError
+from napari_unet.errors import UNetError, first_line
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -80,8 +80,7 @@ def guarded(work: Generator[T, None, R], what: str) -> Generator[T, None, R]:
     except MemoryError as error:
         raise UNetError(what, "the memory does not suffice", "Close other programs, or crop the image") from error
     except RuntimeError as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UNetError(what, first[:200], "Try a smaller image; if it stays, report it") from error
+        raise UNetError(what, first_line(error), "Try a smaller image; if it stays, report it") from error
 
 
 def show(error: Exception) -> None:

@@ -9,16 +9,23 @@ from typing import Any
 
 import napari
 from napari.layers import Image, Labels, Layer
+from napari.utils.events import EventEmitter
 from napari.utils.notifications import show_info
 
 from napari_unet import nifti
 from napari_unet.errors import UNetError
 from napari_unet.viewer.layers import KEY, Grid, ScalarLayer, grid_of, volume_of
 
+saved = EventEmitter(type_name="saved")  # with each Labels layer that napari's own Save has written here
+
 
 def write_labels(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     """napari's writer of one Labels layer. Raises UNetError."""
-    return [str(save(path, Layer.create(data, meta, "labels"), _open_layers()))]
+    target = save(path, Layer.create(data, meta, "labels"), _open_layers())
+    for layer in _open_layers():
+        if layer.data is data:
+            saved(value=layer)
+    return [str(target)]
 
 
 def write_image(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
@@ -32,13 +39,18 @@ def save(path: str | Path, layer: ScalarLayer, others: Iterable[Any] = ()) -> Pa
     The other layers tell the grid of a mask that was painted from nothing. Raises UNetError where the path is the file
     that another layer came from, and where it cannot be written.
     """
-    target = Path(path) if nifti.suffix(path) else Path(f"{path}.nii.gz")
+    target = with_ending(path)
     others = list(others)
     _check_not_a_source(target, layer, others)
     if not grid_of(layer, others).kind and any(isinstance(other.metadata.get(KEY), Grid) for other in others):
         show_info(f"{target.name}: the layer lies on no opened file's grid; it was saved where the screen shows it.")
     nifti.write(target, volume_of(layer, others), labels=isinstance(layer, Labels))
     return target
+
+
+def with_ending(path: str | Path) -> Path:
+    """The path, with `.nii.gz` where it has no known ending."""
+    return Path(path) if nifti.suffix(path) else Path(f"{path}.nii.gz")
 
 
 def _open_layers() -> list[Any]:
