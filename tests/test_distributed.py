@@ -155,7 +155,7 @@ def test_alone_it_is_all_nothing() -> None:
     assert part.tolist() == [1, 1, 1]
 
 
-@pytest.mark.parametrize("word", [State(7), Order(3, 6, Stage((8, 8, 8), 2, 0.5, 10), 1e-3, 20, 0.5)])
+@pytest.mark.parametrize("word", [State(7), Order(3, 6, Stage((8, 8, 8), 2, 0.5, 10), 1e-3, 20, 0.5, 0.1)])
 def test_words_survive_the_way(word: Any) -> None:
     assert schema.decode(type(word), schema.encode(word), "told") == word
 

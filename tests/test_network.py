@@ -200,3 +200,19 @@ def test_instance_norm_learns_as_groups_of_one_channel_do(shape: tuple[int, ...]
         assert torch.allclose(norm(x), theirs)
     found, known = (torch.autograd.grad((y * towards).sum(), inputs) for y in (ours, theirs))
     assert all(torch.allclose(a, b) for a, b in zip(found, known, strict=True))
+
+
+@given(specs(norm="instance"))
+@settings(max_examples=20)
+def test_a_feature_that_is_left_out_has_no_influence(spec: NetworkSpec) -> None:
+    """What the decoder sees of it is nothing, whatever it is; what is kept, it sees multiplied; all of it, unchanged."""
+    network = UNet(spec)
+    x = torch.randn(2, spec.channels, *(2 * stride for stride in spec.total_stride))
+    every = torch.ones(2, network.droppable)
+    for plain, kept in zip(network.multiscale(x), network.multiscale(x, every), strict=True):
+        assert torch.equal(plain, kept)
+    blank = torch.zeros(2, network.droppable)
+    levels = network.encoder(x)
+    expected = network.decoder([levels[0], *(0 * level for level in levels[1:])], all_scales=spec.deep_supervision)
+    for one, other in zip(expected, network.multiscale(x, blank), strict=True):
+        assert torch.equal(one, other)

@@ -125,3 +125,9 @@ def test_each_stage_gets_its_share_of_the_work() -> None:
     work = [stage.steps * stage.batch * math.prod(stage.patch) for stage in schedule.stages]
     for stage, voxels in zip(schedule.stages, work, strict=True):
         assert voxels / sum(work) == pytest.approx(stage.share, abs=0.02)
+
+
+@pytest.mark.parametrize(("steps", "runs", "dropout"), [(599, 1, 0.0), (600, 1, 0.2), (600, 2, 0.0), (1200, 2, 0.2)])
+def test_a_short_run_leaves_no_features_out(steps: int, runs: int, dropout: float) -> None:
+    schedule = replace(in_steps([Stage((8, 8, 8), 2, 1.0)], steps), runs=runs)
+    assert schedule.dropout(0.2) == dropout

@@ -16,7 +16,7 @@ from engine import network_spec
 from test_train import Plan, assert_equal_runs, run
 
 from napari_unet import UNetError, speed
-from napari_unet.learning import Learner
+from napari_unet.learning import Learner, Order
 from napari_unet.network import UNet
 from napari_unet.recording import BEFORE, Recorded
 from napari_unet.sampling import Example, Sampler
@@ -150,6 +150,18 @@ def test_a_run_with_threads_of_its_own(plan: Plan, tmp_path: Path) -> None:
     assert ("training", 2) in seen and ("training", 1) not in seen and torch.get_num_threads() == before
 
 
+def test_what_is_left_out_is_a_sample_s_own(plan: Plan) -> None:
+    """Drawn from the step and the sample's number: the same when resumed, and for whichever process draws it."""
+    made, schedule = learner(plan)
+    stage, _ = schedule.at(0)
+    order = Order(5, 10, stage, 1e-3, 1000, 0.5, 0.25)
+    whole = made._kept(order, range(4))
+    assert sorted(whole.unique().tolist()) == pytest.approx([0, 4 / 3]) and whole.shape == (4, made.network.droppable)
+    assert torch.equal(torch.cat([made._kept(order, [n]) for n in range(4)]), whole) and len(made._kept(order, [])) == 0
+    assert not torch.equal(whole[0], whole[1]) and not torch.equal(made._kept(replace(order, step=6), range(4)), whole)
+    assert made._kept(replace(order, dropout=0.0), range(4)).unique().tolist() == [1.0]
+
+
 @pytest.mark.slow
 def test_what_cannot_be_compiled_is_run_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     network = UNet(network_spec())
@@ -158,7 +170,7 @@ def test_what_cannot_be_compiled_is_run_as_it_is(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "there-is-no-such-compiler"))
     forward, why = speed.compiled(network, [(1, 1, 8, 8, 8)], CPU, TrainConfig())
     assert "cannot be compiled here, and is run as it is" in why
-    assert forward(torch.zeros(1, 1, 8, 8, 8))[0].shape == (1, 2, 8, 8, 8)
+    assert forward(torch.zeros(1, 1, 8, 8, 8), torch.ones(1, network.droppable))[0].shape == (1, 2, 8, 8, 8)
     assert all(parameter.grad is None for parameter in network.parameters())
 
 
@@ -216,9 +228,9 @@ def test_shapes_are_those_that_the_network_will_see(plan: Plan) -> None:
     seen = set()
     forward = made.forward
 
-    def watched(images: torch.Tensor) -> list[torch.Tensor]:
+    def watched(images: torch.Tensor, kept: torch.Tensor) -> list[torch.Tensor]:
         seen.add(tuple(images.shape))
-        return forward(images)
+        return forward(images, kept)
 
     made.forward = watched
     first: dict[Stage, int] = {}

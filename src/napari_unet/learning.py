@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_unet import distributed, speed
+from napari_unet.augment import to_device
 from napari_unet.errors import UNetError, first_line
 from napari_unet.loss import supervise
 from napari_unet.network import UNet
@@ -46,7 +47,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Order:
-    """A step to be taken: `first` counts the samples before it, `steps` are the run's, `strength` is that of augmentation."""
+    """A step to be taken: `first` counts the samples before it, `steps` are the run's.
+
+    strength : of augmentation; dropout : the share of features left out.
+    """
 
     __pydantic_config__ = STRICT
 
@@ -56,6 +60,7 @@ class Order:
     rate: float
     steps: int
     strength: float
+    dropout: float
 
 
 @dataclass(frozen=True)
@@ -86,14 +91,14 @@ class Learner:
         if device.type != "cuda":  # where cuDNN arranges itself, and this norm would turn everything back (pytorch 59168)
             self.network.in_fast_layout()
         self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False)
-        self.forward: Callable[[Tensor], list[Tensor]] = self.network.multiscale
+        self.forward: Callable[[Tensor, Tensor], list[Tensor]] = self.network.multiscale
         self.note = ""
         if speed.repays(config, device):
             self.forward, self.note = speed.compiled(self.network, self._shapes(), device, config)
             self.network.load_state_dict(self.averaged.state_dict())  # batch norm's statistics
         self.optimisers = optimisers(self.network, config)
         recorded = device.type == "cuda" and distributed.size() == 1
-        self.compute: Callable[[Tensor, Tensor], Tensor] = Recorded(self._compute, device) if recorded else self._compute
+        self.compute: Callable[[Tensor, Tensor, Tensor], Tensor] = Recorded(self._compute, device) if recorded else self._compute
         self.followed = [list(module.state_dict().values()) for module in (self.averaged, self.network)]  # all stay where they lie
         self._begin_at(0)
 
@@ -120,7 +125,8 @@ class Learner:
     def step(self, step: int, schedule: Schedule) -> Tensor:
         """Learn from one batch; its loss."""
         stage, first = schedule.at(step)
-        order = Order(step, first, stage, self.rate(step, schedule), schedule.steps, schedule.strength(self.config.augment))
+        order = Order(step, first, stage, self.rate(step, schedule), schedule.steps, schedule.strength(self.config.augment),
+                      schedule.dropout(self.config.dropout))  # fmt: skip
         distributed.tell(order)
         return self.learn(order)
 
@@ -152,16 +158,23 @@ class Learner:
         own = distributed.own(stage.batch)
         images, shares = self.sampler.batch(order.step, order.first, stage.patch, stage.batch, own, order.strength)
         images, shares = images.to(self.device), shares.to(self.device)
+        kept = to_device(self._kept(order, own), self.device)
         if self.spec.network.dims == 2:
             images, shares = images[:, :, 0], shares[:, :, 0]
         if isinstance(self.compute, Recorded):
             self.whole = False  # it changes the weights before it returns
-        return self.compute(images, shares)
+        return self.compute(images, shares, kept)
 
-    def _compute(self, images: Tensor, shares: Tensor) -> Tensor:
+    def _kept(self, order: Order, own: Sequence[int]) -> Tensor:
+        """What each sample's features are multiplied by, drawn like the sample from (seed, step, its number in the batch)."""
+        draws = [np.random.default_rng((self.config.seed, 1 << 41, order.step, n)).random(self.network.droppable) for n in own]
+        kept = np.array(draws).reshape(len(draws), self.network.droppable) >= order.dropout
+        return torch.from_numpy((kept / (1 - order.dropout)).astype(np.float32))
+
+    def _compute(self, images: Tensor, shares: Tensor, kept: Tensor) -> Tensor:
         """The loss of a batch, and the weights moved against its gradient."""
         with speed.precision(self.config, self.device):
-            logits = self.forward(images)
+            logits = self.forward(images, kept)
         loss = supervise([scale.float() for scale in logits], shares, distributed.together)
         self.network.zero_grad(set_to_none=True)
         loss.backward()
@@ -200,7 +213,7 @@ class Learner:
                 until = self.clock() + seconds / len(parts)
                 while len(times) < 4 or self.clock() < until:
                     began = self.clock()
-                    order = Order(len(times), 0, stage, self.config.rate, 100, self.config.augment)
+                    order = Order(len(times), 0, stage, self.config.rate, 100, self.config.augment, self.config.dropout)
                     distributed.tell(order)
                     self.learn(order)
                     times.append(self.clock() - began)

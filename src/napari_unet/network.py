@@ -174,10 +174,22 @@ class UNet(nn.Module):
         """Logits at the input's own resolution."""
         return self.decoder(self.encoder(x.contiguous(memory_format=self.layout)), all_scales=False)[0]  # type: ignore[no-any-return]
 
-    def multiscale(self, x: Tensor) -> list[Tensor]:
-        """Logits of every decoder level, finest first, for deep supervision."""
-        x = x.contiguous(memory_format=self.layout)
-        return self.decoder(self.encoder(x), all_scales=self.spec.deep_supervision)  # type: ignore[no-any-return]
+    def multiscale(self, x: Tensor, kept: Tensor | None = None) -> list[Tensor]:
+        """Logits of every decoder level, finest first, for deep supervision.
+
+        kept : what the decoder's view of the encoder's features below the finest level is multiplied by, (B, `droppable`):
+        dropout of whole features (Tompson et al. 2015, arXiv 1411.4280).
+        """
+        levels = self.encoder(x.contiguous(memory_format=self.layout))
+        if kept is not None:
+            factors = kept.reshape(*kept.shape, *(1,) * self.spec.dims).split(self.spec.features[1:], 1)
+            levels[1:] = [level * factor.to(level.dtype) for level, factor in zip(levels[1:], factors, strict=True)]
+        return self.decoder(levels, all_scales=self.spec.deep_supervision)  # type: ignore[no-any-return]
+
+    @property
+    def droppable(self) -> int:
+        """How many features lie below the finest level."""
+        return sum(self.spec.features[1:])
 
 
 def parameter_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:

@@ -211,7 +211,8 @@ def _making(results: Results) -> str:
         "Its licence": _text(card.data_licence) or "not stated", "Trained on": f"{len(record.split.training)} cases",
         kept: _listed(record.split.kept_out, 40) or "none",
         "Settings": f"{record.schedule.steps:,} steps, batch {config.batch}, highest rate {config.rate * record.schedule.haste:.2g}, "
-                    f"augmentation {record.schedule.strength(config.augment):.2g}, seed {config.seed}",
+                    f"augmentation {record.schedule.strength(config.augment):.2g}, "
+                    f"dropout {record.schedule.dropout(config.dropout):.2g}, seed {config.seed}",
         "Versions": _text(", ".join(f"{name} {number}" for name, number in card.versions.items())),
     }  # fmt: skip
     listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items() if value)

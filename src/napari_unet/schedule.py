@@ -62,6 +62,10 @@ class Schedule:
         """That of augmentation: in a long run more than configured, up to the strongest that can be configured."""
         return min(MOST_AUGMENT, configured * self.variety)
 
+    def dropout(self, configured: float) -> float:
+        """The share of features that a step leaves out: as configured, but none in a short run."""
+        return configured if self.steps >= SHORT * self.runs else 0.0
+
     def at(self, step: int) -> tuple[Stage, int]:
         """The stage of a step, and the number of samples drawn before it."""
         samples = 0

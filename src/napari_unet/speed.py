@@ -96,14 +96,14 @@ def repays(config: TrainConfig, device: torch.device) -> bool:
 
 def compiled(
     network: UNet, inputs: list[tuple[int, ...]], device: torch.device, config: TrainConfig
-) -> tuple[Callable[[Tensor], list[Tensor]], str]:
+) -> tuple[Callable[[Tensor, Tensor], list[Tensor]], str]:
     """`network.multiscale` compiled for inputs of these shapes, or as it is, and then why; its gradients are lost."""
     try:
         forward = torch.compile(network.multiscale, dynamic=False)
         for shape in inputs:
             with torch.enable_grad():  # as in `Learner._descend`
                 with precision(config, device):
-                    logits = forward(torch.zeros(shape, device=device))
+                    logits = forward(torch.zeros(shape, device=device), torch.ones(shape[0], network.droppable, device=device))
                 torch.stack([scale.float().mean() for scale in logits]).sum().backward()
     except FAILURES as error:
         return network.multiscale, f"the network cannot be compiled here, and is run as it is ({first_line(error)})"
