@@ -127,7 +127,11 @@ def test_each_stage_gets_its_share_of_the_work() -> None:
         assert voxels / sum(work) == pytest.approx(stage.share, abs=0.02)
 
 
-@pytest.mark.parametrize(("steps", "runs", "dropout"), [(599, 1, 0.0), (600, 1, 0.2), (600, 2, 0.0), (1200, 2, 0.2)])
-def test_a_short_run_leaves_no_features_out(steps: int, runs: int, dropout: float) -> None:
-    schedule = replace(in_steps([Stage((8, 8, 8), 2, 1.0)], steps), runs=runs)
+@pytest.mark.parametrize(
+    ("steps", "runs", "cases", "dropout"),
+    [(599, 1, 5, 0.0), (600, 1, 5, 0.2), (600, 2, 5, 0.0), (1200, 2, 5, 0.2), (600, 1, 20, 0.2), (600, 1, 21, 0.0), (600, 1, 0, 0.0)],
+)
+def test_features_are_left_out_in_long_runs_of_few_cases(steps: int, runs: int, cases: int, dropout: float) -> None:
+    """Of so many cases, each as large as a patch, of which a step draws two; 0: nobody says how many there are."""
+    schedule = replace(in_steps([Stage((8, 8, 8), 2, 1.0)], steps, cases * 8**3), runs=runs)
     assert schedule.dropout(0.2) == dropout

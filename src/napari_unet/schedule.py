@@ -54,17 +54,21 @@ class Schedule:
     @property
     def variety(self) -> float:
         """How many times more than usual the cases are changed, because there are many steps, or few cases for them."""
+        return min(VARIETY, max(1.0, self.steps / self.runs / LONG, self.seen / OFTEN))
+
+    @property
+    def seen(self) -> float:
+        """How many times each case is seen."""
         drawn = sum(math.prod(stage.patch) * stage.batch * stage.steps for stage in self.stages)
-        seen = drawn / self.voxels if self.voxels else 0.0
-        return min(VARIETY, max(1.0, self.steps / self.runs / LONG, seen / OFTEN))
+        return drawn / self.voxels if self.voxels else 0.0
 
     def strength(self, configured: float) -> float:
         """That of augmentation: in a long run more than configured, up to the strongest that can be configured."""
         return min(MOST_AUGMENT, configured * self.variety)
 
     def dropout(self, configured: float) -> float:
-        """The share of features that a step leaves out: as configured, but none in a short run."""
-        return configured if self.steps >= SHORT * self.runs else 0.0
+        """The share of features that a step leaves out: none in a short run, nor where there are many cases."""
+        return configured if self.steps >= SHORT * self.runs and self.seen >= OFTEN else 0.0
 
     def at(self, step: int) -> tuple[Stage, int]:
         """The stage of a step, and the number of samples drawn before it."""

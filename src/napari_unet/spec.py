@@ -340,7 +340,7 @@ class TrainConfig:
         float, Field(ge=0, le=MOST_AUGMENT, description="strength of augmentation, 0 is none; more in a long run, or of few cases")
     ] = 0.5
     dropout: Annotated[
-        float, Field(ge=0, lt=1, description="share of the encoder's features that a step leaves out; none in runs of fewer than 600 steps")
+        float, Field(ge=0, lt=1, description="share of the encoder's features that a step leaves out, in long runs of few cases")
     ] = 0.1
     grow: Annotated[bool, Field(description="small patches first, the full size last")] = True
     memory: Annotated[
