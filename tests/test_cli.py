@@ -336,6 +336,16 @@ def test_a_run_is_not_overwritten_unasked(call: Callable[..., Outcome], data3d: 
     assert weights.read_card(out / "model.safetensors").steps == 1
 
 
+def test_overwriting_leaves_no_folds_that_predict_would_take(call: Callable[..., Outcome], data3d: Path, tmp_path: Path) -> None:
+    ask = ("train", data3d, "--out", tmp_path / "run", "--steps", 1, *SMALL)
+    assert call(*ask, "--folds", 2).code == 0
+    mine = tmp_path / "run/fold_1/notes.txt"
+    mine.write_text("mine")
+    assert call(*ask, "--overwrite").code == 0
+    assert not list((tmp_path / "run").glob("fold_*/model.safetensors")) and mine.exists()
+    assert weights.read_spec(tmp_path / "run/model.safetensors").members == 1
+
+
 def test_overwriting_waits_for_a_run_that_is_at_work(call: Callable[..., Outcome], data3d: Path, run3d: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(run3d, tmp_path / "run"))
     at_work = train(*planned(data3d, steps=3), out=out, resume=True)

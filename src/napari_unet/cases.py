@@ -115,8 +115,11 @@ def find_cases(folder: str | Path, rule: LabelRule = ALL_LABELLED) -> Dataset:
         return replace(_described(folder, description), cases=cases, labels=labels, channels=channels).with_rule(rule)
     images, masks = (_subfolder(folder, names) for names in (_IMAGE_FOLDERS, _LABEL_FOLDERS))
     known = _by_name(list_images(masks))
-    numbered = lambda case, files: case not in known and any(nifti.stem(path) in known for path in files)  # noqa: E731
-    found = {case.name: case for case in _cases([images], numbered)}
+
+    def labelled_each(case: str, files: list[Path]) -> bool:
+        return case not in known and any(nifti.stem(path) in known for path in files)
+
+    found = {case.name: case for case in _cases([images], labelled_each)}
     cases = tuple(Case(name, found[name].images, known[name]) for name in found if name in known)
     if not cases:
         raise UNetError(folder, f"no image in {images.name} has a label of the same name in {masks.name}", "Name them alike")

@@ -15,7 +15,7 @@ from napari_unet import ensemble, files, weights
 from napari_unet.dataset import Case
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import write_scores
-from napari_unet.layout import LOG, MODEL, RECORD, SCORES, folds_of
+from napari_unet.layout import LOG, MODEL, RECORD, SCORES
 from napari_unet.pooling import Fold, choose_components, copy_masks, pooled, pooled_log, read_fold, scored
 from napari_unet.record import begin, check_present, clear, fold_folder, new_record, read_record
 from napari_unet.schedule import Schedule
@@ -77,8 +77,6 @@ def cross_validate(
                     yield progress
                     if record is None and (progress.phase, progress.step) == ("preparing", progress.steps):  # all can be read
                         record = new_record(spec, config, split, Schedule(()), card or Card(), by_name, reasons)
-                        for place in folds_of(folder):
-                            clear(place)
                         begin(folder, record)
         yield from _finish(folder, count)
 

@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QApplication, QDialogButtonBox, QFileDialog, QLineEdi
 from napari_unet import nifti
 from napari_unet.segment import Segmenter
 from napari_unet.spec import Label
+from napari_unet.viewer import places
 from napari_unet.viewer.layers import grid_of
 
 pytestmark = pytest.mark.gui
@@ -188,3 +189,18 @@ def test_the_side_is_the_one_that_is_shown(window, qtbot):
     viewer.window.remove_dock_widget("all")
     _, again = viewer.window.add_plugin_dock_widget(PLUGIN, "Segment")
     assert next(each for each in again.findChildren(QRadioButton) if each.text() == "Neurological").isChecked()
+
+
+def test_strokes_are_kept_before_a_run_and_the_table_is_counted_after_it(window, qtbot, slow_scan, model_file):
+    viewer, widget = window(show=True)
+    viewer.open(str(slow_scan), plugin=PLUGIN)
+    widget.add_model(model_file())
+    widget._panel.this.click()
+    qtbot.waitUntil(lambda: not widget._slices.busy, timeout=PATIENCE)
+    layer = widget._mask.value
+    layer.data_setitem((np.array([1]), np.array([2]), np.array([3])), 2)
+    widget._tabs.setCurrentWidget(widget._measure)
+    widget._start.click()
+    qtbot.waitUntil(lambda: any(places.folder("recovery").glob(f"*/{layer.unique_id}.nii.gz")), timeout=PATIENCE)
+    qtbot.waitUntil(lambda: widget._run is None, timeout=PATIENCE)
+    assert {row.value: row.voxels for row in widget._measure.rows} == {v: int((layer.data == v).sum()) for v in (1, 2)}

@@ -31,6 +31,12 @@ def idle(widget, qtbot):
     qtbot.waitUntil(lambda: not widget._slices.busy, timeout=PATIENCE)
 
 
+def this_slice(viewer, widget, qtbot, step):
+    viewer.dims.set_current_step(0, step)
+    widget._panel.this.click()
+    idle(widget, qtbot)
+
+
 def finished(widget, qtbot):
     qtbot.waitUntil(lambda: widget._run is None, timeout=PATIENCE)
 
@@ -102,9 +108,7 @@ def test_live_drops_what_is_no_longer_shown_and_asks_for_nothing_twice(window, q
 def test_live_leaves_strokes_alone(window, qtbot, slow_scan, model_file):
     viewer, widget = window()
     opened(viewer, widget, slow_scan, model_file())
-    viewer.dims.set_current_step(0, 5)
-    widget._panel.this.click()
-    idle(widget, qtbot)
+    this_slice(viewer, widget, qtbot, 5)
     layer = mask_of(viewer)
     layer.data_setitem(tuple(np.array([n]) for n in (20, 4, 4)), 2)
     layer.data_setitem(tuple(np.array([n]) for n in (5, 4, 4)), 0)
@@ -201,9 +205,7 @@ def test_a_slice_wished_for_right_after_cancel_comes(window, qtbot, slow_scan, m
     viewer.dims.set_current_step(0, 9)
     widget._panel.this.click()
     widget.cancel()
-    viewer.dims.set_current_step(0, 20)
-    widget._panel.this.click()
-    idle(widget, qtbot)
+    this_slice(viewer, widget, qtbot, 20)
     assert np.flatnonzero(mask_of(viewer).data.any((1, 2))).tolist() == [20]
 
 
@@ -225,9 +227,7 @@ def test_why_there_is_no_slice_is_told(window, qtbot, slow_scan, model_file):
 def test_live_says_again_what_was_undone(window, qtbot, slow_scan, model_file):
     viewer, widget = window()
     opened(viewer, widget, slow_scan, model_file())
-    viewer.dims.set_current_step(0, 9)
-    widget._panel.this.click()
-    idle(widget, qtbot)
+    this_slice(viewer, widget, qtbot, 9)
     said = mask_of(viewer).data.copy()
     mask_of(viewer).undo()
     widget._panel.live.click()

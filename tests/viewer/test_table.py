@@ -15,6 +15,7 @@ from napari_unet.spec import Label
 from napari_unet.viewer import layers
 from napari_unet.viewer.filling import appearance
 from napari_unet.viewer.table import MeasureTab, names_of, rows_of
+from napari_unet.viewer.writer import file_name
 
 CLASSES = appearance([Label(1, "inner", "#e6194b"), Label(2, "cut", "#3cb44b"), Label(7, "absent", "#4363d8")])
 
@@ -145,4 +146,4 @@ def test_many_classes_at_the_border_do_not_fill_the_tab(tab, viewer_model):
 
 @pytest.mark.parametrize(("name", "expected"), [("???", "mask.nii.gz"), ("left/right: tumour?", "left_right_tumour.nii.gz")])
 def test_a_layer_s_name_as_a_file_s(name, expected):
-    assert layers.file_name(name, ".nii.gz") == expected
+    assert file_name(name, ".nii.gz") == expected

@@ -50,14 +50,14 @@ def check(arguments: argparse.Namespace) -> int:
         say(f"... and {len(rows) - ROWS} more {f'of which {odd} have findings' if odd else 'without findings'} (--all shows them)")
     findings = [f for report in reports for f in report.findings]
     errors = sum(f.level == "error" for f in findings)
-    if not errors:
-        refuse(reports, arguments.data)  # what training would refuse of all cases together
     say(f"\n{len(dataset.cases)} cases, {errors} errors, {len(findings) - errors} warnings")
     if out:
         write_table(out, rows, dataset)
     listed = [{"level": f.level, "where": f.where, "what": f.what, "remedy": f.remedy} for f in findings]
     finish(arguments, {"cases": len(dataset.cases), "errors": errors, "warnings": len(findings) - errors, "findings": listed,
                        "table": [asdict(row) for row in rows], "labels": dataset.labels})  # fmt: skip
+    if not errors:
+        refuse(reports, arguments.data)  # what training would refuse of all cases together
     return 2 if errors else 0
 
 

@@ -18,13 +18,12 @@ MAX_UNDO = 10_000_000  # voxels; napari's history keeps three 64-bit numbers of 
 
 @dataclass(eq=False)
 class Step:
-    """One undoable writing: where, which voxels it changed, and what the model had said of them before; whether it was undone.
+    """One undoable writing: where, and what the model had said there before; whether it was undone.
 
     atom : what napari's history holds of it, in whichever of its two queues.
     """
 
     region: Region
-    changed: NDArray[np.bool_]
     said: NDArray[Any]
     filled: NDArray[np.bool_]
     hand: NDArray[np.bool_]
@@ -84,8 +83,7 @@ class Answer:
     @classmethod
     def of_layer(cls, layer: Any) -> Answer:
         """The one of a layer that is known to carry one."""
-        answer = cls.in_layer(layer)
-        assert answer is not None
+        answer: Answer = layer.metadata[KEY]
         return answer
 
     def _carried_by(self, layer: Labels) -> Answer:
@@ -119,21 +117,21 @@ class Answer:
         seen, said = np.asarray(layer.data)[region], self.said[region]
         before = self.hand[region].copy()
         changed = ~self._by_hand(layer, region) & (seen != labels)
-        step = Step(region, changed, said.copy(), self.filled[region].copy(), before)
+        step = Step(region, said.copy(), self.filled[region].copy(), before)
         said[...] = labels
         self.filled[region] = True
-        self.record(layer, step, np.asarray(labels)[changed])
+        self.record(layer, step, changed, np.asarray(labels)[changed])
 
     def _by_hand(self, layer: Labels, region: Region) -> NDArray[np.bool_]:
         hand = self.hand[region]
         hand |= np.asarray(layer.data)[region] != self.said[region]
         return hand
 
-    def record(self, layer: Labels, step: Step, values: NDArray[Any]) -> None:
-        """Change a step's voxels through the layer's history, and remember how to notice that it is undone."""
-        if step.changed.any():
+    def record(self, layer: Labels, step: Step, changed: NDArray[np.bool_], values: NDArray[Any]) -> None:
+        """Change some voxels of a step's region through the layer's history, and remember how to notice that it is undone."""
+        if changed.any():
             starts = [part.indices(size)[0] for part, size in zip(step.region, layer.data.shape, strict=True)]
-            where = tuple(axis + start for axis, start in zip(np.nonzero(step.changed), starts, strict=True))
+            where = tuple(axis + start for axis, start in zip(np.nonzero(changed), starts, strict=True))
             layer.data_setitem(where, values)
             self._remember(layer, step)
 
@@ -164,7 +162,7 @@ class Answer:
                     _through_history(layer, plane, changed[plane], before.values[plane][changed[plane]])
                     yield
             everywhere = tuple(slice(0, size) for size in changed.shape)
-            self._remember(layer, Step(everywhere, changed, before.said, before.filled, before.hand))
+            self._remember(layer, Step(everywhere, before.said, before.filled, before.hand))
         return 0
 
     def forget_undone(self, layer: Labels) -> None:

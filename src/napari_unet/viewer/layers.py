@@ -7,7 +7,6 @@ positive scales and nothing rotated; a tilted one is shown straightened about it
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -175,11 +174,6 @@ def volume_of(layer: ScalarLayer, others: Iterable[Any] = (), pictures: bool = F
     return Volume(grid.stored(data, colours), grid.affine, grid.header, grid.source, shape_on_disk=grid.shape_on_disk)
 
 
-def file_name(name: str, ending: str) -> str:
-    """A layer's name as a file's: without what a path or a system gives another meaning."""
-    return (re.sub(r"[^\w.+-]+", "_", name).strip("_") or "mask") + ending
-
-
 def is_colour(layer: ScalarLayer) -> bool:
     """Whether the last axis of a layer's data holds colours."""
     return bool(getattr(layer, "rgb", False))
@@ -223,9 +217,7 @@ def _place(layer: ScalarLayer, grid: Grid, ndim: int) -> dict[str, Any]:
 
 def place_of(layer: Any) -> str:
     """What is another where a layer's voxels lie elsewhere, or are others in number."""
-    parts = (layer.scale, layer.translate, layer.rotate, layer.shear, layer.affine.affine_matrix)
-    shape = layer.data[0].shape if layer.multiscale else layer.data.shape
-    return f"{shape} {zlib.crc32(b''.join(np.asarray(part, float).tobytes() for part in parts)):08x}"
+    return f"{tuple(layer.data.shape)} {zlib.crc32(_world(layer).tobytes()):08x}"
 
 
 def _shear(layer: Any) -> NDArray[np.float64]:

@@ -34,8 +34,9 @@ from napari_unet.nifti import MAX_LABEL
 from napari_unet.viewer import worker
 from napari_unet.viewer.card import text
 from napari_unet.viewer.editing import show_slice
-from napari_unet.viewer.layers import file_name, grid_of
+from napari_unet.viewer.layers import grid_of
 from napari_unet.viewer.region import RegionChoice, region_of
+from napari_unet.viewer.writer import file_name
 
 NAMED, SHORT = 4, 30  # classes, and letters of their names, in a note; the table has all of them
 HEADINGS = ("Class", "Voxels", "ml", "Border", "t")

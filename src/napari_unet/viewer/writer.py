@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,11 @@ def save(path: str | Path, layer: ScalarLayer, others: Iterable[Any] = ()) -> Pa
 def with_ending(path: str | Path) -> Path:
     """The path, with `.nii.gz` where it has no known ending."""
     return Path(path) if nifti.suffix(path) else Path(f"{path}.nii.gz")
+
+
+def file_name(name: str, ending: str) -> str:
+    """A layer's name as a file's: without what a path or a system gives another meaning."""
+    return (re.sub(r"[^\w.+-]+", "_", name).strip("_") or "mask") + ending
 
 
 def _open_layers() -> list[Any]:
