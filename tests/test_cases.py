@@ -207,7 +207,7 @@ DESCRIPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "no label": ({"training": [{"image": "imagesTr/a0.nii.gz"}]}, "the training entry"),
     "a number for a path": ({"training": [{"image": 1, "label": 2}]}, "the training entry"),
     "labels is null": ({"labels": None}, "labels or channels cannot be understood"),
-    "labels is a list": ({"labels": ["a"]}, "labels or channels cannot be understood"),
+    "labels is a list": ({"labels": ["a"]}, "(labels is ['a'], not names with values)"),
     "regions": ({"labels": {"background": 0, "whole": [1, 2]}}, "'whole': [1, 2]"),
     "a background to ignore": ({"labels": {"a": 1, "ignore": 0}}, "'ignore': 0"),
     "a class to ignore": ({"labels": {"background": 0, "a": 1, "ignore": 1}}, "two names for 1"),
@@ -220,7 +220,7 @@ DESCRIPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "one name, two labels": ({"labels": {"1": "a", "2": "a"}}, "the class name 'a' is used twice"),
     "a mean of its own": ({"labels": {"mean": 1}}, "the class name 'mean' means the mean of all"),
     "channels are a word": ({"modality": "MRI"}, "labels or channels cannot be understood"),
-    "channels are a list": ({"modality": ["MRI"]}, "labels or channels cannot be understood"),
+    "channels are a list": ({"modality": ["MRI"]}, "(channels are ['MRI'], not numbers with names)"),
 }
 
 

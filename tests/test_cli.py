@@ -35,6 +35,7 @@ from test_train import Signal
 
 from napari_unet import nifti, weights
 from napari_unet.cli import main
+from napari_unet.record import read_record
 from napari_unet.train import train
 
 SMALL = ("--features", "4,8", "--patch", "12,16,16", "--checks", "1")
@@ -170,7 +171,7 @@ def test_check_of_many_cases_stays_readable(call: Callable[..., Outcome], tmp_pa
     assert len(found.json()["findings"]) == found.json()["errors"] + found.json()["warnings"] and len(found.json()["table"]) == 30
     assert len((tmp_path / "t.csv").read_text().splitlines()) == 31
     assert call("check", folder, "--csv", tmp_path / "t.csv").refused("t.csv", "it exists already")
-    assert call("check", folder, "--csv", folder / "imagesTr/a1.nii.gz", "--overwrite").refused("it is an image")
+    assert call("check", folder, "--csv", folder / "imagesTr/a1.nii.gz", "--overwrite").refused("an image", "another --csv")
     full = call("check", folder, "--all", "--csv", tmp_path / "t.csv", "--overwrite").out
     assert full.count("an empty mask") == 10 and "more" not in full
 
@@ -471,7 +472,16 @@ def test_ctrl_c_keeps_the_best_and_resume_goes_on(call: Callable[..., Outcome], 
     assert 0 < done < 300
     found = call("train", data3d, "--out", out, "--steps", 300, *SMALL, "--resume", "--json")
     assert found.code == 0 and found.json()["steps"] == 300 and (out / "report.html").exists()
-    assert f"going on with the run in {out}" in found.out
+    assert f"going on with the run in {out}" in found.out and "not followed" not in found.out
+
+
+def test_a_resumed_run_says_which_settings_it_does_not_follow(
+    call: Callable[..., Outcome], data3d: Path, run3d: Path, tmp_path: Path
+) -> None:
+    out, config = Path(shutil.copytree(run3d, tmp_path / "run")), read_record(run3d).config
+    found = call("train", data3d, "--out", out, "--resume", "--steps", config.steps + 7, "--seed", config.seed, "--device", "cpu")
+    assert found.code == 0 and f"not followed: --steps (of this run: {config.steps}); for another training" in found.out
+    assert read_record(out) == read_record(run3d)
 
 
 @pytest.mark.slow
@@ -495,6 +505,19 @@ def test_interrupted_before_the_first_step(
     assert found.code == 130 and found.out.splitlines()[-1] == "stopped before the first step; nothing has changed"
     if exists:
         assert (out / "model.safetensors").read_bytes() == (run3d / "model.safetensors").read_bytes()
+
+
+def test_interrupted_before_a_command_is_known(call: Callable[..., Outcome], data3d: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While its room is imported."""
+    for room in [name for name in sys.modules if name.startswith("napari_unet.cli.check")]:
+        monkeypatch.delitem(sys.modules, room)
+    before = sys.gettrace()
+    sys.settrace(Signal(("napari_unet/cli/check.py",), 2))
+    try:
+        found = call("check", data3d)
+    finally:
+        sys.settrace(before)
+    assert found.code == 130 and found.err.splitlines()[-1] == "napari-unet: interrupted"
 
 
 def test_interrupted_while_reading(call: Callable[..., Outcome], data3d: Path, tmp_path: Path) -> None:
@@ -670,7 +693,7 @@ def test_evaluate(call: Callable[..., Outcome], data3d: Path, tmp_path: Path) ->
 def test_scores_replace_nothing_unasked(call: Callable[..., Outcome], data3d: Path, tmp_path: Path) -> None:
     labels = Path(shutil.copytree(data3d / "labelsTr", tmp_path / "labels"))
     ask = ("evaluate", data3d / "labelsTr", labels, "--out")
-    assert call(*ask, labels / "a0.nii.gz", "--overwrite").refused("it is an image")
+    assert call(*ask, labels / "a0.nii.gz", "--overwrite").refused("it is an image", "another --out, such as table.csv")
     assert (labels / "a0.nii.gz").read_bytes() == (data3d / "labelsTr/a0.nii.gz").read_bytes()
     (tmp_path / "s.csv").write_text("mine")
     assert call(*ask, tmp_path / "s.csv").refused("it exists already")

@@ -91,6 +91,15 @@ def test_tiffs_of_other_programs(compression: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(nifti.read(tmp_path / "scan.tif").data[..., 0], GREY)
 
 
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "packbits", "tiff_adobe_deflate"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.bool_])
+def test_pixels_count_as_stored_where_a_tiff_shows_low_ones_white(compression: str | None, dtype: Any, tmp_path: Path) -> None:
+    data, white_is_zero = (GREY > 100 if dtype == np.bool_ else GREY.astype(dtype)), {262: 0}
+    Image.fromarray(data).save(tmp_path / "scan.tif", compression=compression, tiffinfo=white_is_zero)
+    stored = data if dtype == np.uint16 else ~data  # Pillow turns others round when it writes them
+    np.testing.assert_array_equal(nifti.read(tmp_path / "scan.tif").data[..., 0], stored)
+
+
 def stack(path: Path, **how: object) -> None:
     tifffile.imwrite(path, np.zeros((3, 7, 5), np.uint8), photometric="minisblack", **how)
 

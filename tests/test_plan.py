@@ -225,6 +225,12 @@ def test_labels_keep_their_values_and_names() -> None:
     assert spec.network.classes == 4 and len({label.colour for label in spec.labels}) == 3
 
 
+def test_more_cases_than_there_are_cannot_be_asked_for() -> None:
+    assert planned(facts(), config=TrainConfig(cases=3))[1].cases == 3
+    with pytest.raises(UNetError, match=r"^--cases: 4 of 3 cases\. Use 1 to 3\.$"):
+        planned(facts(), config=TrainConfig(cases=4))
+
+
 def test_as_many_classes_as_a_byte_holds() -> None:
     assert planned(facts(), labels=dict.fromkeys(range(1, MAX_CLASSES + 1), "x"))[0].network.classes == MAX_CLASSES + 1
     with pytest.raises(UNetError, match="255 classes. Use at most 254"):

@@ -176,7 +176,10 @@ def _names(description: dict[str, Any], path: Path) -> tuple[dict[int, str], tup
     """Label and channel names; the Decathlon maps values to names, nnU-Net names to values."""
     try:
         labels: dict[int, str] = {}
-        for key, value in description.get("labels", {}).items():
+        named = description.get("labels", {})
+        if not isinstance(named, dict):
+            raise ValueError(f"labels is {str(named)[:100]}, not names with values")
+        for key, value in named.items():
             number, name = (str(key), str(value)) if str(key).lstrip("-").isdigit() else (str(value), str(key))
             if not re.fullmatch(r"\d{1,5}", number) or not (name == IGNORE) <= int(number) <= nifti.MAX_LABEL:
                 raise ValueError(f"{key!r}: {value!r}"[:120])
@@ -186,8 +189,10 @@ def _names(description: dict[str, Any], path: Path) -> tuple[dict[int, str], tup
         if twice is not None:
             raise ValueError(f"the class name {twice!r}" + (" is used twice" if twice != "mean" else " means the mean of all"))
         table = description.get("channel_names") or description.get("modality") or {}
+        if not isinstance(table, dict):
+            raise ValueError(f"channels are {str(table)[:100]}, not numbers with names")
         channels = tuple(str(table[key])[:200] for key in sorted(table, key=int))
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError) as error:
         raise UNetError(path, f"labels or channels cannot be understood ({error})",
                         'Write "labels": {"background": 0, "name": 1, "ignore": 2}, the last where voxels are unlabelled; '
                         "regions of several values are not supported") from None  # fmt: skip

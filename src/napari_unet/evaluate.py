@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
@@ -82,8 +83,10 @@ def _surface(a: NDArray[Any], b: NDArray[Any], spacing: tuple[float, ...]) -> tu
     from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
     pair = [torch.from_numpy(np.stack([~m, m])[None].astype(np.float32)) for m in (a, b)]
-    surface = compute_surface_dice(*pair, [SURFACE_TOLERANCE_MM], spacing=list(spacing))
-    distance = compute_hausdorff_distance(*pair, percentile=95, spacing=list(spacing))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of what MONAI asks of itself
+        surface = compute_surface_dice(*pair, [SURFACE_TOLERANCE_MM], spacing=list(spacing))
+        distance = compute_hausdorff_distance(*pair, percentile=95, spacing=list(spacing))
     return float(surface), float(distance)
 
 

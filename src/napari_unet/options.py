@@ -55,6 +55,14 @@ def settings_of(arguments: argparse.Namespace, defaults: TrainConfig | None = No
     return config, choices
 
 
+def unused(arguments: argparse.Namespace, config: TrainConfig) -> list[str]:
+    """The settings that ask for another training than `config`, by which a run goes on; its device is chosen anew."""
+    asked, _ = settings_of(arguments)
+    given = {name for source, _ in _sources(arguments) for name in source}
+    known = [f.name for f in fields(TrainConfig) if f.name != "device"]
+    return [name for name in known if name in given and getattr(asked, name) != getattr(config, name)]
+
+
 def rule_of(arguments: argparse.Namespace) -> LabelRule:
     """Which voxels of masks are labelled: a recipe's settings, where the command has one, < flags."""
     rule = LabelRule()

@@ -99,7 +99,9 @@ def _tiff(path: Path) -> NDArray[Any]:
         if not all(page.databytecounts) or max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))) > size:
             raise UNetError(path, "some of its pixels are missing", "Fetch or export it again")
         if page.compression not in tifffile.TIFF.DECOMPRESSORS:  # such as LZW
-            return _picture(path)
+            data = _picture(path)
+            turned = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and data.dtype.itemsize == 1
+            return ~data if turned else data  # Pillow shows such pixels the other way round; what is stored counts
         data = np.asarray(page.asarray())
         return data[..., :-1] if page.extrasamples and page.extrasamples[-1] in _ALPHA else data
 

@@ -38,9 +38,11 @@ def plan(
     Raises UNetError where a choice contradicts the data, the other choices or the base.
     """
     choices = choices or PlanChoices()
+    config = config or (TrainConfig() if base is None else finetune.gentle())
+    if config.cases is not None and config.cases > len(facts):
+        raise UNetError("--cases", f"{config.cases} of {len(facts)} cases", f"Use 1 to {len(facts)}")
     if base is not None:
-        return _from_base(base, dataset, facts, choices, config or finetune.gentle())
-    config = config or TrainConfig()
+        return _from_base(base, dataset, facts, choices, config)
     pictures = facts[0].picture
     shapes, spacings = (np.array([getattr(f, name) for f in facts], float) for name in ("shape", "spacing"))
     order, words = grid.axes(spacings, pictures)

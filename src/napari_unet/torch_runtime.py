@@ -32,7 +32,8 @@ def choose_device(name: str = "auto") -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UNetError("device", f"{name!r} cannot be used ({first_line(error)})", "Use auto, cpu, cuda or mps") from error
+        why = "torch knows no such device" if "Expected one of" in str(error) else first_line(error)
+        raise UNetError("device", f"{name!r} cannot be used ({why})", "Use auto, cpu, cuda or mps") from error
     return device
 
 

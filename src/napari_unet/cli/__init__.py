@@ -34,10 +34,10 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     argv = sys.argv[1:] if argv is None else argv
-    arguments = _parser(argv).parse_args(argv)
-    arguments.command = shlex.join(["napari-unet", *argv]).encode("utf-8", "backslashreplace").decode()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
+        arguments = _parser(argv).parse_args(argv)
+        arguments.command = shlex.join(["napari-unet", *argv]).encode("utf-8", "backslashreplace").decode()
         _check_empty(arguments)
         code = int(arguments.run(arguments))
         sys.stdout.flush()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
+
+from napari_unet.errors import UNetError
 
 DATA = ("data", "", "folder: Decathlon's or nnU-Net's layout, or images/ and labels/")
 MODEL = ("model", "", "weights file, folder of a training run, or name of a shipped model")
@@ -19,3 +22,15 @@ def begin(parser: argparse.ArgumentParser, run: Callable[[argparse.Namespace], i
 def add_json(parser: argparse.ArgumentParser) -> None:
     """The flag that `terminal.finish` obeys."""
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+
+
+def new_table(path: str | None, overwrite: bool, flag: str) -> Path | None:
+    """Where a table goes, if it is asked for by `flag`. Raises UNetError for an image, and for what exists already."""
+    from napari_unet import nifti
+
+    out = Path(path) if path else None
+    if out and nifti.suffix(out):
+        raise UNetError(out, "it is an image by its name", f"Use another {flag}, such as table.csv")
+    if out and out.exists() and not overwrite:
+        raise UNetError(out, "it exists already", f"Use --overwrite, or another {flag}")
+    return out

@@ -7,9 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from napari_unet.cli.arguments import DATA, add_json, begin
+from napari_unet.cli.arguments import DATA, add_json, begin, new_table
 from napari_unet.cli.terminal import Line, finish, say, say_table
-from napari_unet.errors import UNetError
 from napari_unet.options import add_settings, rule_of
 from napari_unet.spec import LabelRule
 
@@ -30,14 +29,11 @@ def check(arguments: argparse.Namespace) -> int:
     """The table of cases and the count of faults; 2 where there are errors."""
     from dataclasses import asdict
 
-    from napari_unet import nifti
     from napari_unet.cases import find_cases
     from napari_unet.checks import refuse
     from napari_unet.survey import cells, table, write_table
 
-    out = Path(arguments.csv) if arguments.csv else None
-    if out and (nifti.suffix(out) or (out.exists() and not arguments.overwrite)):
-        raise UNetError(out, "it is an image" if nifti.suffix(out) else "it exists already", "Use --overwrite, or another --csv")
+    out = new_table(arguments.csv, arguments.overwrite, "--csv")
     dataset = find_cases(arguments.data, rule_of(arguments))
     reports = read_all(dataset, arguments.all)
     rows = table(dataset, reports)

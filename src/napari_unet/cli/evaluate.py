@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
-from napari_unet.cli.arguments import add_json, begin
+from napari_unet.cli.arguments import add_json, begin, new_table
 from napari_unet.cli.terminal import finish, number, say, say_table
-from napari_unet.errors import UNetError
 from napari_unet.options import add_settings, rule_of
 from napari_unet.spec import LabelRule
 
@@ -25,12 +23,9 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Scores per case and class, then the means."""
-    from napari_unet import nifti
     from napari_unet.evaluate import evaluate, summary, write_scores
 
-    out = Path(arguments.out) if arguments.out else None
-    if out and (nifti.suffix(out) or (out.exists() and not arguments.overwrite)):
-        raise UNetError(out, "it is an image" if nifti.suffix(out) else "it exists already", "Use --overwrite, or another --out")
+    out = new_table(arguments.out, arguments.overwrite, "--out")
     cases = evaluate(arguments.predictions, arguments.labels, surface=arguments.surface, rule=rule_of(arguments))
     scores = [score for case in cases for score in case]
     say_table([(s.case, str(s.label), number(s.dice, 4), number(s.ml, 3), number(s.reference_ml, 3),

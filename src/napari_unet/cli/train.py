@@ -8,6 +8,7 @@ import shlex
 import signal
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from napari_unet.cli.arguments import DATA, add_json, begin
 from napari_unet.cli.check import read_all
 from napari_unet.cli.terminal import Line, duration, finish, gently, say, say_table
 from napari_unet.errors import UNetError
-from napari_unet.options import add_settings, rule_of, settings_of
+from napari_unet.options import add_settings, rule_of, settings_of, unused
 from napari_unet.spec import Card, LabelRule, PlanChoices, TrainConfig
 
 
@@ -76,15 +77,19 @@ def _train_model(arguments: argparse.Namespace) -> int:
         raise UNetError(out, "it holds a run already", "Use --resume, --overwrite or another folder")
     # a run goes on as it was planned, without the model that it began with
     base = Base.load(arguments.base) if arguments.base is not None and not arguments.resume else None
+    record = read_record(out) if arguments.resume else None
     config, choices = settings_of(arguments, gentle() if base else None)
-    choices = PlanChoices() if arguments.resume else choices
-    dataset = find_cases(arguments.data, read_record(out).rule if arguments.resume else rule_of(arguments))
+    dataset = find_cases(arguments.data, rule_of(arguments) if record is None else record.rule)
     reports = read_all(dataset)
     checks.refuse(reports, arguments.data)
     facts = [report.facts for report in reports if report.facts is not None]
     dataset = dataset.with_rule(settle(dataset.rule, [f.labelled for f in facts])).with_groups(checks.groups_of(facts))
-    spec, config, reasons = plan(dataset, facts, choices, config, base.spec if base else None)
-    say(f"going on with the run in {out}, as it was planned" if arguments.resume else "\n".join(reasons))
+    if record is None:
+        spec, config, reasons = plan(dataset, facts, choices, config, base.spec if base else None)
+        say("\n".join(reasons))
+    else:
+        say(_goes_on(arguments, out, record.config))
+        spec, config, reasons = record.spec, replace(record.config, device=config.device), list(record.reasons)
 
     from napari_unet.crossval import learn
 
@@ -99,6 +104,13 @@ def _train_model(arguments: argparse.Namespace) -> int:
         say(kept if begun or arguments.resume else "stopped before the first step; nothing has changed")
         return 130
     return _after_training(arguments, out, started)
+
+
+def _goes_on(arguments: argparse.Namespace, out: Path, config: TrainConfig) -> str:
+    """What is said of a run that is resumed, and of settings given with it that it does not follow."""
+    said = f"going on with the run in {out}, as it was planned"
+    ignored = [f"--{name.replace('_', '-')} (of this run: {getattr(config, name)})" for name in unused(arguments, config)]
+    return said + (f"\nnot followed: {', '.join(ignored)}; for another training take another --out" if ignored else "")
 
 
 def _follow(run: Iterable[Any]) -> tuple[bool, bool]:
