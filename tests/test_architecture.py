@@ -30,7 +30,7 @@ TIERS = (
         *("ledger", "memory", "outline", "spool", "structures", "survey", "targets", "torch_runtime", "volumes", "weights", "zarrs"),
     },
     {"assist", "batch", "calibrate", "canvas", "crossval", "evaluate", "onnx_export", "plan", "pooling", "segment", "train"},
-    {"charts", "comparison", "cost", "experiment", "figures", "formats", "page", "report", "results"},
+    {"charts", "comparison", "cost", "experiment", "figures", "page", "report", "results"},
     {"__main__", "cli", "viewer"},
 )
 TIER = {room: number for number, rooms in enumerate(TIERS) for room in rooms}
@@ -153,7 +153,7 @@ def test_training_decides_and_the_package_does() -> None:
 # ---- nothing that executes what a file says ---------------------------------------------------------------------------
 
 BANNED_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "monai.bundle"}
-BANNED_CALLS = {"eval", "exec", "os.system", "os.popen", "torch.jit.load"}
+BANNED_CALLS = {"eval", "exec", "os.system", "os.popen", "torch.jit.load", "torch.load"}
 BANNED_NAMES = {"PersistentDataset", "extractall"}
 
 
@@ -177,15 +177,13 @@ def aliases_of(tree: ast.AST) -> dict[str, str]:
     return found
 
 
-def bad_call(call: ast.Call, name: str, in_formats: bool) -> bool:
+def bad_call(call: ast.Call, name: str) -> bool:
     """Whether a call may execute what it is given."""
     keywords = {each.arg: each.value for each in call.keywords}
-    true = {arg for arg, value in keywords.items() if isinstance(value, ast.Constant) and value.value is True}
     false = {arg for arg, value in keywords.items() if isinstance(value, ast.Constant) and value.value is False}
     *owner, last = name.split(".")
     return (
         name in BANNED_CALLS
-        or (name == "torch.load" and not (in_formats and "weights_only" in true))
         or (owner[-1:] == ["yaml"] and "load" in last and not last.startswith("safe_"))
         or (last == "open" and bool(owner) and owner[-1].endswith("viewer"))
         or ("allow_pickle" in keywords and "allow_pickle" not in false)
@@ -193,7 +191,7 @@ def bad_call(call: ast.Call, name: str, in_formats: bool) -> bool:
     )
 
 
-def bans(tree: ast.AST, in_formats: bool = False) -> Iterator[str]:
+def bans(tree: ast.AST) -> Iterator[str]:
     """Everything in a source that would let a file, or a string, execute code."""
     aliases = aliases_of(tree)
     for line, name in imports(tree):
@@ -206,7 +204,7 @@ def bans(tree: ast.AST, in_formats: bool = False) -> Iterator[str]:
             node.attr in BANNED_NAMES or dotted(node, aliases).startswith("monai.bundle")
         ):
             yield f"line {node.lineno}: {ast.unparse(node)}"
-        if isinstance(node, ast.Call) and bad_call(node, dotted(node.func, aliases), in_formats):
+        if isinstance(node, ast.Call) and bad_call(node, dotted(node.func, aliases)):
             yield f"line {node.lineno}: {ast.unparse(node)}"
 
 
@@ -214,7 +212,7 @@ def test_nothing_executes_what_a_file_says() -> None:
     complaints(
         f"{path}, {ban}"
         for path, tree in [*SOURCES.items(), *TRAINING.items()]
-        for ban in bans(tree, in_formats=path.parts[0] == "formats")
+        for ban in bans(tree)
     )
 
 
@@ -253,9 +251,6 @@ def test_the_ban_catches(source: str) -> None:
 def test_the_ban_lets_pass() -> None:
     harmless = "network.eval()\nyaml.safe_load(text)\npath.open()\nnp.load(path, allow_pickle=False)\njson.load(file)"
     assert not list(bans(ast.parse(harmless)))
-    strict = ast.parse("import torch\ntorch.load(path, weights_only=True)")
-    assert not list(bans(strict, in_formats=True))
-    assert list(bans(ast.parse("import torch\ntorch.load(path, weights_only=False)"), in_formats=True))
 
 
 # ---- what is loaded when ----------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from PIL import Image
 from napari_unet import PlanChoices, UNetError, nifti, schema
 from napari_unet.crossval import learn
 from napari_unet.evaluate import Score, confidence, read_scores, write_scores
+from napari_unet.figures import overview
 from napari_unet.layout import LOG, MASKS, RECORD, SCORES
 from napari_unet.page import page
 from napari_unet.record import Record
@@ -194,9 +195,13 @@ def test_a_run_that_was_stopped_is_reported_too(tmp_path: Path) -> None:
 
 
 def test_many_steps_are_smoothed(copied: Path) -> None:
-    rows = [f"{10 * n},{2 - n / 100},1e-3,,{n}" for n in range(1, 100)] + ["500,,,0.75,600"]
+    rows = [f"{10 * n},{2 - n / 100 + 0.3 * (-1) ** n:.3f},1e-3,,{n}" for n in range(1, 100)] + ["500,,,0.75,600"]
     (copied / LOG).write_text("\n".join(["step,loss,rate,dice,seconds", *rows]) + "\n")
     reported(copied)
+    results = Results.read(copied)
+    training = next(a for a in overview(results.record.spec, (), results.logs[:1], []).axes if a.get_title() == "Training")
+    noisy, mean = (np.abs(np.diff(line.get_ydata())).max() for line in training.get_lines())
+    assert noisy > 0.5 and mean < 0.2
 
 
 def test_no_number_is_invented(copied: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -134,9 +135,16 @@ def test_only_slices_that_may_still_change_are_kept() -> None:
 
 
 def test_a_stream_can_be_left() -> None:
-    stream = segmenter(MODELS["3-D"]).stream(volume())
-    next(stream)
-    stream.close()
+    """And what was begun has no part in the next one."""
+    tested, image = segmenter(MODELS["3-D"]), volume()
+    expected, threads = tested.segment(image).data, threading.active_count()
+    for count in (1, 5):
+        stream = tested.stream(image)
+        for _ in range(count):
+            next(stream)
+        stream.close()
+        assert threading.active_count() == threads
+        np.testing.assert_array_equal(tested.segment(image).data, expected)
 
 
 def test_the_volume_is_left_alone() -> None:

@@ -16,7 +16,8 @@ from napari_unet import check, find_cases, nifti, pictures
 from napari_unet.checks import MAX_CLASSES, CaseFacts, Finding, Report, refuse
 from napari_unet.dataset import Case, Dataset
 from napari_unet.errors import UNetError
-from napari_unet.survey import Row, cells, shortened, survey, table, write_table
+from napari_unet.files import shortened
+from napari_unet.survey import Row, cells, survey, table, write_table
 
 Change = Callable[[Path], object]
 

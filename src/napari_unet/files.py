@@ -231,3 +231,8 @@ def _left_to_groups(own: Path, root: Path) -> Iterator[int]:
             yield max(0, limit - used + cache)
         if folder == root:
             return
+
+
+def shortened(name: str, most: int = 48) -> str:
+    """A name that keeps a table's or a line's shape."""
+    return name if len(name) <= most else f"{name[: most - 16]}...{name[-13:]}"

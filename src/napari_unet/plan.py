@@ -16,7 +16,17 @@ from napari_unet.dataset import Dataset
 from napari_unet.errors import UNetError
 from napari_unet.partial import words as words_of_rule
 from napari_unet.schema import encode
-from napari_unet.spec import ALL_LABELLED, COLOURS, Channel, Label, ModelSpec, NetworkSpec, PlanChoices, TrainConfig
+from napari_unet.spec import (
+    ALL_LABELLED,
+    COLOURS,
+    Channel,
+    Label,
+    ModelSpec,
+    NetworkSpec,
+    PlanChoices,
+    TrainConfig,
+    axes_along,
+)
 
 UNRELATED = 8.0  # slices this many times farther apart than the plane's voxels do not help each other
 CT_LOW = -500.0  # air, in Hounsfield units
@@ -103,7 +113,7 @@ def _from_base(
     labels = _labels(dataset, facts)
     if not dataset.labels and finetune.same_values(base.labels, labels):
         labels = base.labels  # with their names
-    order = [axis for letter in base.orientation for axis, ends in enumerate(("SI", "AP", "RL")) if letter in ends]
+    order = axes_along(base.orientation)
     mirror, reason = _mirror_axes(facts, order, base.pictures, base.network.dims)
     if finetune.same_values(base.labels, labels) and not set(mirror) <= set(base.mirror_axes):
         mirror = tuple(axis for axis in mirror if axis in base.mirror_axes)

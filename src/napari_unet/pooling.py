@@ -31,8 +31,7 @@ class Fold:
 
     def case(self, name: str) -> Case:
         """One of its cases, where its files were when it was trained."""
-        images, label = self.record.images[name], self.record.labels[name]
-        return Case(name, tuple(map(Path, images)), Path(label), self.record.rule, self.record.parts.get(name))
+        return self.record.case(name)
 
 
 def read_fold(folder: Path) -> Fold | None:

@@ -41,6 +41,13 @@ class Record:
     rule: LabelRule = ALL_LABELLED  # by which all masks are read
     parts: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # of the cases that are a part of a volume
 
+    def case(self, name: str) -> Case:
+        """One of its cases, where its files were when it was trained. Raises UNetError where the record does not say."""
+        if name not in self.images or name not in self.labels:
+            raise UNetError(name, f"{RECORD} does not say where it is", "Look for it in the data set")
+        images, label = tuple(map(Path, self.images[name])), Path(self.labels[name])
+        return Case(name, images, label, self.rule, self.parts.get(name))
+
 
 def fingerprint(image: Volume, label: Volume) -> str:
     """Of a case's voxels, which of them are labelled, and where they are."""

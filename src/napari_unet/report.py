@@ -6,6 +6,7 @@ from pathlib import Path
 
 from napari_unet.figures import Slice, overview, rendered
 from napari_unet.files import write_bytes
+from napari_unet.layout import REPORT
 from napari_unet.page import page
 from napari_unet.results import Results
 
@@ -22,6 +23,7 @@ def write_report(run: str | Path) -> tuple[Path, Path]:
     titled = [(f"{case[:40]}: {dice:.3f}", found) for case, dice in few if isinstance(found := slices[case], Slice)]
     picture = rendered(overview(results.record.spec, results.scores, results.logs[:1], titled), "png")
     text = page(results, slices)
-    write_bytes(results.folder / "report.png", picture)
-    write_bytes(results.folder / "report.html", text.encode())
-    return results.folder / "report.html", results.folder / "report.png"
+    html, png = (results.folder / name for name in REPORT)
+    write_bytes(png, picture)
+    write_bytes(html, text.encode())
+    return html, png

@@ -11,7 +11,7 @@ from typing import Literal
 
 from napari_unet import nifti
 from napari_unet.charts import Points
-from napari_unet.dataset import Case, read_image, read_label
+from napari_unet.dataset import read_image, read_label
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, read_scores
 from napari_unet.figures import Slice
@@ -68,10 +68,7 @@ class Results:
     def slice_of(self, case: str) -> Slice | UNetError:
         """The slice to show of a case, or why there is none: a report is worth having without a file that was moved."""
         try:
-            if case not in self.record.images or case not in self.record.labels:
-                raise UNetError(case, f"{RECORD} does not say where it is", "Look for it in the data set")
-            images, label = (tuple(map(Path, self.record.images[case])), Path(self.record.labels[case]))
-            files = Case(case, images, label, self.record.rule, self.record.parts.get(case))
+            files = self.record.case(case)
             image = read_image(files)
             mask = nifti.read_labels(self.folder / MASKS / f"{case}.nii.gz")
             return Slice.of(image, mask, read_label(files, image), self.record.spec)

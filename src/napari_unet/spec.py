@@ -27,6 +27,11 @@ ScoredBy = Literal["", "kept out", "folds", "halves"]
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#fabed4", "#469990")
 
 
+def axes_along(orientation: str) -> list[int]:
+    """Which of the patient's axes (up, front, right) each letter of an orientation such as "RAS" lies along."""
+    return [axis for letter in orientation for axis, ends in enumerate(("SI", "AP", "RL")) if letter in ends]
+
+
 @dataclass(frozen=True)
 class NetworkSpec:
     """The shape of a U-Net (Ronneberger et al. 2015; 3-D: Cicek et al. 2016), level by level from the finest.
@@ -170,8 +175,7 @@ class ModelSpec:
         checks = {
             "spacing": len(self.spacing) == 3 and all(s == 0 or s > 1e-6 for s in self.spacing),
             "patch": len(self.patch) == 3 and (self.network.dims == 3 or self.patch[0] == 1),
-            "orientation": {"RL".find(c) >= 0 and "R" or "AP".find(c) >= 0 and "A" or "S" for c in self.orientation}
-            == {"R", "A", "S"},
+            "orientation": sorted(axes_along(self.orientation)) == [0, 1, 2],
             "neighbours": self.neighbours == 0 or (self.network.dims == 2 and not self.pictures),
             "channels": len(self.channels) * (2 * self.neighbours + 1) == self.network.channels,
             "labels": len(self.labels) + 1 == self.network.classes == len(values) + 1,

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from napari_unet.checks import MAX_CLASSES, CaseFacts, Finding, Report
 from napari_unet.dataset import Case, Dataset
-from napari_unet.files import write_bytes
+from napari_unet.files import shortened, write_bytes
+from napari_unet.spec import axes_along
 
 OUTLIER = 5.0  # times the median, or its fraction
 
@@ -138,7 +139,7 @@ def _row(report: Report, dataset: Dataset, usual: _Usual) -> Row:
     facts = report.facts
     if facts is None:
         return Row(report.case.name, level, (), (), "", (), {}, ())
-    axes = [next(n for n, pair in enumerate(("SI", "AP", "RL")) if letter in pair) for letter in facts.orientation]
+    axes = axes_along(facts.orientation)
     shape, spacing = tuple(facts.shape[a] for a in axes), tuple(facts.spacing[a] for a in axes)
     seen = tuple(zip(facts.low, facts.high, strict=True)), _sizes(facts), tuple(_remarks(facts, dataset, usual))
     if facts.picture:
@@ -174,11 +175,6 @@ def _words(row: Row, dataset: Dataset) -> tuple[str, ...]:
 
 def _first(words: list[str], most: int) -> str:
     return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
-
-
-def shortened(name: str, most: int = 48) -> str:
-    """A name that keeps a table's shape."""
-    return name if len(name) <= most else f"{name[: most - 16]}...{name[-13:]}"
 
 
 def write_table(path: str | Path, rows: list[Row], dataset: Dataset) -> None:

@@ -124,7 +124,7 @@ class Volume:
     @property
     def voxel_ml(self) -> float:
         """One voxel's volume in millilitres."""
-        return float(abs(np.linalg.det(self.affine[:3, :3]))) / 1000
+        return voxel_ml(self.affine)
 
     def with_data(self, data: NDArray[Any]) -> Volume:
         """Other voxels on the same grid; a UNetError where they do not fit it."""
@@ -147,6 +147,11 @@ class Volume:
         if not 0 <= index < self.channels:
             raise UNetError(self.source, f"volume {index} of {self.channels}", f"Choose 0 to {self.channels - 1}")
         return self if self.data.ndim == 3 else replace(self, data=self.data[..., index], shape_on_disk=self.shape)
+
+
+def voxel_ml(affine: Affine) -> float:
+    """The volume of one voxel, a parallelepiped, in millilitres."""
+    return float(abs(np.linalg.det(affine[:3, :3]))) / 1000
 
 
 def check_affine(affine: Affine, source: str) -> None:

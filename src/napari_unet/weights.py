@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from napari_unet.calibration import Calibration
 from napari_unet.errors import UNetError
 from napari_unet.files import write_atomically
+from napari_unet.layout import MODEL
 from napari_unet.schema import decode, encode, strict_json
 from napari_unet.spec import Card, ModelSpec
 
@@ -45,7 +46,7 @@ def find(model: str | Path) -> Path:
     """A weights file by path, by the folder of its run, or by the name of a shipped model."""
     path = Path(model)
     if os.path.isdir(path):
-        path = path / "model.safetensors"
+        path = path / MODEL
     if os.path.exists(path):  # False for whatever cannot be a name
         return path
     known = shipped()

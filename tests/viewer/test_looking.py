@@ -38,6 +38,13 @@ def test_a_mask_s_class_is_told_by_name(viewer_model, nifti_file):
     assert looking.where(viewer_model, layer).endswith("seg: liver")
 
 
+def test_a_long_name_leaves_room_for_the_value(viewer_model, nifti_file):
+    layer = shown(viewer_model, nifti_file("patient_0012_session_03_run_2_reconstruction_T1.nii", data=np.full((4, 5, 6), 7, np.uint8)))
+    viewer_model.cursor.position = tuple(layer.data_to_world((1, 1, 1)))
+    words = looking.where(viewer_model, layer)
+    assert words.endswith("nstruction_T1: 7") and len(words) < 90
+
+
 def test_nothing_is_said_beside_the_volume_and_of_layers_without_a_file(viewer_model, nifti_file):
     layer = shown(viewer_model, nifti_file())
     viewer_model.cursor.position = (1e4, 0, 0)

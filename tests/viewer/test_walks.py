@@ -256,6 +256,8 @@ def test_the_pointer_is_told_in_millimetres(done, qtbot):
 
     qtbot.waitUntil(told, timeout=PATIENCE)
     assert re.search(r"R -?[\d.]+ +A -?[\d.]+ +S -?[\d.]+ mm +voxel \d+, \d+, \d+", widget._pointer.text())
+    viewer.layers.remove(viewer.layers.selection.active)
+    assert widget._pointer.text() == "", "nothing is told of a layer that is gone"
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])

@@ -60,7 +60,8 @@ def check(arguments: argparse.Namespace) -> int:
 def read_all(dataset: Any, everything: bool = False) -> list[Any]:
     """Check every case, and say what was found as a table: errors first, what many files have in common in one row."""
     from napari_unet.checks import check
-    from napari_unet.survey import shortened, survey
+    from napari_unet.files import shortened
+    from napari_unet.survey import survey
 
     line, reports = Line(), []
     for n, report in enumerate(check(dataset), 1):

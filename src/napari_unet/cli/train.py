@@ -18,6 +18,7 @@ from napari_unet.cli.arguments import DATA, add_json, begin
 from napari_unet.cli.check import read_all
 from napari_unet.cli.terminal import Line, duration, finish, gently, say, say_table
 from napari_unet.errors import UNetError
+from napari_unet.layout import MODEL, RECORD, folds_of
 from napari_unet.options import add_settings, rule_of, settings_of, unused
 from napari_unet.spec import Card, LabelRule, PlanChoices, TrainConfig
 
@@ -65,14 +66,13 @@ def _train_model(arguments: argparse.Namespace) -> int:
     from napari_unet import checks
     from napari_unet.cases import find_cases
     from napari_unet.finetune import Base, gentle
-    from napari_unet.layout import folds_of
     from napari_unet.partial import settle
     from napari_unet.plan import plan
     from napari_unet.record import read_record
 
     started = psutil.Process().create_time()
     out = Path(arguments.out)
-    exists = any((place / name).exists() for place in (out, *folds_of(out)) for name in ("run.json", "model.safetensors"))
+    exists = any((place / name).exists() for place in (out, *folds_of(out)) for name in (RECORD, MODEL))
     if exists and not (arguments.resume or arguments.overwrite):
         raise UNetError(out, "it holds a run already", "Use --resume, --overwrite or another folder")
     # a run goes on as it was planned, without the model that it began with
@@ -99,8 +99,8 @@ def _train_model(arguments: argparse.Namespace) -> int:
                 resume=arguments.resume, start=base.start(spec) if base else None)  # fmt: skip
     begun, stopped = _follow(run)
     if stopped:
-        best = f"the best weights so far are in {out / 'model.safetensors'}"
-        kept = f"stopped; {best if (out / 'model.safetensors').exists() else f'its folds so far are in {out}'}; go on with --resume"
+        best = f"the best weights so far are in {out / MODEL}"
+        kept = f"stopped; {best if (out / MODEL).exists() else f'its folds so far are in {out}'}; go on with --resume"
         say(kept if begun or arguments.resume else "stopped before the first step; nothing has changed")
         return 130
     return _after_training(arguments, out, started)
@@ -145,7 +145,7 @@ def _after_training(arguments: argparse.Namespace, out: Path, started: float) ->
     from napari_unet.splits import FOLDS
     from napari_unet.weights import read_card
 
-    card = read_card(out / "model.safetensors")
+    card = read_card(out / MODEL)
     page, picture = write_report(out)
     if card.cases_scored:
         say_table([(name, f"{value:.4f}") for name, value in card.dice.items()], (f"Dice on {card.worth}", ""))
@@ -154,9 +154,9 @@ def _after_training(arguments: argparse.Namespace, out: Path, started: float) ->
         say(f"nothing was scored: no case was kept out of training\nan honest score: {shlex.join(again)}")
     if card.note:
         say(card.note)
-    say(f"weights  {out / 'model.safetensors'}  ({card.steps} steps, {minutes:.1f} minutes)")
+    say(f"weights  {out / MODEL}  ({card.steps} steps, {minutes:.1f} minutes)")
     say(f"report   {page}\npicture  {picture}")
-    finish(arguments, {"model": str(out / "model.safetensors"), "report": str(page), "dice": card.dice, "steps": card.steps,
+    finish(arguments, {"model": str(out / MODEL), "report": str(page), "dice": card.dice, "steps": card.steps,
                        "cases_scored": card.cases_scored, "independent": card.independent, "scored_by": card.scored_by,
                        "minutes": round(minutes, 3)})  # fmt: skip
     return 0

@@ -17,6 +17,7 @@ from napari_unet.measure import Tally
 from napari_unet.spec import Label, ModelSpec
 from napari_unet.viewer.answer import Answer, Before
 from napari_unet.viewer.layers import ScalarLayer, grid_of, new_image, new_labels, slice_on_screen, step_on_screen
+from napari_unet.volume import voxel_ml
 
 Of = tuple[str, str, int]
 
@@ -120,7 +121,7 @@ class Filling:
         """Millilitres of each class, by its value; empty for pictures, whose pixels have no size, and for a series, which has many."""
         if (self.grid.header is None and not self.grid.kind) or self.layer.ndim == 4:
             return {}
-        ml = abs(np.linalg.det(self.grid.affine[:3, :3])) / 1000
+        ml = voxel_ml(self.grid.affine)
         tally = self._tally or Tally.of(np.asarray(self.layer.data))
         return {value: count * ml for value, count in enumerate(tally.counts) if value and count}
 

@@ -10,11 +10,13 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels
 from qtpy.QtWidgets import QButtonGroup, QGridLayout, QLabel, QPushButton, QRadioButton, QWidget
 
+from napari_unet.files import shortened
 from napari_unet.viewer.layers import KEY, Grid
 from napari_unet.viewer.table import names_of
 
 # level and width in Hounsfield units, as radiologists set them
 WINDOWS = {"Brain": (40, 80), "Soft tissue": (50, 400), "Lung": (-600, 1500), "Bone": (400, 1800)}
+LONGEST = 28  # letters of a layer's name beside the pointer's place: a value follows
 TURNING = 0.4  # of the canvas is left around a volume in 3-D, so that nothing leaves it when it is turned
 
 
@@ -57,7 +59,7 @@ def where(viewer: ViewerModel, layer: Any) -> str:
     x, y, z = grid.affine[:3, :3] @ voxel + grid.affine[:3, 3]
     value = np.asarray(layer.data[tuple(index)])
     told = names_of(layer).get(int(value), f"{value}") if isinstance(layer, Labels) and not value.ndim else f"{value}"
-    return f"R {x:.1f}  A {y:.1f}  S {z:.1f} mm   voxel {voxel[0]}, {voxel[1]}, {voxel[2]}   {layer.name}: {told}"
+    return f"R {x:.1f}  A {y:.1f}  S {z:.1f} mm   voxel {voxel[0]}, {voxel[1]}, {voxel[2]}   {shortened(layer.name, LONGEST)}: {told}"
 
 
 class ViewTab(QWidget):

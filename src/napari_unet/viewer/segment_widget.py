@@ -241,7 +241,8 @@ class SegmentWidget(QScrollArea):
         QTimer.singleShot(0, self._keeper.keep)  # after the mask's last frame
 
     def _follow_selection(self, event: Any) -> None:
-        """What is painted on is corrected, measured and saved, too."""
+        """What is painted on is corrected, measured and saved, too; what was pointed at may be gone."""
+        self._pointer.setText("")
         if isinstance(event.value, Labels) and event.value in self._mask.choices:
             self._mask.value = event.value
 

@@ -37,6 +37,7 @@ from napari_unet.viewer.editing import show_slice
 from napari_unet.viewer.layers import grid_of
 from napari_unet.viewer.region import RegionChoice, region_of
 from napari_unet.viewer.writer import file_name
+from napari_unet.volume import voxel_ml
 
 NAMED, SHORT = 4, 30  # classes, and letters of their names, in a note; the table has all of them
 HEADINGS = ("Class", "Voxels", "ml", "Border", "t")
@@ -61,7 +62,7 @@ def rows_of(layer: Labels, others: Any = (), region: NDArray[np.bool_] | None = 
     if low < 0 or high > MAX_LABEL:
         raise UNetError(f"layer {layer.name!r}", f"it holds the value {low if low < 0 else high}", f"Use values from 0 to {MAX_LABEL}")
     names = names_of(layer)
-    ml = abs(np.linalg.det(grid.affine[:3, :3])) / 1000 if layer.ndim > 2 else None
+    ml = voxel_ml(grid.affine) if layer.ndim > 2 else None
     series = data.ndim == 4
     return [
         Row(a.value, names.get(a.value, str(a.value)), a.voxels, None if ml is None else a.voxels * ml, a.at_border,
