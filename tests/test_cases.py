@@ -132,6 +132,8 @@ def test_a_film_s_pictures_are_cases(tmp_path: Path) -> None:
     assert [case.name for case in find_images([tmp_path / "images"], 1)] == [f"film_{n:04d}" for n in range(4)]
     assert [(case.name, len(case.images)) for case in find_images([tmp_path / "images"], 4)] == [("film", 4)]
     assert [case.name for case in find_images([tmp_path / "images/film_0000.png"], 1)] == ["film"]  # nnU-Net's name of its only one
+    (alone,) = find_images([tmp_path / "images/film_0002.png"], 1)
+    assert alone.name == "film_0002"
 
 
 def test_images_by_file_and_by_folder_keep_their_order(tmp_path: Path) -> None:

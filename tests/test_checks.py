@@ -17,6 +17,7 @@ from hostile import nifti_bytes, packed
 from napari_unet import UNetError, check, find_cases, nifti
 from napari_unet.checks import MAX_CLASSES, SAMPLES, Report, refuse
 from napari_unet.spec import MAX_CHANNELS
+from napari_unet.survey import table, write_table
 
 Fault = Callable[[Path], object]
 
@@ -297,6 +298,9 @@ def test_a_name_that_is_not_unicode(tmp_path: Path) -> None:
     (report,) = checked(tmp_path)
     assert "its path is not valid Unicode" in report.findings[0].what
     report.findings[0].where.encode()
+    dataset = find_cases(tmp_path)
+    write_table(tmp_path / "t.csv", table(dataset, [report]), dataset)
+    assert "error" in (tmp_path / "t.csv").read_text("utf-8")
 
 
 def test_the_facts_are_true(tmp_path: Path) -> None:

@@ -481,6 +481,10 @@ def test_a_resumed_run_says_which_settings_it_does_not_follow(
     out, config = Path(shutil.copytree(run3d, tmp_path / "run")), read_record(run3d).config
     found = call("train", data3d, "--out", out, "--resume", "--steps", config.steps + 7, "--seed", config.seed, "--device", "cpu")
     assert found.code == 0 and f"not followed: --steps (of this run: {config.steps}); for another training" in found.out
+    spec = read_record(run3d).spec
+    planned_otherwise = ("--patch", "4,8,8", "--features", ",".join(map(str, spec.network.features)), "--ignore", 9, "--from", "phantoms")
+    told = call("train", data3d, "--out", out, "--resume", *planned_otherwise).out
+    assert f"not followed: --patch (of this run: {spec.patch}), --ignore (of this run: None), --from phantoms; for" in told
     assert read_record(out) == read_record(run3d)
 
 
@@ -492,14 +496,15 @@ def test_terminated_it_stops_in_order(data3d: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("exists", [True, False])
+@pytest.mark.parametrize("folds", [(), ("--folds", 2)])
 def test_interrupted_before_the_first_step(
-    call: Callable[..., Outcome], data3d: Path, run3d: Path, tmp_path: Path, exists: bool
+    call: Callable[..., Outcome], data3d: Path, run3d: Path, tmp_path: Path, exists: bool, folds: tuple[object, ...]
 ) -> None:
     out = Path(shutil.copytree(run3d, tmp_path / "run")) if exists else tmp_path / "run"
     before = sys.gettrace()
     sys.settrace(Signal(("napari_unet/learning.py",), 1))
     try:
-        found = call("train", data3d, "--out", out, "--steps", 1, *SMALL, "--overwrite")
+        found = call("train", data3d, "--out", out, "--steps", 1, *SMALL, *folds, "--overwrite")
     finally:
         sys.settrace(before)
     assert found.code == 130 and found.out.splitlines()[-1] == "stopped before the first step; nothing has changed"

@@ -13,18 +13,28 @@ from typing import Any
 import numpy as np
 import pytest
 from datasets import _one_thread, decathlon, planned, scan  # noqa: F401 - a fixture
+from scipy.ndimage import binary_dilation
 
 from napari_unet import Segmenter, UNetError, find_cases, nifti, schema, weights
 from napari_unet.components import NOISE, keep_largest, pays
 from napari_unet.crossval import learn
 from napari_unet.dataset import read_image, read_label
 from napari_unet.evaluate import read_scores, score_case, summary, write_scores
+from napari_unet.finetune import Base
 from napari_unet.layout import EVENTS, LOG, MASKS, MODEL, RECORD, RESUME, SCORES
-from napari_unet.pooling import choose_components, folds_of_one_split, join, pooled, read_fold, scores_beside
+from napari_unet.pooling import (
+    _dice_of_largest,
+    choose_components,
+    folds_of_one_split,
+    join,
+    pooled,
+    read_fold,
+    scores_beside,
+)
 from napari_unet.record import Record
 from napari_unet.results import Results
 from napari_unet.sampling import Sampler
-from napari_unet.spec import Channel, TrainConfig
+from napari_unet.spec import Card, Channel, LabelRule, TrainConfig
 from napari_unet.splits import halves, split_cases
 from napari_unet.train import Progress, train
 
@@ -158,9 +168,41 @@ def test_stopped_anywhere_and_resumed_it_ends_as_an_unbroken_one(plan: Plan, unb
     assert record_of(out).card == record_of(unbroken).card and record_of(out).schedule == record_of(unbroken).schedule
 
 
+@pytest.mark.parametrize("stop", ["before the first step", "second fold", "reading for the second"])
+def test_one_that_began_with_a_model_goes_on_with_it(plan: Plan, unbroken: Path, tmp_path: Path, stop: str) -> None:
+    """Every fold begins with these weights, also one that has still to begin when the model's file is gone."""
+    base = Base.load(unbroken / "fold_0")
+    options: dict[str, Any] = {"start": base.start(plan[1]), "card": base.derive(Card())}
+    run(plan, tmp_path / "whole", **options)
+    run(plan, tmp_path / "stopped", STOPS.get(stop, lambda p: p.phase == "training"), **options)
+    run(plan, tmp_path / "stopped", resume=True)
+    one, two = (weights.load(tmp_path / place / MODEL)[1] for place in ("whole", "stopped"))
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+    assert all(record_of(tmp_path / f"stopped/fold_{n}").card.parent is not None for n in (0, 1))
+    assert record_of(tmp_path / "whole").card == record_of(tmp_path / "stopped").card
+
+
+def test_the_model_that_it_began_with_is_not_replaced_by_another(plan: Plan, unbroken: Path, tmp_path: Path) -> None:
+    base = Base.load(unbroken / "fold_0")
+    run(plan, tmp_path, STOPS["reading for the second"], start=base.start(plan[1]), card=base.derive(Card()))
+    (tmp_path / RESUME).unlink()
+    with pytest.raises(UNetError, match="the weights that it began with are lost. Begin anew"):
+        run(plan, tmp_path, resume=True)
+
+
+def test_a_case_that_comes_between_folds(plan: Plan, folder: Path, tmp_path: Path) -> None:
+    """Folds drawn anew would score some cases twice and others never."""
+    run(plan, tmp_path / "run", STOPS["reading for the second"])
+    more = decathlon(tmp_path / "data", 5)
+    with pytest.raises(UNetError, match="its folds were drawn from other cases, without a4. Resume with the data the run began with"):
+        run((find_cases(more).cases, *plan[1:]), tmp_path / "run", resume=True)
+    assert run(plan, tmp_path / "run", resume=True)[-1].phase == "done"
+
+
 def test_an_earlier_runs_folds_are_never_taken_for_its_own(plan: Plan, unbroken: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(unbroken, tmp_path / "run"))
     run(plan, out, lambda p: p.phase == "preparing")
+    run(plan, out, lambda p: p.phase == "ready")
     assert files_in(out) == files_in(unbroken), "stopped before the first step, nothing has changed"
     other = with_(plan, rate=1e-2)
     run(other, out, lambda p: p.phase == "training")
@@ -371,6 +413,24 @@ def test_the_largest_component_is_kept_where_the_folds_say_so(plan: Plan, unbrok
     card, _ = join([out / "fold_0", out / "fold_1"], tmp_path / "joined.safetensors")
     assert card.dice["bright"] == pytest.approx(before, abs=1e-4) and reasons[0] in card.note
     assert weights.read_spec(tmp_path / "joined.safetensors").keep_largest == spec.keep_largest
+
+
+def test_the_largest_component_is_judged_where_it_is_labelled(plan: Plan, unbroken: Path, tmp_path: Path) -> None:
+    """As the scores are: what a model says where nobody labelled is neither right nor wrong."""
+    fold = Path(shutil.copytree(unbroken / "fold_0", tmp_path / "fold"))
+    record = record_of(fold)
+    for name in record.split.kept_out:
+        label = nifti.read_labels(record.labels[name])
+        block = label.data == 1
+        wide = binary_dilation(block, iterations=2)
+        nifti.write(tmp_path / f"{name}.nii.gz", label.with_data(np.where(block, 1, 2 * wide)))  # 2 is around it
+        mask = wide.astype(np.uint8)
+        mask[tuple(-int(block[0, 0, 0]) for _ in range(3))] = 1  # a speck in a corner
+        nifti.write(fold / MASKS / f"{name}.nii.gz", label.with_data(mask))
+    paths = {name: str(tmp_path / f"{name}.nii.gz") for name in record.split.kept_out}
+    (fold / RECORD).write_text(schema.encode(replace(record, rule=LabelRule(ignore=2), labels=record.labels | paths)))
+    found = _dice_of_largest([read_fold(fold)])
+    assert found == {(name, 1): 1.0 for name in record.split.kept_out}
 
 
 def test_a_class_of_two_parts_is_left_alone(plan: Plan, folder: Path, tmp_path: Path) -> None:

@@ -88,6 +88,16 @@ def test_surfaces() -> None:
     assert score_case("a", mask((1, SHIFTED)), mask((1, SMALL)))[0].surface_dice is None, "only where asked for"
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_the_surface_of_a_slice_is_its_outline(axis: int) -> None:
+    """Discs whose outlines are three millimetres apart agree nowhere, though most of their pixels are in both."""
+    rows, columns = np.ogrid[:64, :64]
+    radius = np.hypot(rows - 32, columns - 32)
+    small, large = (Volume(np.expand_dims(radius < r, axis).astype(np.uint8), np.eye(4)) for r in (20, 23))
+    (score,) = score_case("a", small, large, surface=True)
+    assert score.surface_dice < 0.05 and score.hausdorff95_mm == pytest.approx(3, abs=0.3)
+
+
 @pytest.mark.parametrize("shape", [(12, 11, 1), (1, 11, 10), (1, 1, 3)])
 def test_surfaces_of_flat_masks(shape: tuple[int, ...]) -> None:
     full = mask((1, np.s_[:]), shape=shape)

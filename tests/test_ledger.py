@@ -213,6 +213,20 @@ def test_another_image_of_the_name_is_not_finished(tmp_path: Path) -> None:
     with pytest.raises(UNetError, match="scan.nii.gz: it was made of another image than .+scan.nii.gz is now. Use --overwrite to make all"):
         Ledger(folder, METHODS[0]).begin([job], resume=True, overwrite=False)
     assert job.mask.read_bytes() == b"mask" and Ledger(folder, METHODS[0]).begin([job], resume=False, overwrite=True) == [job]
+    (again,) = Ledger(folder, METHODS[0]).begin([job], resume=True, overwrite=True)  # as the sentence says
+    assert again is job
+
+
+def test_the_voxels_of_a_header_are_another_image_too(tmp_path: Path) -> None:
+    folder, image = tmp_path / "masks", tmp_path / "scan.hdr"
+    image.write_bytes(b"header")
+    image.with_suffix(".img").write_bytes(b"one patient")
+    job, ledger = Job(Case("scan", (image,)), folder / "scan.nii.gz"), Ledger(folder, METHODS[0])
+    (begun,) = ledger.begin([job], resume=True, overwrite=False)
+    ledger.finish(begun, (), lambda: write_bytes(job.mask, b"mask"))
+    image.with_suffix(".img").write_bytes(b"two patient")
+    with pytest.raises(UNetError, match="it was made of another image"):
+        ledger.begin([job], resume=True, overwrite=False)
 
 
 def test_a_method_that_made_nothing_binds_nobody(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def test_the_line_lives_on_one_line(columns: int, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(sys, "stderr", terminal)
         steps = [Progress("training", n, 12_000, 0.41234, 1.9e-3, 0.87, 2000.0, speed=n / 7) for n in (1, 11_000)]
         closing = (p for p in steps)
-        assert command._follow(closing) == (True, False)
+        assert not command._follow(closing)
     shown = b""
     with suppress(OSError):  # the end
         while part := os.read(reading, 4096):

@@ -88,7 +88,7 @@ def unbroken(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_says_what_it_does(plan: Plan, tmp_path: Path) -> None:
     seen = run(plan, tmp_path)
-    assert list(dict.fromkeys(p.phase for p in seen)) == ["preparing", "training", "validating", "done"]
+    assert list(dict.fromkeys(p.phase for p in seen)) == ["preparing", "ready", "training", "validating", "done"]
     assert [p.step for p in seen if p.phase == "training"] == list(range(1, STEPS + 1))
     assert all(p.steps == STEPS for p in seen if p.phase != "preparing")
     assert seen[-1].dice is not None and seen[-1].seconds_left == 0 and "weights in" in seen[-1].message
@@ -181,7 +181,7 @@ def on_all(plan: Plan) -> Plan:
 def test_a_small_set_trains_on_all_and_scores_nothing(on_all: Plan, tmp_path: Path, count: int) -> None:
     cases, spec, config = on_all
     seen = run((cases[:count], spec, config), tmp_path)
-    assert [p.phase for p in seen if p.phase not in ("preparing", "training")] == ["done"] and seen[-1].dice is None
+    assert [p.phase for p in seen if p.phase not in ("preparing", "ready", "training")] == ["done"] and seen[-1].dice is None
     assert {path.name for path in tmp_path.iterdir()} - {EVENTS} == {MODEL, RESUME, RECORD, LOG}
     card, split = weights.read_card(tmp_path / MODEL), record_of(tmp_path).split
     assert (card.cases_trained, card.cases_scored, card.independent, card.scored_by, card.dice) == (count, 0, False, "", {})

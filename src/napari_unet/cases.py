@@ -49,7 +49,7 @@ def find_images(inputs: Iterable[str | Path], channels: int | None = None) -> li
 
     Raises UNetError for missing channels and for two cases of one name, whose masks would overwrite each other.
     """
-    return _cases(inputs, lambda case, files: channels == 1 and len(files) > 1)
+    return _cases(inputs, lambda case, files: channels == 1 and (len(files) > 1 or _split(files[0])[1] > 0))
 
 
 def _cases(inputs: Iterable[str | Path], apart: Callable[[str, list[Path]], bool]) -> list[Case]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,16 @@ from napari_unet import ensemble, files, weights
 from napari_unet.dataset import Case
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import write_scores
-from napari_unet.layout import LOG, MODEL, RECORD, SCORES
+from napari_unet.layout import LOG, MODEL, RECORD, RESUME, SCORES
 from napari_unet.pooling import Fold, choose_components, copy_masks, pooled, pooled_log, read_fold, scored
-from napari_unet.record import begin, check_present, clear, fold_folder, new_record, read_record
+from napari_unet.record import Record, begin, check_present, check_start, clear, fold_folder, new_record, read_record
 from napari_unet.schedule import Schedule
 from napari_unet.schema import encode
 from napari_unet.spec import Card, ModelSpec, TrainConfig
-from napari_unet.splits import arrange, several
+from napari_unet.splits import Split, arrange, several
 from napari_unet.train import Progress, train
 
+START = "napari-unet start 1"
 LEAST_MINUTES = 1e-3  # of a fold; what is over time is one step
 
 
@@ -62,6 +64,10 @@ def cross_validate(
         by_name, split = arrange(cases, config)
         if record is not None:
             check_present(record, by_name, folder)
+            card, reasons = record.card, record.reasons
+            if not all((fold_folder(folder, n) / RECORD).exists() for n in range(len(record.split.folds))):
+                _check_split(split, record, folder)
+                start = _start(record, folder)
             split = record.split
         count = len(split.folds)
         ensemble.check_count(count, "--folds")
@@ -75,10 +81,31 @@ def cross_validate(
             with closing(_fold(cases, spec, config, folder, n, count, card, reasons, started, resume, start)) as fold:
                 for progress in fold:
                     yield progress
-                    if record is None and (progress.phase, progress.step) == ("preparing", progress.steps):  # all can be read
+                    if record is None and progress.phase == "ready":
                         record = new_record(spec, config, split, Schedule(()), card or Card(), by_name, reasons)
-                        begin(folder, record)
+                        begin(folder, record, None if start is None else partial(_keep_start, start))
         yield from _finish(folder, count)
+
+
+def _keep_start(start: Mapping[str, NDArray[Any]], path: Path) -> None:
+    """The weights that every fold begins with, for those that a resumed run has still to begin."""
+    weights.save_tensors(path, start, {"format": START})
+
+
+def _start(record: Record, folder: Path) -> dict[str, NDArray[Any]] | None:
+    """What `_keep_start` wrote; None where the seed draws the weights. Raises UNetError where they are lost."""
+    if record.card.parent is None:
+        return None
+    check_start(record, folder)
+    return weights.load_tensors(folder / RESUME)[0]
+
+
+def _check_split(split: Split, record: Record, folder: Path) -> None:
+    """UNetError where folds that have still to begin would be drawn from other cases than those before them."""
+    if split != record.split:
+        added = sorted({name for fold in split.folds for name in fold} - {name for fold in record.split.folds for name in fold})
+        raise UNetError(folder, f"its folds were drawn from other cases{f', without {added[0]}' if added else ''}",
+                        "Resume with the data the run began with, or begin anew")  # fmt: skip
 
 
 def _finished(folder: Path, n: int) -> bool:

@@ -82,11 +82,13 @@ def _surface(a: NDArray[Any], b: NDArray[Any], spacing: tuple[float, ...]) -> tu
     import torch
     from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 
-    pair = [torch.from_numpy(np.stack([~m, m])[None].astype(np.float32)) for m in (a, b)]
+    flat = [axis for axis, n in enumerate(a.shape) if n == 1][:1]  # in a slice an outline is the surface, not all of its voxels
+    pair = [torch.from_numpy(np.stack([~m, m])[None].astype(np.float32)) for m in (a.squeeze(tuple(flat)), b.squeeze(tuple(flat)))]
+    along = [size for axis, size in enumerate(spacing) if axis not in flat]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of what MONAI asks of itself
-        surface = compute_surface_dice(*pair, [SURFACE_TOLERANCE_MM], spacing=list(spacing))
-        distance = compute_hausdorff_distance(*pair, percentile=95, spacing=list(spacing))
+        surface = compute_surface_dice(*pair, [SURFACE_TOLERANCE_MM], spacing=along)
+        distance = compute_hausdorff_distance(*pair, percentile=95, spacing=along)
     return float(surface), float(distance)
 
 

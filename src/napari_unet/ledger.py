@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from napari_unet import __version__, files, zarrs
+from napari_unet import __version__, files, nifti, zarrs
 from napari_unet.components import Cleaning
 from napari_unet.errors import UNetError
 from napari_unet.schema import STRICT, decode, encode
@@ -87,7 +87,7 @@ class Ledger:
         """
         path, remedy = self.folder / METHOD, "Use --overwrite, or another --out"
         table = (self.folder / VOLUMES).exists()  # asked first: other parts may begin now, and write it after the method
-        to_do = [job for job in jobs if not self.finished(job)] if resume else list(jobs)
+        to_do = [job for job in jobs if not self.finished(job) or (overwrite and self._of_another(job))] if resume else list(jobs)
         if not overwrite:
             known = decode(Method, path.read_bytes(), str(path)) if path.exists() else None
             if known and known.key != self.method.key and any((self.folder / CASES).glob("*.json")):
@@ -106,10 +106,14 @@ class Ledger:
     def _check_images(self, jobs: Iterable[Job]) -> None:
         """UNetError where a finished mask is of other files than those that now have the image's name."""
         for job in jobs:
-            entry = self._entry(job)
-            if entry is not None and entry.image not in ("", _fingerprint(job.case.images)):
+            if self._of_another(job):
                 raise UNetError(job.mask, f"it was made of another image than {job.case.images[0]} is now",
                                 "Use --overwrite to make all masks anew, or another --out")  # fmt: skip
+
+    def _of_another(self, job: Job) -> bool:
+        """Whether a finished mask is of other files than those that now have the image's name."""
+        entry = self._entry(job)
+        return entry is not None and entry.image not in ("", _fingerprint(job.case.images))
 
     def finished(self, job: Job) -> bool:
         """Whether a job's mask is there, and made by this method, even where somebody has corrected it since."""
@@ -184,10 +188,10 @@ def _is_there(mask: Path) -> bool:
 def _fingerprint(images: Iterable[Path]) -> str:
     """What tells a case's files from others without reading all of them: size, beginning and end, where gzip has its checksum.
 
-    Of a zarr, the names and sizes of its files.
+    Of a zarr, the names and sizes of its files; of a header, its voxels' file, too.
     """
     whole = hashlib.sha256()
-    for image in images:
+    for image in [file for named in images for file in (named, *_other_half(named))]:
         if image.is_dir():
             for part in sorted(part for part in image.rglob("*") if part.is_file()):
                 whole.update(f"{part.relative_to(image).as_posix()} {part.stat().st_size}\n".encode())
@@ -198,6 +202,12 @@ def _fingerprint(images: Iterable[Path]) -> str:
                 file.seek(max(0, size - EDGE))
                 whole.update(file.read() + f" {size}\n".encode())
     return whole.hexdigest()
+
+
+def _other_half(image: Path) -> Iterator[Path]:
+    """The voxels of a header that has none."""
+    if nifti.suffix(image) == ".hdr":
+        yield from (image.with_suffix(ending) for ending in (".img", ".IMG"))
 
 
 def _digest(path: Path) -> str:

@@ -10,7 +10,7 @@ from typing import Any, get_args, get_origin
 
 from napari_unet import schema
 from napari_unet.errors import UNetError
-from napari_unet.spec import LabelRule, PlanChoices, TrainConfig
+from napari_unet.spec import LabelRule, ModelSpec, PlanChoices, TrainConfig
 
 
 def add_settings(parser: argparse.ArgumentParser, cls: type) -> None:
@@ -55,12 +55,17 @@ def settings_of(arguments: argparse.Namespace, defaults: TrainConfig | None = No
     return config, choices
 
 
-def unused(arguments: argparse.Namespace, config: TrainConfig) -> list[str]:
-    """The settings that ask for another training than `config`, by which a run goes on; its device is chosen anew."""
-    asked, _ = settings_of(arguments)
-    given = {name for source, _ in _sources(arguments) for name in source}
-    known = [f.name for f in fields(TrainConfig) if f.name != "device"]
-    return [name for name in known if name in given and getattr(asked, name) != getattr(config, name)]
+def unused(arguments: argparse.Namespace, spec: ModelSpec, config: TrainConfig, rule: LabelRule) -> list[str]:
+    """The flags that ask for something else than a run which goes on as it was planned; its device alone is chosen anew."""
+    given = {name for source, _ in _sources(arguments) for name in source} - {"device"}
+    followed = vars(spec.network) | vars(spec) | vars(config) | vars(rule)
+    found = []
+    for settings in (*settings_of(arguments), rule_of(arguments)):
+        for name, value in vars(settings).items():
+            settled = name == "labelled_slices" and value == "auto"  # as one of the planes
+            if name in given and value != followed[name] and not settled:
+                found.append(f"--{name.replace('_', '-')} (of this run: {followed[name]})")
+    return found
 
 
 def rule_of(arguments: argparse.Namespace) -> LabelRule:

@@ -15,6 +15,7 @@ from napari_unet.dataset import Case, read_image, read_label
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, dice, mean_dice, read_scores, write_scores
 from napari_unet.layout import FOLDS_LOG_HEAD, LOG, MASKS, MODEL, RECORD, SCORES
+from napari_unet.partial import labelled
 from napari_unet.record import Record
 from napari_unet.schema import decode
 from napari_unet.spec import Card, ModelSpec
@@ -154,8 +155,9 @@ def _dice_of_largest(folds: Sequence[Fold]) -> dict[tuple[str, int], float]:
             cleaned = {label.value: keep_largest(mask, [label.value]) for label in fold.record.spec.labels}
             changed = {value: kept for value, kept in cleaned.items() if (kept != mask).any()}
             truth = read_label(case, read_image(case)).data if changed else mask
+            known = labelled(truth)  # as in the scores
             for value, kept in changed.items():
-                score = dice(kept == value, truth == value)
+                score = dice((kept == value) & known, truth == value)
                 if score is not None:
                     found[name, value] = score
     return found

@@ -113,6 +113,12 @@ def read_record(folder: Path) -> Record:
     return decode(Record, path.read_bytes(), str(path))
 
 
+def check_start(record: Record, folder: Path) -> None:
+    """UNetError where a run began with another model's weights, and they are not there any more."""
+    if record.card.parent is not None and not (folder / RESUME).exists():
+        raise UNetError(folder, f"no {RESUME} in it: the weights that it began with are lost", "Begin anew without --resume")
+
+
 def check_present(record: Record, by_name: dict[str, Case], folder: Path) -> None:
     """UNetError where a case of the run is not in the data."""
     missing = [name for name in (*record.split.training, *record.split.kept_out) if name not in by_name]

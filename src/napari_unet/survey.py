@@ -189,4 +189,4 @@ def write_table(path: str | Path, rows: list[Row], dataset: Dataset) -> None:
         out.writerow([row.name, row.level, " ".join(map(str, row.shape)), " ".join(f"{s:.6g}" for s in row.spacing), row.orientation,
                       len(row.intensity) or "", lows, highs, *(f"{row.classes[v]:.6g}" if v in row.classes else "" for v in values),
                       "; ".join(row.remarks)])  # fmt: skip
-    write_bytes(path, text.getvalue().encode())
+    write_bytes(path, text.getvalue().encode("utf-8", "backslashreplace"))

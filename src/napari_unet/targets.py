@@ -55,19 +55,15 @@ def jobs_for(cases: Sequence[Case], out: Path, uncertainty: bool = False) -> lis
     if twins := {job.mask for job in jobs} & {job.uncertainty for job in jobs}:
         raise UNetError(min(filter(None, twins)), "it would be a mask and an uncertainty", "Rename the image, or segment it on its own")
     images = {path.resolve() for case in cases for path in case.images}
+    inside = {folder: path for path in images for folder in path.parents}
     for path in (path for job in jobs for path in job.files):
         if path.resolve() in images:
             raise UNetError(path, "the mask would replace its own image", "Choose another --out")
-        _check_apart(path.resolve(), images)
+        if within := images & set(path.resolve().parents):  # a zarr is a folder
+            raise UNetError(path, f"the mask would be written into the image {min(within)}", "Choose another --out")
+        if path.resolve() in inside:
+            raise UNetError(path, f"the mask would replace the folder of the image {inside[path.resolve()]}", "Choose another --out")
     return jobs
-
-
-def _check_apart(path: Path, images: set[Path]) -> None:
-    """UNetError where a mask would lie inside an image, or an image inside the mask: a zarr is a folder."""
-    if inside := images & set(path.parents):
-        raise UNetError(path, f"the mask would be written into the image {min(inside)}", "Choose another --out")
-    if around := [image for image in images if path in image.parents]:
-        raise UNetError(path, f"the mask would replace the folder of the image {min(around)}", "Choose another --out")
 
 
 def uncertainty_beside(mask: Path) -> Path:

@@ -21,7 +21,7 @@ from napari_unet.evaluate import Score, mean_dice, score_case, summary, write_sc
 from napari_unet.events import Events
 from napari_unet.layout import EVENTS, LOG, LOG_HEAD, MASKS, MODEL, RECORD, RESUME, SCORES
 from napari_unet.learning import Learner, Task
-from napari_unet.record import Record, begin, check_present, fingerprint, new_record, read_record
+from napari_unet.record import Record, begin, check_present, check_start, fingerprint, new_record, read_record
 from napari_unet.sampling import Example, Sampler
 from napari_unet.schedule import Schedule, in_seconds, in_steps, stages
 from napari_unet.schema import encode
@@ -38,13 +38,13 @@ SMOOTH = 0.2  # how much of the loss that is shown is the newest
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is. `loss` is smoothed over the last marks, `dice` the newest validation's, `speed` in steps per second,
-    `seconds_left` an estimate, `message` a sentence to show.
+    """How far a run is; until it is "ready" an earlier one in its folder is untouched. `loss` is smoothed over the last
+    marks, `dice` the newest validation's, `speed` in steps per second, `seconds_left` an estimate, `message` a sentence to show.
 
     fold : which of several models it is about, as in "fold 1 of 5"; "" where there is one.
     """
 
-    phase: Literal["preparing", "training", "validating", "done"]
+    phase: Literal["preparing", "ready", "training", "validating", "done"]
     step: int
     steps: int
     loss: float | None = None
@@ -107,13 +107,13 @@ def train(
             kept_out = [by_name[name] for name in split.kept_out]
             schedule, budget = _schedule(learner, kept_out, started)
             record = replace(new_record(spec, config, split, schedule, card or Card(), by_name, reasons), sha256=sha256)
+            yield Progress("ready", 0, schedule.steps)
             begin(folder, record, None if start is None else learner.save)
         else:
             budget = None  # a resumed run follows what is written
+            check_start(record, folder)
             if (folder / RESUME).exists():
                 learner.restore(folder / RESUME)
-            elif record.card.parent is not None:
-                raise UNetError(folder, f"no {RESUME} in it: the weights that it began with are lost", "Begin anew without --resume")
         learner.hand_over()
         yield from _run(learner, record, by_name, folder, budget)
 

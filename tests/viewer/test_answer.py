@@ -71,6 +71,31 @@ def test_one_undo_takes_a_slice_back_and_it_may_be_said_again():
     assert (layer.data[2] == 2).all()
 
 
+@pytest.mark.parametrize("earlier", [False, True])
+@pytest.mark.parametrize("end", ["release and undo", "call off"])
+def test_a_slice_that_comes_during_a_stroke_goes_with_it_and_may_be_said_again(earlier, end):
+    """The button is down while the answer arrives: napari keeps both as one step, or takes both back at once."""
+    layer, answer = mask()
+    region, labels = (slice(2, 3), slice(None), slice(None)), np.full((1, 5, 6), 2, np.uint8)
+    if earlier:
+        answer.write_undoable(layer, (slice(0, 1), slice(None), slice(None)), labels)
+    layer._begin_stroke()
+    paint(layer, (3, 0, 0), 1)
+    answer.write_undoable(layer, region, labels)
+    paint(layer, (3, 0, 1), 1)
+    if end == "call off":
+        layer._abort_stroke()
+    else:
+        layer._commit_stroke()
+        assert (layer.data[2] == 2).all() and layer.data[3].sum() == 2
+        layer.undo()
+    assert not layer.data[2:].any()
+    answer.write_undoable(layer, region, labels)
+    assert (layer.data[2] == 2).all() and bool(layer.data[0].any()) == earlier
+    layer.undo()
+    assert not layer.data[2:].any()
+
+
 def test_a_slice_that_a_hand_has_emptied_was_not_undone():
     layer, answer = mask()
     region, labels = (slice(2, 3), slice(None), slice(None)), np.full((1, 5, 6), 2, np.uint8)

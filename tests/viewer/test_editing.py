@@ -11,7 +11,9 @@ from napari.layers import Image, Labels
 
 from napari_unet.errors import UNetError
 from napari_unet.viewer import editing
+from napari_unet.viewer.answer import Answer
 from napari_unet.viewer.correct import CorrectTab
+from napari_unet.viewer.filling import OF
 
 MASKS = arrays(np.uint8, array_shapes(min_dims=3, max_dims=3, min_side=2, max_side=7), elements=st.integers(0, 2))
 
@@ -145,6 +147,21 @@ class TestTheTab:
         assert seen == [9, 3, 6]
         tab.button("check").click()
         assert viewer_model.dims.current_step[0] == 6 and "looked at" in tab.state.text()
+
+    def test_an_answer_s_own_uncertainty_leads_and_no_other_one(self, tab, viewer_model):
+        layer, of = viewer_model.layers["m"], ("model", "image", 0)
+        Answer.begin(layer, of)
+        for name, owner, worst in (("m_uncertainty", of, 9), ("n_uncertainty", ("model", "another", 0), 3)):
+            doubt = np.zeros((12, 30, 30), np.float32)
+            doubt[worst] = 0.5
+            viewer_model.add_layer(Image(doubt, name=name, metadata={OF: owner}))
+        tab.refresh()
+        viewer_model.dims.set_current_step(0, 0)
+        tab.button("check").click()
+        assert viewer_model.dims.current_step[0] == 9
+        viewer_model.layers.remove("m_uncertainty")
+        tab.refresh()
+        assert not tab.button("check").isEnabled()
 
     def test_a_slice_that_the_slider_rests_on_was_looked_at_not_one_that_it_passes(self, tab, viewer_model, qtbot):
         doubt = np.zeros((12, 30, 30), np.float32)

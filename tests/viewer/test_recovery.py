@@ -18,12 +18,14 @@ from awkward_grids import SHAPE, affine_for
 from conftest import tiny_spec
 from napari.components import ViewerModel
 from napari.layers import Layer
+from napari.settings import get_plugin_settings
 from napari.utils.notifications import notification_manager
 
 from napari_unet import UNetError, nifti
 from napari_unet.viewer import layers, places, recovery
 from napari_unet.viewer.answer import Answer
 from napari_unet.viewer.filling import empty_mask
+from napari_unet.viewer.options import PLUGIN
 from napari_unet.viewer.saving import Keeper, proposal
 from napari_unet.viewer.table import names_of
 
@@ -31,6 +33,7 @@ PAINT_AND_DIE = """
 import sys, time
 import numpy as np
 from napari.layers import Layer
+from napari.settings import get_plugin_settings
 from napari.utils.notifications import notification_manager
 from napari_unet import nifti
 from napari_unet.spec import Label
@@ -316,3 +319,73 @@ def test_what_napari_s_own_save_has_written_is_not_offered(qtbot, viewer_model, 
     layer.data[0, 0, 0] = 2
     made._write_now()
     assert len(list(places.folder("recovery").glob("*/*.nii.gz"))) == 1
+
+
+@pytest.mark.parametrize("scale", [(1.0, 1.0), (0.5, 2.0)])
+def test_a_picture_s_mask_comes_back_in_its_place(qtbot, viewer_model, scale):
+    picture = viewer_model.add_image(np.zeros((8, 5, 3), np.uint8), rgb=True, scale=scale, translate=(3, 4), name="slide")
+    values = np.arange(40, dtype=np.uint8).reshape(8, 5)
+    layer = viewer_model.add_layer(layers.new_labels(picture, layers.grid_of(picture), values, "cells"))
+    first = keeper(qtbot, viewer_model)
+    paths = proposal(layer)
+    first.close_session()
+    viewer_model.layers.remove(layer)
+    again = keeper(qtbot, viewer_model)
+    again.restore.click()
+    back = viewer_model.layers[-1]
+    assert back.ndim == 2 and (back.data == values).all() and viewer_model.dims.ndim == 2
+    for corner in ((0, 0), (7, 4)):
+        assert np.allclose(back.data_to_world(corner), layer.data_to_world(corner))
+    assert proposal(back) == paths and paths.suffix == ".png"
+
+
+def test_a_widget_that_is_closed_and_opened_again_does_not_offer_what_is_open(qtbot, viewer_model):
+    layer = viewer_model.add_labels(np.ones((4, 5, 6), np.uint8), name="by hand")
+    keeper(qtbot, viewer_model).close_session()
+    again = keeper(qtbot, viewer_model)
+    assert again.offered == 0 and len(list(places.folder("recovery").glob("*/*.nii.gz"))) == 1, "still in keeping"
+    again.keep()
+    qtbot.waitUntil(lambda: not again._writing)
+    again.close_session()
+    (one,) = recovery.left_behind()  # and not once per time that the widget was opened
+    assert one.layer_id == str(layer.unique_id)
+
+
+def test_what_was_saved_before_the_widget_was_closed_is_not_offered(qtbot, viewer_model):
+    layer = viewer_model.add_labels(np.ones((4, 5, 6), np.uint8), name="by hand")
+    first = keeper(qtbot, viewer_model)
+    first._write_now()
+    first.saved(layer)
+    first.close_session()
+    second = keeper(qtbot, viewer_model)
+    second.close_session()
+    assert recovery.left_behind() == []
+
+
+def test_the_preference_that_keeps_none(qtbot, viewer_model, monkeypatch):
+    monkeypatch.setattr(get_plugin_settings(PLUGIN).saving, "autosave", 0)
+    viewer_model.add_labels(np.ones((4, 5, 6), np.uint8))
+    made = keeper(qtbot, viewer_model)
+    made.keep()
+    made.close_session()
+    assert not list(places.folder("recovery").glob("*/*")) and not made._writing
+
+
+def test_a_mask_that_cannot_be_kept_stays_where_it_was_until_it_is_saved(killed, qtbot, viewer_model, monkeypatch):
+    """The disk is full: a second crash must not lose what the first one left."""
+    made = keeper(qtbot, viewer_model)
+    with monkeypatch.context() as patch:
+        patch.setattr(recovery.nifti, "write", Mock(side_effect=UNetError("disk", "it is full", "Make room")))
+        made.restore.click()
+    (mask,) = viewer_model.layers
+    assert made.offered == 0 and len(recovery.left_behind(made._session)) == 1
+    made.saved(mask)
+    assert recovery.left_behind(made._session) == []
+
+
+def test_nothing_is_kept_once_the_widget_is_closed(qtbot, viewer_model):
+    made = keeper(qtbot, viewer_model)
+    made.close_session()
+    viewer_model.add_labels(np.ones((4, 5, 6), np.uint8))
+    made.keep()  # as at the end of a run that outlives the widget
+    assert not made._writing and not list(places.folder("recovery").glob("*/*"))

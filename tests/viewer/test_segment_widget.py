@@ -378,8 +378,18 @@ class TestLayersAsChannels:
         assert "Choose a layer for each channel: T1, T2" in widget._hint.text() and not widget._start.isEnabled()
         widget._choice.channels._combos[0].value = viewer_model.layers[1]
         assert widget._hint.text() == "" and widget._start.isEnabled()
+        for other in (viewer_model.add_image(np.zeros((2, 5, 6, 7))), viewer_model.add_image(np.zeros((5, 6, 7, 3)), rgb=True)):
+            widget._choice.channels._combos[0].value = other
+            assert "Each has a single channel" in widget._hint.text() and not widget._start.isEnabled()
+            viewer_model.layers.remove(other)
         widget.add_model(model_file())
         assert widget._choice.channels._combos == [] and widget._start.isEnabled()
+
+    def test_two_pictures_are_no_volume(self, widget, viewer_model, model_file):
+        widget.add_model(model_file("two", tiny_spec(2)))
+        for name in ("T1", "T2"):
+            viewer_model.add_image(np.zeros((5, 6)), name=name)
+        assert "single picture; the model reads volumes" in widget._hint.text() and not widget._start.isEnabled()
 
     @pytest.mark.gui
     def test_the_mask_is_that_of_the_stack(self, window, qtbot, nifti_file, model_file, rng):
@@ -483,6 +493,17 @@ class TestOptions:
         viewer.dims.set_current_step(0, 0 if worst else 1)
         qtbot.keyClick(viewer.window._qt_viewer.canvas.native, Qt.Key.Key_U)
         assert viewer.dims.current_step[0] == worst
+
+    @pytest.mark.gui
+    def test_a_model_that_is_chosen_during_a_run_gets_none_of_its_volumes(self, window, qtbot, nifti_file, model_file):
+        viewer, widget = window()
+        viewer.open(str(nifti_file()), plugin=PLUGIN)
+        for name in ("one", "two"):
+            widget.add_model(model_file(name, tiny_spec(name=name)))
+        widget._start.click()
+        widget._models.setCurrentIndex(names(widget).index("one"))
+        finished(widget, qtbot)
+        assert widget._card._volumes and not any(label.text() for label in widget._card._volumes.values())
 
     @pytest.mark.gui
     def test_int8_is_offered_for_a_calibrated_model_alone(self, window, qtbot, nifti_file, rng):

@@ -147,3 +147,11 @@ def test_many_classes_at_the_border_do_not_fill_the_tab(tab, viewer_model):
 @pytest.mark.parametrize(("name", "expected"), [("???", "mask.nii.gz"), ("left/right: tumour?", "left_right_tumour.nii.gz")])
 def test_a_layer_s_name_as_a_file_s(name, expected):
     assert file_name(name, ".nii.gz") == expected
+
+
+def test_a_multiscale_mask_is_counted_at_its_finest_level(viewer_model):
+    fine = np.zeros((8, 8, 8), np.uint8)
+    fine[2:6, 2:6, 2:6] = 3
+    layer = viewer_model.add_labels([fine, fine[::2, ::2, ::2]], multiscale=True)
+    (row,) = rows_of(layer)
+    assert (row.value, row.voxels) == (3, 64) and row.ml == pytest.approx(0.064)

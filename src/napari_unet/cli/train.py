@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 
@@ -21,6 +21,9 @@ from napari_unet.errors import UNetError
 from napari_unet.layout import MODEL, RECORD, folds_of
 from napari_unet.options import add_settings, rule_of, settings_of, unused
 from napari_unet.spec import Card, LabelRule, PlanChoices, TrainConfig
+
+if TYPE_CHECKING:
+    from napari_unet.record import Record
 
 
 def add_train(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +91,7 @@ def _train_model(arguments: argparse.Namespace) -> int:
         spec, config, reasons = plan(dataset, facts, choices, config, base.spec if base else None)
         say("\n".join(reasons))
     else:
-        say(_goes_on(arguments, out, record.config))
+        say(_goes_on(arguments, record))
         spec, config, reasons = record.spec, replace(record.config, device=config.device), list(record.reasons)
 
     from napari_unet.crossval import learn
@@ -97,29 +100,38 @@ def _train_model(arguments: argparse.Namespace) -> int:
                 command=arguments.command)  # fmt: skip
     run = learn(dataset.cases, spec, config, out=out, card=base.derive(card) if base else card, reasons=tuple(reasons), started=started,
                 resume=arguments.resume, start=base.start(spec) if base else None)  # fmt: skip
-    begun, stopped = _follow(run)
-    if stopped:
+    before = _written(out / RECORD)
+    if _follow(run):
         best = f"the best weights so far are in {out / MODEL}"
         kept = f"stopped; {best if (out / MODEL).exists() else f'its folds so far are in {out}'}; go on with --resume"
-        say(kept if begun or arguments.resume else "stopped before the first step; nothing has changed")
+        begun = arguments.resume or _written(out / RECORD) != before
+        say(kept if begun else "stopped before the first step; nothing has changed")
         return 130
     return _after_training(arguments, out, started)
 
 
-def _goes_on(arguments: argparse.Namespace, out: Path, config: TrainConfig) -> str:
-    """What is said of a run that is resumed, and of settings given with it that it does not follow."""
-    said = f"going on with the run in {out}, as it was planned"
-    ignored = [f"--{name.replace('_', '-')} (of this run: {getattr(config, name)})" for name in unused(arguments, config)]
-    return said + (f"\nnot followed: {', '.join(ignored)}; for another training take another --out" if ignored else "")
+def _goes_on(arguments: argparse.Namespace, record: Record) -> str:
+    """What is said of a run that is resumed, and of flags given with it that it does not follow."""
+    ignored = unused(arguments, record.spec, record.config, record.rule)
+    ignored += [f"--from {arguments.base}"] * (arguments.base is not None and record.card.parent is None)
+    told = f"going on with the run in {arguments.out}, as it was planned"
+    return told + (f"\nnot followed: {', '.join(ignored)}; for another training take another --out" if ignored else "")
 
 
-def _follow(run: Iterable[Any]) -> tuple[bool, bool]:
-    """Show a run's progress; whether it has learnt, and whether it was interrupted."""
-    line, begun, stopped = Line(), False, False
+def _written(path: Path) -> tuple[int, int] | None:
+    """What tells a file from one that takes its place; None where there is none."""
+    if not path.exists():
+        return None
+    known = path.stat()
+    return known.st_ino, known.st_mtime_ns
+
+
+def _follow(run: Iterable[Any]) -> bool:
+    """Show a run's progress; whether it was interrupted."""
+    line, stopped = Line(), False
     try:
         with gently() as asked:
             for p in run:
-                begun = begun or p.phase == "training"
                 fold = f"{p.fold}: " if p.fold else ""
                 if p.phase == "training":
                     dice = "" if p.dice is None else f"  Dice {p.dice:.3f}"
@@ -136,7 +148,7 @@ def _follow(run: Iterable[Any]) -> tuple[bool, bool]:
     finally:
         run.close()  # type: ignore[attr-defined]  # saves
         line.end()
-    return begun, stopped
+    return stopped
 
 
 def _after_training(arguments: argparse.Namespace, out: Path, started: float) -> int:

@@ -20,7 +20,8 @@ MAX_UNDO = 10_000_000  # voxels; napari's history keeps three 64-bit numbers of 
 class Step:
     """One undoable writing: where, and what the model had said there before; whether it was undone.
 
-    atom : what napari's history holds of it, in whichever of its two queues.
+    atom : what napari's history holds of it, in whichever of its two queues; in_stroke : it has not got there yet, but is a
+    part of a brush stroke that was not over.
     """
 
     region: Region
@@ -28,6 +29,7 @@ class Step:
     filled: NDArray[np.bool_]
     hand: NDArray[np.bool_]
     atom: Any = None
+    in_stroke: bool = False
     undone: bool = False
 
 
@@ -99,9 +101,11 @@ class Answer:
         """Which steps are undone at the moment. Once napari has forgotten a step, it stays as it was."""
         for step in self.steps:
             if _holds(layer._redo_history, step.atom):
+                step.undone, step.in_stroke = True, False
+            elif _holds(layer._undo_history, step.atom):
+                step.undone = step.in_stroke = False
+            elif step.in_stroke and not _holds([layer._staged_history], step.atom):  # the stroke was called off
                 step.undone = True
-            elif step.undone and _holds(layer._undo_history, step.atom):
-                step.undone = False
 
     def write(self, layer: Labels, region: Region, labels: NDArray[Any]) -> None:
         """Put labels into a region of the layer, past its history, but never over a hand's work."""
@@ -136,7 +140,8 @@ class Answer:
             self._remember(layer, step)
 
     def _remember(self, layer: Labels, step: Step) -> None:
-        step.atom = layer._undo_history[-1][0]
+        step.in_stroke = layer._block_history
+        step.atom = (layer._staged_history if step.in_stroke else layer._undo_history[-1])[-1]
         self.steps.append(step)
 
     def before(self, layer: Labels) -> Before:

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QFormLayout, QWidget
 
 from napari_unet.viewer.card import Model, narrow
 from napari_unet.viewer.fit import takes_several_layers
+from napari_unet.viewer.layers import channels_of
 
 
 class ChannelForm(QWidget):
@@ -47,9 +48,11 @@ class ChannelForm(QWidget):
         return () if None in layers else layers
 
     def complete(self, image: Any) -> bool:
-        """Whether each channel has a layer of its own."""
+        """Whether each channel has a layer of its own, of one channel and as many axes as the image."""
         layers = (image, *(combo.value for combo in self._combos))
-        return None not in layers and len({layer.unique_id for layer in layers}) == len(self._names) + 1
+        if None in layers or len({layer.unique_id for layer in layers}) <= len(self._names):
+            return False
+        return all(channels_of(layer) == 1 and layer.ndim == image.ndim for layer in layers)
 
     def _ask(self, names: tuple[str, ...]) -> None:
         while self._form.rowCount():

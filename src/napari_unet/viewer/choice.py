@@ -91,7 +91,7 @@ class Choice(QWidget):
         if takes_several_layers(model.spec, layer) and len(self.images()) > 1:
             if not self.channels.complete(layer):
                 names = ", ".join(channel.name for channel in model.spec.channels)
-                return f"Choose a layer for each channel: {names}.", False
+                return f"Choose a layer for each channel: {names}. Each has a single channel, and as many axes as the image.", False
         elif against := objection(model.spec, layer):
             return against, False
         told = [warning(model.spec, layer, self._viewer.layers)]

@@ -16,7 +16,8 @@ from napari_unet.errors import UNetError
 from napari_unet.viewer import editing, worker
 from napari_unet.viewer.answer import Answer, revert
 from napari_unet.viewer.card import narrow, text
-from napari_unet.viewer.layers import grid_of
+from napari_unet.viewer.filling import OF
+from napari_unet.viewer.layers import grid_of, values_of
 from napari_unet.viewer.table import names_of
 
 A_LOOK = 1000  # ms on the screen, from which on a slice was looked at
@@ -98,7 +99,7 @@ class CorrectTab(QWidget):
         """Allow what can be done."""
         layer = self._layer
         for name, each in self._buttons.items():
-            each.setEnabled(layer is not None and layer.editable)
+            each.setEnabled(layer is not None and layer.editable and not layer.multiscale)
             if name == "revert" and layer is not None:
                 each.setEnabled(layer.editable and Answer.in_layer(layer) is not None)
             if name == "check":
@@ -195,7 +196,7 @@ class CorrectTab(QWidget):
     def _list_classes(self, event: object = None) -> None:
         self.classes.clear()
         if (layer := self._layer) is not None:
-            names = names_of(layer) or {int(value): f"class {value}" for value in np.unique(layer.data)[:100]}
+            names = names_of(layer) or {int(value): f"class {value}" for value in np.unique(values_of(layer))[:100]}
             for value, name in names.items():
                 if value:
                     self.classes.addItem(name, value)
@@ -235,7 +236,7 @@ class CorrectTab(QWidget):
             return
         part = editing.volume_on_screen(self._viewer, layer)
         here = editing.slice_index(self._viewer, layer, axis)
-        slices = editing.slices_with(np.asarray(layer.data)[part], int(layer.selected_label), axis - len(part))
+        slices = editing.slices_with(np.asarray(values_of(layer))[part], int(layer.selected_label), axis - len(part))
         ahead = slices[slices > here] if step > 0 else slices[slices < here][::-1]
         if len(ahead):
             editing.show_slice(self._viewer, layer, axis, int(ahead[0]))
@@ -244,12 +245,14 @@ class CorrectTab(QWidget):
             self.state.setText(f"No {'further' if step > 0 else 'earlier'} slice holds this class.")
 
     def _doubt(self) -> Image | None:
-        """The uncertainty that lies on the mask's grid, if there is some."""
+        """The uncertainty that lies on the mask's grid, if there is some; of an answer, its own."""
         layer = self._layer
         if layer is None or layer not in self._viewer.layers or layer.ndim not in (3, 4):
             return None
-        grid = grid_of(layer, self._viewer.layers)
+        grid, answer = grid_of(layer, self._viewer.layers), Answer.in_layer(layer)
         for other in reversed(self._viewer.layers):
+            if answer is not None and other.metadata.get(OF, answer.of) != answer.of:
+                continue
             if isinstance(other, Image) and "_uncertainty" in other.name and other.data.shape == layer.data.shape:
                 if grid_of(other, self._viewer.layers).affine.tolist() == grid.affine.tolist():
                     return other

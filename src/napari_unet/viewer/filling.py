@@ -20,6 +20,7 @@ from napari_unet.viewer.layers import ScalarLayer, grid_of, new_image, new_label
 from napari_unet.volume import voxel_ml
 
 Of = tuple[str, str, int]
+OF = "uncertainty of"  # in an uncertainty's metadata: the answer that it belongs to (see `Answer`)
 
 
 class Filling:
@@ -47,6 +48,7 @@ class Filling:
         self._tally: Tally | None = None  # of the mask, once it is whole
         if uncertainty:
             self.doubt = _doubt_layer(image, self.grid, series)
+            self.doubt.metadata[OF] = of
             viewer.add_layer(self.doubt)
         self._before: Before | None = None  # of a layer that was there before
         if onto is None:

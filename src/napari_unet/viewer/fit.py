@@ -17,7 +17,8 @@ def takes_one_of_a_series(spec: ModelSpec, layer: ScalarLayer) -> bool:
 
 def takes_several_layers(spec: ModelSpec, layer: ScalarLayer) -> bool:
     """Whether the model's channels may come from layers of one channel each, of which this is the first."""
-    return len(spec.channels) > 1 and layer.ndim <= 3 and not is_colour(layer)
+    fits = layer.ndim == 3 or (layer.ndim == 2 and spec.network.dims == 2)
+    return len(spec.channels) > 1 and fits and not is_colour(layer)
 
 
 def objection(spec: ModelSpec, layer: ScalarLayer) -> str:

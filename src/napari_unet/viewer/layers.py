@@ -165,7 +165,7 @@ def volume_of(layer: ScalarLayer, others: Iterable[Any] = (), pictures: bool = F
     grid = grid_of(layer, others)
     if pictures and not grid.kind:
         grid = replace(grid, affine=np.diag((*spacing_of(grid.affine), 1.0)))
-    data = layer.data[0] if layer.multiscale else layer.data
+    data = values_of(layer)
     if not (lazy and is_dask_collection(data)):
         data = np.asarray(data)
     colours = is_colour(layer)
@@ -177,6 +177,11 @@ def volume_of(layer: ScalarLayer, others: Iterable[Any] = (), pictures: bool = F
 def is_colour(layer: ScalarLayer) -> bool:
     """Whether the last axis of a layer's data holds colours."""
     return bool(getattr(layer, "rgb", False))
+
+
+def values_of(layer: Any) -> Any:
+    """A layer's values, as large as they come: of a multiscale layer the finest level, where its `data` would be the coarsest."""
+    return layer.data[0] if layer.multiscale else layer.data
 
 
 def is_picture(layer: ScalarLayer) -> bool:

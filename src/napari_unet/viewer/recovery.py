@@ -26,9 +26,11 @@ from napari_unet.spec import Label
 from napari_unet.viewer import places
 from napari_unet.viewer.answer import Answer
 from napari_unet.viewer.filling import appearance
-from napari_unet.viewer.layers import KEY, grid_of, to_layer, volume_of
+from napari_unet.viewer.layers import KEY, grid_of, is_picture, to_layer, values_of, volume_of
 from napari_unet.viewer.reader import mask_in
 from napari_unet.viewer.table import names_of
+
+_SAFE: dict[str, int] = {}  # layer's id -> what was in it when it was last saved or opened, by whichever session
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,12 @@ class Found:
     source: str = ""
     kind: str = ""
     classes: tuple[tuple[int, str, str], ...] = ()  # value, name, colour
+    picture: bool = False  # of a picture, which is shown as it is
+
+    @property
+    def layer_id(self) -> str:
+        """Of the layer that it was."""
+        return self.path.name.removesuffix(".nii.gz")
 
     def layer(self) -> Labels:
         """The mask as a layer on its image's grid, as if it had never been away. Raises UNetError."""
@@ -47,10 +55,13 @@ class Found:
         values = mask_in(volume)
         if values is None:
             raise UNetError(self.path, "it holds no mask", "Look at it in another program")
+        known = appearance([Label(*each) for each in self.classes]) if self.classes else {}
+        if self.picture:
+            place = volume.affine[np.ix_((0, 1, 3), (0, 1, 3))]
+            return Labels(values[:, :, 0], name=self.name, affine=place, **known)
         data, options, _ = to_layer(volume.with_data(values), "labels")
         kind: Any = self.kind if self.kind in ("image", "labels") else ""
         grid = replace(options["metadata"][KEY], source=self.source, kind=kind)
-        known = appearance([Label(*each) for each in self.classes]) if self.classes else {}
         return Labels(data, **options | {"name": self.name, "metadata": {KEY: grid}} | known)
 
 
@@ -68,7 +79,8 @@ class Session:
     def is_safe(self, layer: Labels) -> None:
         """What the layer holds now is on disk, or nobody's work: the mask was opened, saved, or is empty."""
         key = str(layer.unique_id)
-        self._known[key], self._written[key] = fingerprint(layer.data), next(self._turns)
+        self._known[key] = _SAFE[key] = fingerprint(values_of(layer))
+        self._written[key] = next(self._turns)
         self._painted.discard(key)
         if self._folder is not None:
             _remove(self._file(layer))
@@ -76,13 +88,13 @@ class Session:
     def keep(self, layer: Labels, others: list[Any]) -> Callable[[], None] | None:
         """What has to be done, in any thread, to keep a mask where it has changed; None of an empty one. Raises UNetError."""
         key = str(layer.unique_id)
-        values = np.array(layer.data)  # at once: the hand that paints does not wait, nor does it change what is written
+        values = np.array(values_of(layer))  # at once: the hand that paints does not wait, nor does it change what is written
         if not values.any() and not self._known.get(key):
             return None
         grid, volume = grid_of(layer, others), volume_of(layer, others)
         answer = Answer.in_layer(layer)
         said = None if answer is None else answer.said.copy()
-        about = {"name": layer.name, "source": grid.source, "kind": grid.kind, "classes": classes_of(layer)}
+        about = {"name": layer.name, "source": grid.source, "kind": grid.kind, "classes": classes_of(layer), "picture": is_picture(layer)}
         path, turn = self._file(layer), next(self._turns)
 
         def write() -> None:
@@ -118,6 +130,10 @@ class Session:
                 shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
+    def keeps(self, layer: str) -> bool:
+        """Whether a file of the layer of this id lies in its folder."""
+        return self._folder is not None and (self._folder / f"{layer}.nii.gz").exists()
+
     def owns(self, folder: Path) -> bool:
         """Whether a folder is this session's; where a disk knows no locks, only the session itself can tell."""
         return folder == self._folder
@@ -127,6 +143,11 @@ class Session:
             self._folder = places.folder("recovery", f"{os.getpid()}-{os.urandom(3).hex()}")
             self._held.enter_context(files.lock(self._folder))
         return self._folder / f"{layer.unique_id}.nii.gz"
+
+
+def is_saved(layer: Labels) -> bool:
+    """Whether what a layer holds was saved, or opened, since the viewer's process began."""
+    return _SAFE.get(str(layer.unique_id)) == fingerprint(values_of(layer))
 
 
 def left_behind(besides: Session | None = None) -> list[Found]:
@@ -186,6 +207,6 @@ def _found(path: Path) -> Found:
     try:
         about = json.loads(_about(path).read_text("utf-8"))
         classes = tuple((int(value), str(name), str(colour)) for value, name, colour in about["classes"])
-        return Found(path, str(about["name"]), str(about["source"]), str(about["kind"]), classes)
+        return Found(path, str(about["name"]), str(about["source"]), str(about["kind"]), classes, about.get("picture") is True)
     except (OSError, ValueError, KeyError, TypeError):
         return Found(path)

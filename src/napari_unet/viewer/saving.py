@@ -76,6 +76,8 @@ class Keeper(QWidget):
         self._writing = self._again = False
         self._seen: set[str] = set()
         self._told: set[str] = set()  # layers that could not be kept
+        self._left: dict[str, recovery.Found] = {}  # layer's id -> its file in an earlier session's folder
+        self._closed = False
         self._offer = text("")
         self.restore, self.discard = QPushButton("Restore"), QPushButton("Discard")
         self.restore.setToolTip("Open them as layers")
@@ -89,11 +91,11 @@ class Keeper(QWidget):
         row.addWidget(self.discard)
         self._found = self._look()
         self._show()
-        seconds = int(get_plugin_settings(PLUGIN).saving.autosave)
+        self._seconds = int(get_plugin_settings(PLUGIN).saving.autosave)
         self._timer = QTimer(self)
         self._timer.timeout.connect(self.keep)
-        if seconds:
-            self._timer.start(1000 * seconds)
+        if self._seconds:
+            self._timer.start(1000 * self._seconds)
         self.destroyed.connect(self._session.close)
         QApplication.instance().aboutToQuit.connect(self._session.close)
         viewer.layers.events.inserted.connect(self._meet)
@@ -109,6 +111,8 @@ class Keeper(QWidget):
     def saved(self, layer: Labels) -> None:
         """The person has saved it."""
         self._session.is_safe(layer)
+        if found := self._left.pop(str(layer.unique_id), None):
+            recovery.forget(found)
 
     def _saved_elsewhere(self, event: Any) -> None:
         if event.value in self._viewer.layers:
@@ -116,6 +120,8 @@ class Keeper(QWidget):
 
     def keep(self) -> None:
         """Write what has changed, in a worker; where one is at it, after it."""
+        if self._closed:
+            return
         if self._writing:
             self._again = True
             return
@@ -127,7 +133,7 @@ class Keeper(QWidget):
     def close_session(self) -> None:
         """The widget goes: a hand's unsaved work is kept and offered next time; what a model can say again is not."""
         self._timer.stop()
-        self._again = False
+        self._closed, self._again = True, False
         self._write_now()
         self._session.close()
 
@@ -151,7 +157,8 @@ class Keeper(QWidget):
             raise first
 
     def _jobs(self) -> Iterator[tuple[str, Callable[[], None]]]:
-        for layer in self._masks():
+        """None where the preferences say so."""
+        for layer in self._masks() if self._seconds else ():
             try:
                 job = self._session.keep(layer, list(self._viewer.layers))
             except UNetError:  # a layer of five axes, say
@@ -164,6 +171,7 @@ class Keeper(QWidget):
 
     def _written(self) -> None:
         again, self._writing, self._again = self._again, False, False
+        self._settle()
         if again:
             self.keep()
 
@@ -176,14 +184,23 @@ class Keeper(QWidget):
             self._seen.add(layer.unique_id)
             grid = layer.metadata.get(KEY)
             opened = layer.source.path or layer.source.sample or (isinstance(grid, Grid) and grid.kind == "labels")
-            if opened:
+            if opened or recovery.is_saved(layer):
                 self._session.is_safe(layer)
 
     def _look(self) -> list[recovery.Found]:
+        """What is to be offered; not the masks of this very viewer, whose widget was closed and opened again."""
         try:
-            return recovery.left_behind(self._session)
+            found = recovery.left_behind(self._session)
         except (UNetError, OSError):  # the folder cannot be read: nothing to offer
             return []
+        here = {str(layer.unique_id) for layer in self._viewer.layers}
+        self._left = {each.layer_id: each for each in found if each.layer_id in here}
+        return [each for each in found if each.layer_id not in here]
+
+    def _settle(self) -> None:
+        """A file in an earlier session's folder goes once its mask is in this one's keeping."""
+        for layer in [layer for layer in self._left if self._session.keeps(layer)]:
+            recovery.forget(self._left.pop(layer))
 
     def _show(self) -> None:
         count = len(self._found)
@@ -202,9 +219,9 @@ class Keeper(QWidget):
             self._seen.add(layer.unique_id)  # it is still unsaved
             self._viewer.add_layer(layer)
             restored.append(found)
-        self._write_now()  # in this session's keeping before it leaves that of the other
-        for found in restored:
-            recovery.forget(found)
+            self._left[str(layer.unique_id)] = found
+        self._write_now()
+        self._settle()
         self._found = [found for found in self._found if found not in restored]
         self._show()
 

@@ -233,7 +233,8 @@ class SegmentWidget(QScrollArea):
         run, self._run = self._run, None
         filling, work, seconds = run.filling, run.work, run.seconds()
         if complete:
-            self._card.show_volumes(filling.volumes())
+            if self._model == work.model:  # another one may have been chosen meanwhile
+                self._card.show_volumes(filling.volumes())
             self._engine.learn(work.model.path, work.options, seconds / max(1, self._panel.voxels(work)))
         self._panel.ended(complete, filling.done, filling.total, run.volumes)
         self._refresh()

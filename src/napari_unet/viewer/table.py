@@ -34,7 +34,7 @@ from napari_unet.nifti import MAX_LABEL
 from napari_unet.viewer import worker
 from napari_unet.viewer.card import text
 from napari_unet.viewer.editing import show_slice
-from napari_unet.viewer.layers import grid_of
+from napari_unet.viewer.layers import grid_of, values_of
 from napari_unet.viewer.region import RegionChoice, region_of
 from napari_unet.viewer.writer import file_name
 from napari_unet.volume import voxel_ml
@@ -57,7 +57,7 @@ class Row:
 
 def rows_of(layer: Labels, others: Any = (), region: NDArray[np.bool_] | None = None) -> list[Row]:
     """The classes of a mask, of each volume of a series; within a region (see `region_of`), where there is one."""
-    grid, data = grid_of(layer, others), np.asarray(layer.data)
+    grid, data = grid_of(layer, others), np.asarray(values_of(layer))
     low, high = (int(data.min()), int(data.max())) if data.size else (0, 0)
     if low < 0 or high > MAX_LABEL:
         raise UNetError(f"layer {layer.name!r}", f"it holds the value {low if low < 0 else high}", f"Use values from 0 to {MAX_LABEL}")
