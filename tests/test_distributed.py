@@ -114,7 +114,7 @@ def torchrun(folder: Path, out: Path, at_work: Callable[[psutil.Process], None])
         if (out / RECORD).exists() or child.poll() is not None:
             break
         time.sleep(0.02)
-    time.sleep(0.5)
+    time.sleep(2)  # the other process has its first step behind it, too
     at_work(psutil.Process(child.pid))
     text, _ = child.communicate(timeout=60)
     return child.returncode, text

@@ -304,6 +304,9 @@ def test_from_the_command_line(folder: Path, old: Base, tmp_path: Path, capsys: 
     said = capsys.readouterr().out
     assert "Fine-tuned from old" in said and "A score is independent only where old was not trained on" in said
     card, record = weights.read_card(out / MODEL), record_of(out)
+    assert "which it began with, may have seen them" not in card.worth  # none was scored
+    scored = replace(card, cases_scored=3, independent=True)
+    assert scored.worth == "3 cases kept out of training; old, which it began with, may have seen them"
     assert card.parent == Parent("old", fingerprint(old.tensors)) and card.licence == "CC-BY 4.0 + CC0" == card.data_licence
     assert card.data == "Blocks; before that, for old: Old heads" and record.config.rate == gentle().rate
     path.unlink()

@@ -217,14 +217,15 @@ def test_another_image_of_the_name_is_not_finished(tmp_path: Path) -> None:
     assert again is job
 
 
-def test_the_voxels_of_a_header_are_another_image_too(tmp_path: Path) -> None:
-    folder, image = tmp_path / "masks", tmp_path / "scan.hdr"
-    image.write_bytes(b"header")
-    image.with_suffix(".img").write_bytes(b"one patient")
+@pytest.mark.parametrize(("named", "other"), [(".hdr", ".img"), (".img", ".hdr"), (".img", ".HDR")])
+def test_the_other_half_of_a_pair_is_another_image_too(tmp_path: Path, named: str, other: str) -> None:
+    folder, image = tmp_path / "masks", tmp_path / f"scan{named}"
+    image.write_bytes(b"one half")
+    image.with_suffix(other).write_bytes(b"one patient")
     job, ledger = Job(Case("scan", (image,)), folder / "scan.nii.gz"), Ledger(folder, METHODS[0])
     (begun,) = ledger.begin([job], resume=True, overwrite=False)
     ledger.finish(begun, (), lambda: write_bytes(job.mask, b"mask"))
-    image.with_suffix(".img").write_bytes(b"two patient")
+    image.with_suffix(other).write_bytes(b"two patient")
     with pytest.raises(UNetError, match="it was made of another image"):
         ledger.begin([job], resume=True, overwrite=False)
 
@@ -233,3 +234,19 @@ def test_a_method_that_made_nothing_binds_nobody(tmp_path: Path) -> None:
     """As when the first try told that --volume was missing."""
     Ledger(tmp_path / "masks", METHODS[0]).begin(jobs(tmp_path / "masks"), resume=False, overwrite=False)
     assert len(Ledger(tmp_path / "masks", METHODS[1]).begin(jobs(tmp_path / "masks"), resume=False, overwrite=False)) == 4
+
+
+@pytest.mark.parametrize("part", ["0/.zarray", ".zattrs", "0/0.0.0"])
+def test_a_zarr_of_as_many_bytes_is_another_image(tmp_path: Path, part: str) -> None:
+    """Of another scale, say, or of another patient."""
+    folder, image = tmp_path / "masks", tmp_path / "scan.zarr"
+    for name in ("0/.zarray", ".zattrs", "0/0.0.0"):
+        (image / name).parent.mkdir(parents=True, exist_ok=True)
+        (image / name).write_bytes(b"1.0")
+    job, ledger = Job(Case("scan", (image,)), folder / "scan.nii.gz"), Ledger(folder, METHODS[0])
+    (begun,) = ledger.begin([job], resume=True, overwrite=False)
+    ledger.finish(begun, (), lambda: write_bytes(job.mask, b"mask"))
+    assert ledger.begin([job], resume=True, overwrite=False) == []
+    (image / part).write_bytes(b"2.0")
+    with pytest.raises(UNetError, match="it was made of another image"):
+        ledger.begin([job], resume=True, overwrite=False)

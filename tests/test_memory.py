@@ -59,6 +59,18 @@ def test_the_outline_is_that_of_the_image(tmp_path: Path, name: str, dtype: str,
     np.testing.assert_allclose(told.affine, image.affine, atol=1e-5)
 
 
+@pytest.mark.parametrize("unit", [1, 2, 3])
+def test_a_pair_is_outlined_with_its_units(tmp_path: Path, unit: int) -> None:
+    """Metres, millimetres, micrometres: nibabel passes over them."""
+    image = nibabel.Nifti1Pair(np.zeros((6, 7, 8), np.int16), affine_for("LPS", (1.0, 2.0, 3.0)))
+    image.header["xyzt_units"] = unit
+    nibabel.save(image, tmp_path / "a.img")
+    for name in ("a.img", "a.hdr"):
+        case = Case("a", (tmp_path / name,))
+        np.testing.assert_allclose(outline(case).affine, read_image(case).affine, rtol=1e-6)
+        assert outline(case).shape == (6, 7, 8) and outline(case).dtype == np.int16
+
+
 def test_channel_files_are_one_image(tmp_path: Path) -> None:
     case = Case("a", tuple(written(tmp_path / f"a_000{n}.nii.gz", dtype) for n, dtype in enumerate(("i2", "f4"))))
     told, image = outline(case), read_image(case)

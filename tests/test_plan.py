@@ -212,6 +212,15 @@ def test_classes_that_change_sides_from_case_to_case_may_be_mirrored() -> None:
     assert planned(cases)[0].mirror_axes == (0, 1, 2)
 
 
+def test_classes_of_two_sides_that_no_case_has_both_of_are_not_mirrored() -> None:
+    """One knee per scan, left or right."""
+    left, right = ({value: (0.5, 0.5, side)} for value, side in ((1, 0.25), (2, 0.75)))
+    known = [replace(f, centroids=centroids, voxels=dict.fromkeys(centroids, 500)) for centroids in (left, right) for f in facts()]
+    spec, _, words = planned(known)
+    assert spec.mirror_axes == (0, 1) and "left-right" not in words
+    assert planned(facts(voxels={1: 500}, centroids=left))[0].mirror_axes == (0, 1, 2), "a single class has no other side"
+
+
 def test_mirroring_follows_the_axes_when_they_change_places() -> None:
     cases = facts(shape=(256, 256, 30), spacing=(0.5, 0.5, 5.0), voxels={1: 9, 2: 9},
                   centroids={1: (0.5, 0.5, 0.2), 2: (0.5, 0.5, 0.8)})  # fmt: skip

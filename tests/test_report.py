@@ -23,7 +23,7 @@ from napari_unet.page import page
 from napari_unet.record import Record
 from napari_unet.report import write_report
 from napari_unet.results import Results
-from napari_unet.spec import COLOURS, Label
+from napari_unet.spec import COLOURS, Label, Parent
 from napari_unet.train import train
 
 
@@ -256,6 +256,22 @@ def test_trained_on_all_cases_and_not_scored(copied: Path) -> None:
     found = situation(copied, None, training=("a", "b", "c"), kept_out=())
     assert "how well is not known" in found.sentence and "trained on all cases" in found.sentence and "n/a" in found.words
     assert "Scores per class" not in found.words and not found.pictures
+
+
+def test_a_half_is_no_unseen_case(tmp_path: Path) -> None:
+    """Of one volume, a half trains and the other is scored: what the card says, and the page, too."""
+    data = decathlon(tmp_path / "data", 1, shape=(40, 24, 20))
+    list(learn(*planned(data, steps=1, folds=2, fold=0), out=tmp_path / "run"))
+    shown = reported(tmp_path / "run")
+    assert "over a half of one volume, scored by a model that saw only the other half" in shown.sentence
+    assert "The half was scored by a model that saw only the other one" in shown.sentence and "never saw" not in shown.sentence
+
+
+def test_a_model_that_began_with_another_says_what_that_one_may_have_seen(copied: Path) -> None:
+    record = schema.decode(Record, (copied / RECORD).read_bytes(), "run")
+    change(copied, card=replace(record.card, parent=Parent("base <1>", "0" * 64)))
+    shown = reported(copied)
+    assert "whether base <1>, which it began with, had seen them is not known here" in shown.sentence
 
 
 def test_scored_by_folds(copied: Path) -> None:

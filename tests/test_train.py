@@ -27,7 +27,7 @@ import torch
 from datasets import ONE_THREAD, _one_thread, decathlon, planned, scan, two_folders  # noqa: F401 - a fixture
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from napari_unet import UNetError, nifti, schema, weights
+from napari_unet import UNetError, learning, nifti, schema, weights
 from napari_unet.evaluate import read_scores
 from napari_unet.layout import EVENTS, LOG, MASKS, MODEL, RECORD, RESUME, SCORES
 from napari_unet.record import Record
@@ -230,6 +230,25 @@ def test_stopped_anywhere_and_resumed_it_ends_as_an_unbroken_run(kind: str, tmp_
         resumed = run(steps, out, resume=True)
         assert [p.step for p in resumed if p.phase == "training"] == list(range(step + 1, STEPS + 1))
         assert_equal_runs(tmp_path / "unbroken", out)
+
+
+def test_a_stopped_run_says_what_its_score_is_worth(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its weights are the best on a part of what is kept out, and that part chose them."""
+    monkeypatch.setattr(sys.modules["napari_unet.train"], "CHECK_CASES", 1)
+    steps = planned(folder, steps=STEPS, checks=2, folds=2, fold=0)
+    run(steps, tmp_path, lambda p: p.phase == "training" and p.dice is not None)
+    card = weights.read_card(tmp_path / MODEL)
+    assert card.cases_scored == 1 and card.dice and card.note.startswith("Of a run that is not finished")
+    run(steps, tmp_path, resume=True)
+    card = weights.read_card(tmp_path / MODEL)
+    assert card.cases_scored == 2 and card.dice and card.note == ""
+
+
+def test_what_could_not_be_resumed_is_not_begun(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learning, "MAX_FILE", 1 << 20)
+    with pytest.raises(UNetError, match=r"what resuming needs of it takes [\d,]+ bytes, more than a file may have .+fewer features"):
+        run(plan, tmp_path)
+    assert not (tmp_path / RECORD).exists()
 
 
 def test_stopped_again_and_again(plan: Plan, unbroken: Path, tmp_path: Path) -> None:

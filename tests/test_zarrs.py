@@ -131,6 +131,14 @@ def test_an_orientation_that_is_told_is_kept(tmp_path: Path) -> None:
     assert image.orientation == "LPI" and image.notes == ()
 
 
+def test_zarrs_may_be_the_channels_of_one_image(tmp_path: Path) -> None:
+    data = voxels(2, 5, 6, 7)
+    paths = tuple(stored(tmp_path / f"a_000{n}.zarr", data[n], axes="zyx") for n in range(2))
+    image = read_image(Case("a", paths))
+    assert image.shape == (7, 6, 5) and image.channels == 2
+    np.testing.assert_array_equal(image.data, data.transpose(3, 2, 1, 0))
+
+
 def test_time_points(tmp_path: Path) -> None:
     data = np.random.default_rng(0).integers(0, 99, (3, 2, 5, 6, 7)).astype(np.uint8)
     stored(tmp_path / "tc.zarr", data)

@@ -99,7 +99,7 @@ def read_image(case: Case, chosen: int | None = None, *, lazy: bool = False) -> 
             raise UNetError(volume.source, f"{volume.channels} volumes in a file that is one channel of {case.name}",
                             "Give one volume per channel file")  # fmt: skip
     first = volumes[0]
-    data = np.stack([volume.data for volume in volumes], axis=-1)
+    data = np.stack([volume.data.reshape(volume.shape) for volume in volumes], axis=-1)  # zarrs have an axis of one channel
     together = Volume(data, first.affine, first.header, first.source, first.notes, first.shape_on_disk)
     return together if chosen is None else together.channel(chosen)
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from napari_unet import files, nifti
-from napari_unet.checks import check, refuse
+from napari_unet.checks import check, groups_of, refuse
 from napari_unet.crossval import learn
 from napari_unet.dataset import Case, Dataset, read_image, read_label
 from napari_unet.errors import UNetError
@@ -91,7 +91,7 @@ def run(
     facts = [report.facts for report in reports if report.facts is not None]
     config = config or TrainConfig()
     spec, config, reasons = plan(chosen, facts, choices, config if several(config) else replace(config, **EVERY_CASE))
-    yield from learn(training, spec, config, out=folder, reasons=tuple(reasons), started=started)
+    yield from learn(chosen.with_groups(groups_of(facts)).cases, spec, config, out=folder, reasons=tuple(reasons), started=started)
     minutes = (time.time() - started) / 60
     yield from _score(folder, unseen)
     record = read_record(folder)

@@ -27,7 +27,7 @@ from napari_unet.sampling import Sampler
 from napari_unet.schedule import Schedule, Stage, stages
 from napari_unet.schema import STRICT
 from napari_unet.spec import ALL_LABELLED, LabelRule, ModelSpec, TrainConfig
-from napari_unet.weights import load_tensors, save_tensors
+from napari_unet.weights import MAX_FILE, MAX_HEADER, load_tensors, save_tensors
 
 CLIP = 1.0
 FORMAT = "napari-unet resume 1"
@@ -101,6 +101,10 @@ class Learner:
         self.compute: Callable[[Tensor, Tensor, Tensor], Tensor] = Recorded(self._compute, device) if recorded else self._compute
         self.followed = [list(module.state_dict().values()) for module in (self.averaged, self.network)]  # all stay where they lie
         self._begin_at(0)
+        size = sum(4 * tensor.numel() for tensor in self._state().values())
+        if size > MAX_FILE - MAX_HEADER:
+            raise UNetError("network", f"what resuming needs of it takes {size:,} bytes, more than a file may have ({MAX_FILE:,})",
+                            "Use fewer features (--features)")  # fmt: skip
 
     def _shapes(self) -> list[tuple[int, ...]]:
         """Those of the network's inputs over the run."""

@@ -22,6 +22,7 @@ from napari_unet.targets import Job, check_free
 from napari_unet.volumes import Extent, as_csv
 
 EDGE = 1 << 20  # bytes of a file's beginning and end
+DESCRIPTIONS = ("zarr.json", ".zarray", ".zattrs", ".zgroup")
 METHOD, VOLUMES, CASES = "predict.json", "volumes.csv", ".predict"
 
 
@@ -188,13 +189,17 @@ def _is_there(mask: Path) -> bool:
 def _fingerprint(images: Iterable[Path]) -> str:
     """What tells a case's files from others without reading all of them: size, beginning and end, where gzip has its checksum.
 
-    Of a zarr, the names and sizes of its files; of a header, its voxels' file, too.
+    Of a zarr, the names and sizes of its files, what its descriptions say, and its first chunk; of a pair, both files.
     """
     whole = hashlib.sha256()
     for image in [file for named in images for file in (named, *_other_half(named))]:
         if image.is_dir():
+            chunks = 0
             for part in sorted(part for part in image.rglob("*") if part.is_file()):
                 whole.update(f"{part.relative_to(image).as_posix()} {part.stat().st_size}\n".encode())
+                chunks += part.name not in DESCRIPTIONS
+                if part.name in DESCRIPTIONS or chunks == 1:
+                    whole.update(part.read_bytes())
         elif image.exists():
             with open(image, "rb") as file:
                 whole.update(file.read(EDGE))
@@ -205,9 +210,9 @@ def _fingerprint(images: Iterable[Path]) -> str:
 
 
 def _other_half(image: Path) -> Iterator[Path]:
-    """The voxels of a header that has none."""
-    if nifti.suffix(image) == ".hdr":
-        yield from (image.with_suffix(ending) for ending in (".img", ".IMG"))
+    """The voxels of a header that has none, or their header."""
+    others = {".hdr": (".img", ".IMG"), ".img": (".hdr", ".HDR")}.get(nifti.suffix(image), ())
+    yield from map(image.with_suffix, others)
 
 
 def _digest(path: Path) -> str:

@@ -200,12 +200,22 @@ def _half(path: Path, suffix: str) -> Path:
     raise UNetError(path, f"its other half {path.with_suffix(suffix).name} is missing", "Put both files into one folder")
 
 
+def header_file(path: Path) -> Path | None:
+    """Where an image's NIfTI header is: in itself, or in the pair's other half; None of other files. Raises UNetError."""
+    if suffix(path) in (".nii", ".nii.gz"):
+        return path
+    if suffix(path) not in (".hdr", ".img"):
+        return None
+    half = _half(path, ".hdr")
+    with opened(half) as file:
+        block = file.read(headers.SIZE)
+    return half if block[344:346] in (b"ni", b"n+") or block[4:6] in (b"ni", b"n+") else None
+
+
 def _read_pair(path: Path) -> Volume:
     """A header and an image file, NIfTI or Analyze."""
     header_path, data_path = (_half(path, suffix) for suffix in (".hdr", ".img"))
-    with opened(header_path) as file:
-        block = file.read(headers.SIZE)
-    if block[344:346] in (b"ni", b"n+") or block[4:6] in (b"ni", b"n+"):
+    if header_file(path):
         return _read_nifti(header_path, data_path)
     volume = foreign.read(header_path)
     return Volume(volume.data, volume.affine, None, volume.source, ("Analyze files do not store an orientation",))

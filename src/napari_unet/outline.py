@@ -56,9 +56,8 @@ def _outline(path: Path) -> Outline:
     kind = nifti.suffix(path)
     if kind in pictures.SUFFIXES:
         return _picture(path)
-    if kind in (".nii", ".nii.gz"):
-        return _nifti(path)
-    return _foreign(path)
+    header = nifti.header_file(path)
+    return _foreign(path) if header is None else _nifti(header)
 
 
 def _nifti(path: Path) -> Outline:
@@ -85,7 +84,7 @@ def _zarr(path: Path) -> Outline:
 
 
 def _foreign(path: Path) -> Outline:
-    """MGH and pairs of .hdr and .img, whose header nibabel reads without the voxels; of a damaged one, reading says what is wrong."""
+    """MGH and Analyze, whose header nibabel reads without the voxels; of a damaged one, reading says what is wrong."""
     import nibabel
 
     try:

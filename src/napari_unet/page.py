@@ -54,10 +54,12 @@ def _verdict(results: Results) -> str:
     if not means:
         return f"{finds}; how well is not known."
     how = {"kept out": " kept out of training", "by folds": ", each scored by a model that had not seen it",
-           "halves": ", each scored by a model that saw only the other half",
+           "halves": f", {'each ' if len(means) > 1 else ''}scored by a model that saw only the other half",
            "on itself": " that it was trained on: not independent", "not": ""}[results.scored]  # fmt: skip
     within = f' (95 % interval <span class="whole">{_interval(means)}</span>)' if len(means) > 1 else ""
-    cases = f"{len(means)} {'case' if len(means) == 1 else 'cases'}" if results.scored != "halves" else "the halves of one volume"
+    cases = f"{len(means)} {'case' if len(means) == 1 else 'cases'}"
+    if results.scored == "halves":
+        cases = "the halves of one volume" if len(means) > 1 else "a half of one volume"
     return f"{finds} with a mean Dice of <strong>{fmean(means):.3f}</strong>{within} over {cases}{how}."
 
 
@@ -72,12 +74,15 @@ def _worth(results: Results) -> str:
     if results.scored == "on itself":
         return ("The score says how well the training case was learnt by heart, not how well others will be segmented. "
                 "Label a second case to learn that.")  # fmt: skip
-    seen = "Training never saw these cases."
+    parent = results.record.card.parent
+    seen = "Training never saw these cases." if parent is None else (
+        f"This training never saw these cases; whether {html.escape(parent.name)}, which it began with, had seen them is not known here.")
     if results.scored == "by folds":
         seen = ("Each of these models was trained without the cases that it scored. They share most of their cases with one "
                 "another, so the interval is rather too narrow.")  # fmt: skip
     if results.scored == "halves":
-        return "Each half was scored by a model that saw only the other one: other scans may be harder."
+        which = "Each half" if len(results.means) > 1 else "The half"
+        return f"{which} was scored by a model that saw only the other one: other scans may be harder."
     if len(results.means) < 2:
         return f"{seen} From a single case nothing follows for the next one."
     few = " With so few cases it is a first impression." if len(results.means) < 5 else ""

@@ -6,6 +6,7 @@ Follows nnU-Net's rules of planning (Isensee et al. 2021) where they suit small 
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 from typing import Literal
 
 import numpy as np
@@ -228,11 +229,10 @@ def _channels(dataset: Dataset, facts: list[CaseFacts]) -> tuple[Channel, ...]:
 def _mirror_axes(facts: list[CaseFacts], order: list[int], pictures: bool, dims: int) -> tuple[tuple[int, ...], str]:
     """Axes along which classes do not tell one side from the other; mirroring the others makes the task needlessly hard."""
     signed: dict[tuple[int, int], list[np.ndarray]] = {}
-    for f in facts:
-        for a in f.centroids:
-            for b in f.centroids:
-                if a < b:
-                    signed.setdefault((a, b), []).append(np.array(f.centroids[a]) - np.array(f.centroids[b]))
+    where = {v: np.array([f.centroids[v] for f in facts if v in f.centroids]) for v in sorted({v for f in facts for v in f.centroids})}
+    for a, b in combinations(where, 2):
+        together = [np.array(f.centroids[a]) - np.array(f.centroids[b]) for f in facts if {a, b} <= f.centroids.keys()]
+        signed[a, b] = together or [where[a].mean(0) - where[b].mean(0)]  # classes that no case has both of, such as left and right knees
     separation = np.max([abs(np.mean(d, axis=0)) for d in signed.values()], axis=0) if signed else np.zeros(3)
     axes = [a for a in ([0, 1, 2] if dims == 3 else [1, 2]) if separation[order[a]] < SEPARATION]
     names = [("down-up", "back-front", "left-right")[order[a]] if not pictures else ("", "rows", "columns")[a] for a in axes]

@@ -79,10 +79,10 @@ class Results:
 def _scored(record: Record, scores: list[Score], folds: bool) -> Scored:
     if not scores:
         return "not"
-    if not {s.case for s in scores} & set(record.split.training):
-        return "kept out"
     if record.card.scored_by == "halves":
         return "halves"
+    if not {s.case for s in scores} & set(record.split.training):
+        return "kept out"
     return "by folds" if folds or record.split.independent else "on itself"
 
 

@@ -255,6 +255,11 @@ class Card:
     @property
     def worth(self) -> str:
         """What was scored, in words that follow "Dice on" or "Dice over"."""
+        if self.parent is None or not self.cases_scored:
+            return self._what_was_scored()
+        return f"{self._what_was_scored()}; {self.parent.name}, which it began with, may have seen them"
+
+    def _what_was_scored(self) -> str:
         cases = f"{self.cases_scored} {'case' if self.cases_scored == 1 else 'cases'}"
         if not self.cases_scored:
             return "no case: none was kept out of training"

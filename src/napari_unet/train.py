@@ -30,6 +30,7 @@ from napari_unet.spec import Card, ModelSpec, TrainConfig
 from napari_unet.splits import arrange, several
 from napari_unet.torch_runtime import build, choose_device
 
+UNFINISHED = "Of a run that is not finished: these weights were chosen by the very cases that they are scored on."
 CHECK_CASES = 8  # validated during the run; all of them at its end
 SAVE_SECONDS = 30.0
 LOG_STEPS = 10
@@ -193,7 +194,8 @@ def _run(
                 events.add(step, dice=dice)
                 if dice >= best:
                     best = dice
-                    weights.save(folder / MODEL, record.spec, _scored(record.card, {"mean": dice}, step), learner.average())
+                    card = replace(_scored(record.card, {"mean": dice}, step), cases_scored=len(kept_out), note=UNFINISHED)
+                    weights.save(folder / MODEL, record.spec, card, learner.average())
             fitted = schedule if budget is None else budget.correct(schedule, step)
             if checking or fitted is not schedule or time.monotonic() - saved > SAVE_SECONDS:
                 _save_state(learner, folder, log)
@@ -212,10 +214,10 @@ def _run(
         yield from _finish(learner, record, by_name, folder)
     finally:
         events.close()
-        _save_state(learner, folder, log)
         unchosen = best < 0 and learner.done < schedule.steps  # by no validation: the newest are the best
         if learner.done and learner.finite() and (unchosen or not (folder / MODEL).exists()):
             weights.save(folder / MODEL, record.spec, _scored(record.card, {}, learner.done), learner.average())
+        _save_state(learner, folder, log)
 
 
 def _finite(learner: Learner, loss: Tensor) -> float:

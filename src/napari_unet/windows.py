@@ -21,8 +21,11 @@ def window_size(size: int, patch: int, stride: int, whole: float) -> int:
     """The window along an axis of `size` voxels: the patch, or the whole axis where it has up to `whole` patches.
 
     A whole axis is padded to the next multiple of the stride and no farther: padding is nothing that the network learnt
-    from. It spans two strides at least, so that normalisation has more than one value to go by at the bottleneck.
+    from. It spans two strides at least, so that normalisation has more than one value to go by at the bottleneck. Where the
+    patch is one voxel, as across a 2-D network's slices, the window is.
     """
+    if patch == 1:
+        return 1
     return max(-(-size // stride), min(2, patch // stride)) * stride if size <= whole * patch else patch
 
 

@@ -12,7 +12,7 @@ from napari.layers._layer_actions import _duplicate_layer
 
 from napari_unet import nifti
 from napari_unet.errors import UNetError
-from napari_unet.viewer import layers
+from napari_unet.viewer import editing, layers
 from napari_unet.viewer.planes import show_plane
 from napari_unet.volume import Volume
 
@@ -247,3 +247,21 @@ def test_a_tilt_is_worth_a_note(nifti_file):
 def test_volumes_without_a_header_find_their_way_too(rng):
     volume = Volume(rng.random((3, 4, 5)), affine_for("IRP"), source="made here")
     assert np.array_equal(layers.volume_of(Layer.create(*layers.to_layer(volume))).data, volume.data)
+
+
+@pytest.mark.parametrize("other", ["um", "pixel", "mm", "m"])
+def test_the_slice_on_the_screen_is_found_beside_layers_of_other_units(viewer_model, nifti_file, other):
+    """napari's world is in the smallest unit of all layers."""
+    layer = viewer_model.add_layer(Layer.create(*layers.to_layer(nifti.read(nifti_file()))))
+    viewer_model.add_image(np.zeros((4, 5, 6)), units=(other,) * 3)
+    grid = layers.grid_of(layer)
+    for axis in range(3):
+        viewer_model.dims.order = (axis, *(a for a in range(3) if a != axis))
+        for index in range(layer.data.shape[axis]):
+            editing.show_slice(viewer_model, layer, axis, index)
+            seen = layer._slice.image.raw
+            assert np.array_equal(seen, layer.data.take(index, axis)), "what napari shows"
+            assert editing.slice_index(viewer_model, layer, axis) == index and layers.is_on_screen(viewer_model, layer)
+            source, number = layers.slice_on_screen(viewer_model, layer, grid)
+            assert source == grid.reorientation.axes[axis]
+            assert number == grid.reorientation.region(axis, index, index + 1, grid.shape)[source].start

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from unittest.mock import Mock
 
+import dask.array
 import napari
 import nibabel
 import numpy as np
@@ -24,6 +25,7 @@ from napari.utils.notifications import notification_manager
 from napari_unet import UNetError, nifti
 from napari_unet.viewer import layers, places, recovery
 from napari_unet.viewer.answer import Answer
+from napari_unet.viewer.correct import CorrectTab
 from napari_unet.viewer.filling import empty_mask
 from napari_unet.viewer.options import PLUGIN
 from napari_unet.viewer.saving import Keeper, proposal
@@ -389,3 +391,42 @@ def test_nothing_is_kept_once_the_widget_is_closed(qtbot, viewer_model):
     viewer_model.add_labels(np.ones((4, 5, 6), np.uint8))
     made.keep()  # as at the end of a run that outlives the widget
     assert not made._writing and not list(places.folder("recovery").glob("*/*"))
+
+
+def test_a_folder_that_cannot_be_written_is_told_once(qtbot, viewer_model, monkeypatch):
+    made = keeper(qtbot, viewer_model)
+    for _ in range(3):
+        viewer_model.add_labels(np.ones((4, 5, 6), np.uint8))
+    monkeypatch.setattr(places.files, "make_folder", Mock(side_effect=UNetError("recovery", "it cannot be written", "Choose another home")))
+    before = len(notification_manager.records)
+    for _ in range(2):
+        made._write_now()
+    assert [record.message for record in notification_manager.records[before:]] == ["recovery: it cannot be written. Choose another home."]
+
+
+def test_an_opened_mask_that_was_corrected_before_the_widget_came_is_a_hand_s(qtbot, viewer_model, nifti_file):
+    path = nifti_file("seg.nii", data=np.ones((4, 5, 6), np.uint8))
+    _, painted = (viewer_model.add_layer(Layer.create(*layers.to_layer(nifti.read(path), "labels"))) for _ in range(2))
+    painted.data_setitem(tuple(np.array([0]) for _ in range(3)), 2)
+    keeper(qtbot, viewer_model).close_session()
+    assert [found.layer_id for found in recovery.left_behind()] == [str(painted.unique_id)]
+
+
+@pytest.mark.parametrize("multiscale", [False, True])
+def test_a_mask_that_is_read_as_it_is_looked_at_is_not_read_to_be_kept(qtbot, viewer_model, multiscale):
+    """Of gigabytes, say; no brush paints in it."""
+    read = []
+
+    def block(values):
+        read.append(values.shape)
+        return values
+
+    lazy = dask.array.ones((40, 50, 60), np.uint8, chunks=(1, 50, 60)).map_blocks(block, meta=np.zeros((0, 0, 0), np.uint8))
+    made = keeper(qtbot, viewer_model)
+    correct = CorrectTab(viewer_model)
+    qtbot.addWidget(correct)
+    layer = viewer_model.add_labels([lazy, lazy[:, ::2, ::2]] if multiscale else lazy, multiscale=multiscale)
+    shown = len(read)
+    correct.show_layer(layer)
+    made._write_now()
+    assert len(read) == shown < 40 and not correct.button("holes").isEnabled()

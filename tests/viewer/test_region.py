@@ -89,6 +89,12 @@ def test_a_layer_of_other_units_and_fewer_axes_counts_where_it_is_seen(mask):
     assert np.array_equal(region_of(plain, mask), own)
 
 
+def test_a_region_in_micrometres(mask):
+    own = region_of(drawn(mask, rectangle(0, 3, (2, 1), (6, 5))), mask)
+    place = {"scale": np.array(mask.scale) * 1000, "translate": np.array(mask.translate) * 1000, "units": ("um",) * 3}
+    assert own.any() and np.array_equal(region_of(drawn(mask, rectangle(0, 3, (2, 1), (6, 5)), **place), mask), own)
+
+
 def test_of_a_series_and_of_a_picture(viewer_model):
     series = viewer_model.add_labels(np.ones((3, 4, 5, 6), np.uint8))
     shapes = Shapes(ndim=4)

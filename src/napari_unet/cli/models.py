@@ -104,7 +104,7 @@ def info(arguments: argparse.Namespace) -> int:
         ("finds", ", ".join(f"{label.value} {label.name}" for label in spec.labels)),
         ("in", f"{', '.join(c.name for c in spec.channels)}; axes {spec.orientation}, spacing {spacing} mm"
                + f"; each slice with {spec.neighbours} on either side" * bool(spec.neighbours)),
-        ("Dice", f"{scores} (on {card.worth})"), ("note", card.note),
+        ("Dice", f"{scores} (on {card.worth})" if card.dice or not card.cases_scored else "not scored yet"), ("note", card.note),
         ("int8", str(calibration or "")),
         ("members", f"{spec.members}, whose logits are averaged" if spec.members > 1 else ""),
         ("trained", f"{card.cases_trained} cases, {card.steps} steps, {card.created}"),

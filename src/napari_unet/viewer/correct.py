@@ -17,7 +17,7 @@ from napari_unet.viewer import editing, worker
 from napari_unet.viewer.answer import Answer, revert
 from napari_unet.viewer.card import narrow, text
 from napari_unet.viewer.filling import OF
-from napari_unet.viewer.layers import grid_of, values_of
+from napari_unet.viewer.layers import grid_of, is_at_hand, values_of
 from napari_unet.viewer.table import names_of
 
 A_LOOK = 1000  # ms on the screen, from which on a slice was looked at
@@ -99,7 +99,7 @@ class CorrectTab(QWidget):
         """Allow what can be done."""
         layer = self._layer
         for name, each in self._buttons.items():
-            each.setEnabled(layer is not None and layer.editable and not layer.multiscale)
+            each.setEnabled(layer is not None and layer.editable and is_at_hand(layer))
             if name == "revert" and layer is not None:
                 each.setEnabled(layer.editable and Answer.in_layer(layer) is not None)
             if name == "check":
@@ -196,7 +196,8 @@ class CorrectTab(QWidget):
     def _list_classes(self, event: object = None) -> None:
         self.classes.clear()
         if (layer := self._layer) is not None:
-            names = names_of(layer) or {int(value): f"class {value}" for value in np.unique(values_of(layer))[:100]}
+            values = np.unique(layer.data)[:100] if is_at_hand(layer) else ()
+            names = names_of(layer) or {int(value): f"class {value}" for value in values}
             for value, name in names.items():
                 if value:
                     self.classes.addItem(name, value)

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from napari_unet.components import keep_largest
 from napari_unet.errors import UNetError
-from napari_unet.viewer.layers import step_on_screen
+from napari_unet.viewer.layers import step_on_screen, to_data, to_world
 
 
 def fill_holes(labels: NDArray[Any], value: int, axis: int | None = None) -> NDArray[Any]:
@@ -84,14 +84,14 @@ def hidden_axis(viewer: ViewerModel, layer: Labels) -> int | None:
 
 def slice_index(viewer: ViewerModel, layer: Labels, axis: int) -> int:
     """The layer's slice along an axis that the canvas shows."""
-    return int(np.clip(np.rint(layer.world_to_data(viewer.dims.point)[axis - layer.ndim]), 0, layer.data.shape[axis] - 1))
+    return int(np.clip(np.rint(to_data(viewer, layer)[axis - layer.ndim]), 0, layer.data.shape[axis] - 1))
 
 
 def show_slice(viewer: ViewerModel, layer: Labels, axis: int, index: int) -> None:
     """Move the slider to a layer's slice."""
-    data = np.array(layer.world_to_data(viewer.dims.point))[-layer.ndim :]
+    data = to_data(viewer, layer)
     data[axis] = index
-    world = layer.data_to_world(data)
+    world = to_world(viewer, layer, data)
     viewer.dims.set_point(viewer.dims.ndim - layer.ndim + axis, float(world[axis]))
 
 

@@ -11,7 +11,7 @@ from napari.layers import Image, Labels
 from qtpy.QtWidgets import QButtonGroup, QGridLayout, QLabel, QPushButton, QRadioButton, QWidget
 
 from napari_unet.files import shortened
-from napari_unet.viewer.layers import KEY, Grid
+from napari_unet.viewer.layers import KEY, Grid, to_data
 from napari_unet.viewer.table import names_of
 
 # level and width in Hounsfield units, as radiologists set them
@@ -52,7 +52,7 @@ def where(viewer: ViewerModel, layer: Any) -> str:
     grid = layer.metadata.get(KEY) if isinstance(layer, Image | Labels) else None
     if not isinstance(grid, Grid) or not grid.kind or layer.ndim < 3:
         return ""
-    index = np.rint(layer.world_to_data(viewer.cursor.position)).astype(int)
+    index = np.rint(to_data(viewer, layer, viewer.cursor.position)).astype(int)
     if (index < 0).any() or (index >= layer.data.shape[: layer.ndim]).any():
         return ""
     voxel = grid.voxel_of(tuple(int(n) for n in index[-3:]))

@@ -88,7 +88,7 @@ class Session:
     def keep(self, layer: Labels, others: list[Any]) -> Callable[[], None] | None:
         """What has to be done, in any thread, to keep a mask where it has changed; None of an empty one. Raises UNetError."""
         key = str(layer.unique_id)
-        values = np.array(values_of(layer))  # at once: the hand that paints does not wait, nor does it change what is written
+        values = np.array(layer.data)  # at once: the hand that paints does not wait, nor does it change what is written
         if not values.any() and not self._known.get(key):
             return None
         grid, volume = grid_of(layer, others), volume_of(layer, others)
@@ -147,7 +147,8 @@ class Session:
 
 def is_saved(layer: Labels) -> bool:
     """Whether what a layer holds was saved, or opened, since the viewer's process began."""
-    return _SAFE.get(str(layer.unique_id)) == fingerprint(values_of(layer))
+    key = str(layer.unique_id)
+    return key in _SAFE and _SAFE[key] == fingerprint(layer.data)
 
 
 def left_behind(besides: Session | None = None) -> list[Found]:

@@ -14,6 +14,7 @@ from skimage.draw import polygon
 from superqt.utils import QSignalThrottler
 
 from napari_unet.errors import UNetError
+from napari_unet.viewer.layers import units_in
 from napari_unet.viewer.panel import button
 
 AREAS = ("rectangle", "ellipse", "polygon")  # lines and paths enclose nothing
@@ -55,8 +56,9 @@ def _outline(kind: str, corners: NDArray[Any]) -> NDArray[np.float64]:
 
 def _in_mask(shapes: Shapes, mask: Labels, point: NDArray[np.float64]) -> NDArray[np.float64]:
     """A point of a Shapes layer in the mask's last three axes, or two; axes that it does not have stand at 0."""
-    world = np.zeros(max(mask.ndim, shapes.ndim))
+    world, common = np.zeros(max(mask.ndim, shapes.ndim)), min(mask.ndim, shapes.ndim)
     world[-shapes.ndim :] = shapes.data_to_world(point)
+    world[-common:] *= [units_in(*pair) for pair in zip(shapes.units[-common:], mask.units[-common:], strict=True)]
     return np.asarray(mask.world_to_data(world)[-min(mask.ndim, 3) :])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QHBoxLayout, QMessageBox, 
 from napari_unet.errors import UNetError
 from napari_unet.viewer import recovery, worker, writer
 from napari_unet.viewer.card import text
-from napari_unet.viewer.layers import KEY, Grid, grid_of, is_picture
+from napari_unet.viewer.layers import KEY, Grid, grid_of, is_at_hand, is_picture
 from napari_unet.viewer.options import PLUGIN
 from napari_unet.viewer.writer import file_name, save, with_ending
 
@@ -65,6 +66,10 @@ def _may_replace(parent: QWidget, chosen: str, target: Path) -> bool:
         return True
     yes, no = QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No
     return QMessageBox.question(parent, "Save the mask", f"{target.name} already exists. Replace it?", yes | no, no) == yes
+
+
+def _raise(error: UNetError) -> None:
+    raise error
 
 
 class Keeper(QWidget):
@@ -161,13 +166,15 @@ class Keeper(QWidget):
         for layer in self._masks() if self._seconds else ():
             try:
                 job = self._session.keep(layer, list(self._viewer.layers))
-            except UNetError:  # a layer of five axes, say
-                continue
+            except UNetError as error:  # the folder cannot be written, say
+                job = partial(_raise, error)
             if job is not None:
                 yield str(layer.unique_id), job
 
     def _masks(self) -> list[Labels]:
-        return [layer for layer in self._viewer.layers if isinstance(layer, Labels) and layer.editable and 2 <= layer.ndim <= 4]
+        """Those that a hand can paint in."""
+        masks = [layer for layer in self._viewer.layers if isinstance(layer, Labels) and is_at_hand(layer)]
+        return [layer for layer in masks if layer.editable and 2 <= layer.ndim <= 4]
 
     def _written(self) -> None:
         again, self._writing, self._again = self._again, False, False
@@ -180,11 +187,12 @@ class Keeper(QWidget):
 
     def _meet_layer(self, layer: Any) -> None:
         """A mask that comes from a file is safe; one that comes from anywhere else is not."""
-        if isinstance(layer, Labels) and layer.unique_id not in self._seen:
+        if isinstance(layer, Labels) and is_at_hand(layer) and layer.unique_id not in self._seen:
             self._seen.add(layer.unique_id)
             grid = layer.metadata.get(KEY)
             opened = layer.source.path or layer.source.sample or (isinstance(grid, Grid) and grid.kind == "labels")
-            if opened or recovery.is_saved(layer):
+            touched = layer._undo_history or layer.source.parent is not None  # painted since it was opened, or another's duplicate
+            if (opened and not touched) or recovery.is_saved(layer):
                 self._session.is_safe(layer)
 
     def _look(self) -> list[recovery.Found]:
