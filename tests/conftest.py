@@ -29,6 +29,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no display: run it with xvfb-run, as `make test` does"))
 
 
+@pytest.fixture(autouse=True)
+def _gradients_are_on() -> Iterator[None]:
+    """Also after a test that interrupts torch on purpose, at a line at which it leaves them off."""
+    yield
+    if hasattr(torch := sys.modules.get("torch"), "set_grad_enabled"):
+        torch.set_grad_enabled(True)
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of public data sets; where there is none, the test is skipped."""
