@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -495,18 +496,25 @@ def test_terminated_it_stops_in_order(data3d: Path, tmp_path: Path) -> None:
     assert told.code == 130 and weights.load(tmp_path / "run/model.safetensors")
 
 
+@contextmanager
+def struck(file: str, line: int) -> Iterator[None]:
+    """Ctrl-C before so many lines of a file have run."""
+    before = sys.gettrace()
+    sys.settrace(Signal((file,), line))
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
 @pytest.mark.parametrize("exists", [True, False])
 @pytest.mark.parametrize("folds", [(), ("--folds", 2)])
 def test_interrupted_before_the_first_step(
     call: Callable[..., Outcome], data3d: Path, run3d: Path, tmp_path: Path, exists: bool, folds: tuple[object, ...]
 ) -> None:
     out = Path(shutil.copytree(run3d, tmp_path / "run")) if exists else tmp_path / "run"
-    before = sys.gettrace()
-    sys.settrace(Signal(("napari_unet/learning.py",), 1))
-    try:
+    with struck("napari_unet/learning.py", 1):
         found = call("train", data3d, "--out", out, "--steps", 1, *SMALL, *folds, "--overwrite")
-    finally:
-        sys.settrace(before)
     assert found.code == 130 and found.out.splitlines()[-1] == "stopped before the first step; nothing has changed"
     if exists:
         assert (out / "model.safetensors").read_bytes() == (run3d / "model.safetensors").read_bytes()
@@ -516,22 +524,14 @@ def test_interrupted_before_a_command_is_known(call: Callable[..., Outcome], dat
     """While its room is imported."""
     for room in [name for name in sys.modules if name.startswith("napari_unet.cli.check")]:
         monkeypatch.delitem(sys.modules, room)
-    before = sys.gettrace()
-    sys.settrace(Signal(("napari_unet/cli/check.py",), 2))
-    try:
+    with struck("napari_unet/cli/check.py", 2):
         found = call("check", data3d)
-    finally:
-        sys.settrace(before)
     assert found.code == 130 and found.err.splitlines()[-1] == "napari-unet: interrupted"
 
 
 def test_interrupted_while_reading(call: Callable[..., Outcome], data3d: Path, tmp_path: Path) -> None:
-    before = sys.gettrace()
-    sys.settrace(Signal(("napari_unet/checks.py",), 50))
-    try:
+    with struck("napari_unet/checks.py", 50):
         found = call("check", data3d)
-    finally:
-        sys.settrace(before)
     assert found.code == 130 and found.err.splitlines()[-1] == "napari-unet: interrupted"
 
 

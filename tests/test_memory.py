@@ -78,6 +78,15 @@ def test_channel_files_are_one_image(tmp_path: Path) -> None:
     assert told.reading > 1.5 * told.nbytes
 
 
+@pytest.mark.parametrize("header", [None, b"", b"x" * 100])
+def test_of_a_pair_whose_header_is_damaged_nobody_invents_a_size(tmp_path: Path, header: bytes | None) -> None:
+    written(tmp_path / "a.img")
+    (tmp_path / "a.hdr").unlink() if header is None else (tmp_path / "a.hdr").write_bytes(header)
+    case = Case("a", (tmp_path / "a.img",))
+    with pytest.raises(UNetError, match=r"a\.(hdr|img): "):
+        outline(case), read_image(case)
+
+
 @pytest.mark.parametrize("name", ["a.nii.gz", "a.mgz", "a.png", "a.tif"])
 def test_of_a_damaged_file_nobody_invents_a_size(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"\x1f\x8b nothing")

@@ -189,24 +189,27 @@ def _is_there(mask: Path) -> bool:
 def _fingerprint(images: Iterable[Path]) -> str:
     """What tells a case's files from others without reading all of them: size, beginning and end, where gzip has its checksum.
 
-    Of a zarr, the names and sizes of its files, what its descriptions say, and its first chunk; of a pair, both files.
+    Of a zarr, the names and sizes of its files, its descriptions, and its first chunk; of a pair, both files.
     """
     whole = hashlib.sha256()
     for image in [file for named in images for file in (named, *_other_half(named))]:
         if image.is_dir():
-            chunks = 0
-            for part in sorted(part for part in image.rglob("*") if part.is_file()):
-                whole.update(f"{part.relative_to(image).as_posix()} {part.stat().st_size}\n".encode())
-                chunks += part.name not in DESCRIPTIONS
-                if part.name in DESCRIPTIONS or chunks == 1:
-                    whole.update(part.read_bytes())
+            parts = sorted(part for part in image.rglob("*") if part.is_file())
+            whole.update("".join(f"{part.relative_to(image).as_posix()} {part.stat().st_size}\n" for part in parts).encode())
+            chunks = [part for part in parts if part.name not in DESCRIPTIONS]
+            for part in (*(part for part in parts if part.name in DESCRIPTIONS), *chunks[:1]):
+                whole.update(_ends(part))
         elif image.exists():
-            with open(image, "rb") as file:
-                whole.update(file.read(EDGE))
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - EDGE))
-                whole.update(file.read() + f" {size}\n".encode())
+            whole.update(_ends(image))
     return whole.hexdigest()
+
+
+def _ends(path: Path) -> bytes:
+    """A file's beginning and end, which overlap where it is short, and its size."""
+    with open(path, "rb") as file:
+        begin, size = file.read(EDGE), file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - EDGE))
+        return begin + file.read() + f" {size}\n".encode()
 
 
 def _other_half(image: Path) -> Iterator[Path]:

@@ -207,6 +207,7 @@ def header_file(path: Path) -> Path | None:
     if suffix(path) not in (".hdr", ".img"):
         return None
     half = _half(path, ".hdr")
+    _check_content(half)
     with opened(half) as file:
         block = file.read(headers.SIZE)
     return half if block[344:346] in (b"ni", b"n+") or block[4:6] in (b"ni", b"n+") else None
