@@ -24,8 +24,9 @@ TIERS = (
     },
     {
         *("augment", "budget", "calibration", "cases", "cells", "checks", "components", "distributed", "downloads", "ensemble", "events"),
+        "fingerprint",
         *("finetune", "layout", "learning", "loss", "lowering", "measure", "network", "nifti", "openvino_runtime", "optimiser"),
-        *("dataset", "grid", "openvino_graph", "options", "partial", "splits"),
+        *("dataset", "grid", "openvino_graph", "options", "partial", "splits", "threads"),
         *("phantoms", "preprocess", "quiet_openvino", "record", "recording", "runtime", "sampling", "schedule", "spacing", "speed"),
         *("ledger", "memory", "outline", "spool", "structures", "survey", "targets", "torch_runtime", "volumes", "weights", "zarrs"),
     },

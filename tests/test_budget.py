@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_unet.budget import Budget
+from napari_unet.budget import SAFETY, Budget
 from napari_unet.schedule import Schedule, Stage, in_seconds
 
 MINUTES = 600.0
@@ -28,7 +28,7 @@ def run(measured: list[float], slowness: Callable[[float], float], case_seconds:
         if checks and schedule.progress(step) >= checks[0]:
             checks.pop(0)
             now += 8 * 0.3
-            budget.scored(8 * 0.3)
+            budget.scored(8 * 0.3, len(checks) + 1)
         schedule = budget.correct(schedule, step)
     return now + 40 * 0.3, first, schedule
 
@@ -52,6 +52,12 @@ def test_a_wrong_measurement_is_mended(error: float, errors: list[float], case_s
 def test_a_machine_that_changes_its_speed(when: float, speed: float) -> None:
     end, _, _ = run(list(TRUE.values()), lambda now: speed if now > when else 1.0)
     assert 0.8 * MINUTES < end < 1.08 * MINUTES
+
+
+def test_checks_that_a_long_step_has_passed_by_keep_no_time() -> None:
+    budget = Budget(100.0, [8, 8, 8, 40], 1.0, clock=lambda: 0.0)
+    budget.scored(8.0, left=2)
+    assert budget.left == pytest.approx(SAFETY * (100 - 8 - 40))
 
 
 def test_the_rate_does_not_jump_where_the_steps_are_fitted() -> None:

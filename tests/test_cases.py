@@ -50,6 +50,31 @@ def test_nnunets_raw_layout(tmp_path: Path, described: bool) -> None:
     assert read_image(found.cases[0]).data.shape == (*SHAPE, 2)
 
 
+def test_names_of_teeth_are_numbers(tmp_path: Path) -> None:
+    """nnU-Net's values are numbers, the Decathlon's names are text: that tells which is which."""
+    nnunet(tmp_path, 2, channels=1)
+    change(tmp_path, labels={"background": 0, "11": 1, "12": 2, "2": 3})
+    assert find_cases(tmp_path).labels == {1: "11", 2: "12", 3: "2"}
+    change(tmp_path, labels={"0": "background", "1": "2", "2": "1"})
+    assert find_cases(tmp_path).labels == {1: "2", 2: "1"}
+
+
+def test_nnunets_table_of_cases(tmp_path: Path) -> None:
+    nnunet(tmp_path, 2, channels=2)
+    one = {"images": ["imagesTr/b0_0000.nii.gz", "imagesTr/b0_0001.nii.gz"], "label": "labelsTr/b1.nii.gz"}
+    change(tmp_path, dataset={"mine": one})
+    (case,) = find_cases(tmp_path).cases
+    assert case == Case("mine", tuple(tmp_path / path for path in one["images"]), tmp_path / one["label"])
+    for wrong in ({"images": [], "label": "a"}, {"images": ["a"]}, {"images": "a", "label": "a"}, {"images": [1], "label": "a"}, "a"):
+        change(tmp_path, dataset={"mine": wrong})
+        with pytest.raises(UNetError, match="dataset.json: the case mine: "):
+            find_cases(tmp_path)
+    for path in ("../a.nii.gz", "/a.nii.gz"):
+        change(tmp_path, dataset={"mine": {"images": [path], "label": "labelsTr/b1.nii.gz"}})
+        with pytest.raises(UNetError, match="leads out of the folder"):
+            find_cases(tmp_path)
+
+
 def test_nnunets_first_version_lists_cases_without_their_channels(tmp_path: Path) -> None:
     nnunet(tmp_path, 2, channels=1)
     change(tmp_path, training=[{"image": f"./imagesTr/b{n}.nii.gz", "label": f"./labelsTr/b{n}.nii.gz"} for n in range(2)])

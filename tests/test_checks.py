@@ -206,6 +206,12 @@ def test_empty_masks_are_not_copies_of_one_another(folder: Path) -> None:
     assert found(checked(folder), "warning") == [f"a{n}.nii.gz: an empty mask: every voxel is background" for n in range(2)]
 
 
+def test_masks_of_nothing_but_tissue_are_not_copies_of_one_another(folder: Path) -> None:
+    label(np.ones_like)(folder)
+    shutil.copy(folder / "labelsTr/a1.nii.gz", folder / "labelsTr/a0.nii.gz")
+    assert found(checked(folder), "warning") == []
+
+
 @pytest.mark.parametrize("part", ["imagesTr", "labelsTr"])
 def test_a_file_that_changes_while_it_is_read(folder: Path, part: str) -> None:
     """Somebody saves it anew between the reading of a case's first and second file."""

@@ -336,12 +336,21 @@ def test_folds_of_a_job_array_joined_are_a_cross_validation(plan: Plan, unbroken
 def test_what_are_no_folds_of_one_split_has_no_score(unbroken: Path, tmp_path: Path) -> None:
     twin = Path(shutil.copytree(unbroken / "fold_0", tmp_path / "twin"))
     card, _ = join([unbroken / "fold_0", twin], tmp_path / "a.safetensors")
-    assert (card.cases_scored, card.dice, card.independent, card.scored_by) == (0, {}, False, "")
+    assert (card.cases_scored, card.dice, card.independent, card.scored_by) == (0, {}, False, "apart")
+    assert card.worth == "no case: its models were not scored together" and card.note == ""
     files = [Path(shutil.copy(unbroken / f"fold_{n}" / MODEL, tmp_path / f"{n}.safetensors")) for n in range(2)]
     assert join(files, tmp_path / "b.safetensors")[0].cases_scored == 0
     assert weights.read_spec(tmp_path / "b.safetensors").members == 2 and not scores_beside(tmp_path / "b.safetensors").exists()
     join([tmp_path / "b.safetensors", *files[:1]], tmp_path / "c.safetensors")
     assert weights.read_spec(tmp_path / "c.safetensors").members == 3, "an ensemble and a model are an ensemble"
+
+
+def test_a_model_of_a_run_that_is_not_finished_is_told_when_joined(plan: Plan, unbroken: Path, tmp_path: Path) -> None:
+    run = train(*with_(plan, fold=0), out=tmp_path / "stopped")
+    next(progress for progress in run if progress.phase == "training" and progress.step == 2)
+    run.close()
+    card, _ = join([tmp_path / "stopped", unbroken / "fold_1"], tmp_path / "joined.safetensors")
+    assert card.note == "Of its 2 models, 1 is of a run that is not finished." and not card.dice
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from itertools import pairwise
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from napari_unet.experiment import (
     draw,
     fill,
     fold_out,
+    grouped,
     in_words,
     last_out,
     mean_and_error,
@@ -49,6 +51,20 @@ def test_a_fifth_is_kept_out_by_the_seed(count: int, seed: int) -> None:
 def test_neighbours_stay_together(count: int) -> None:
     training, unseen = last_out(named(count), 2)
     assert {case.name for case in unseen} == {f"a{count - 2:03d}", f"a{count - 1:03d}"} and len(training) == count - 2
+
+
+def test_copies_are_on_one_side(tmp_path: Path) -> None:
+    data = decathlon(tmp_path, 10)
+    for n in range(5):
+        for part in ("imagesTr", "labelsTr"):
+            shutil.copy(data / part / f"a{n}.nii.gz", data / part / f"a{n + 5}.nii.gz")
+    dataset = grouped(find_cases(data))
+    for seed in range(4):
+        sides = [{int(case.name[1:]) % 5 for case in side} for side in fold_out(dataset, seed)]
+        assert all(sides) and not sides[0] & sides[1]
+    training, unseen = last_out(dataset, 2)
+    with pytest.raises(UNetError, match="it is to be trained on and to be unseen, or a copy of it is"):
+        list(run(dataset, training, unseen, out=tmp_path / "out"))
 
 
 @pytest.mark.parametrize("count", [0, 1])

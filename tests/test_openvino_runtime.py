@@ -17,10 +17,11 @@ import torch
 from engine import model_spec, network_spec, random_network, volume
 from torch import Tensor
 
-from napari_unet import runtime, speed
+from napari_unet import runtime
 from napari_unet.errors import UNetError
 from napari_unet.segment import Segmenter
 from napari_unet.spec import NetworkSpec
+from napari_unet.threads import limited
 
 openvino_graph = pytest.importorskip("napari_unet.openvino_graph")
 REPAYS = pytest.importorskip("napari_unet.openvino_runtime").REPAYS
@@ -86,7 +87,7 @@ def test_mirrored_copies_and_members_are_the_same_as_well(axes: tuple[int, ...])
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("count", [0, 1, 2, 9])
 def test_however_many_windows_and_threads_there_are(count: int, threads: int) -> None:
-    with speed.threads(threads):
+    with limited(threads):
         agree(network_spec(), count)
 
 
@@ -100,7 +101,7 @@ def test_windows_are_drawn_as_they_are_needed(limit: int | None) -> None:
             drawn.append(1)
             yield window
 
-    with speed.threads(2):
+    with limited(2):
         tested = runtime.start_runtime([random_network(spec)], (), "openvino")
     most, found = min(limit or tested.in_flight, tested.in_flight), []
     for logits in tested.each(source(), limit):
@@ -112,7 +113,7 @@ def test_windows_are_drawn_as_they_are_needed(limit: int | None) -> None:
 
 def test_torch_keeps_to_one_thread_only_while_windows_are_computed() -> None:
     spec = network_spec()
-    with speed.threads(2):
+    with limited(2):
         first, second = (runtime.start_runtime([random_network(spec)], (), "openvino") for _ in range(2))
         for _ in zip(first.each(windows(spec, 5)), second.each(windows(spec, 3)), strict=False):  # one ends before the other
             assert torch.get_num_threads() == 1
@@ -125,7 +126,7 @@ def test_torch_keeps_to_one_thread_only_while_windows_are_computed() -> None:
 
 def test_requests_are_used_again() -> None:
     spec = network_spec()
-    with speed.threads(2):
+    with limited(2):
         tested = runtime.start_runtime([random_network(spec)], (), "openvino")
         first = list(tested.each(windows(spec, 20)))
         again = list(tested.each(windows(spec, 20)))
@@ -140,7 +141,7 @@ def test_a_lone_window_has_the_same_logits(dims: int) -> None:
     """Known to be alone, all threads work at it; its mirrored copies are not alone."""
     spec = network_spec(dims, levels=3)
     for axes in ((), (1, 2)):
-        with speed.threads(2):
+        with limited(2):
             tested = runtime.start_runtime([random_network(spec)], axes, "openvino")
             (alone,), (among,) = list(tested.each(windows(spec, 1), count=1)), list(tested.each(windows(spec, 1)))
         torch.testing.assert_close(alone, among, **CLOSE)
@@ -152,7 +153,7 @@ def test_many_windows_of_one_shape_have_a_graph_of_their_own_and_the_same_logits
     """Once they repay it; windows of another shape have the common one again."""
     spec, axes = network_spec(dims, levels=3), (1,)
     given = windows(spec, 1) * (REPAYS // 2)
-    with speed.threads(2):
+    with limited(2):
         tested = runtime.start_runtime([random_network(spec)], axes, "openvino")
         found = list(tested.each(given[1:], count=len(given) - 1))
         assert tested._compiled[2, 2].shape is None  # two copies of each: not yet
@@ -240,7 +241,7 @@ def test_masks_are_the_same_but_for_rounding(kind: str) -> None:
 @pytest.mark.parametrize("dims", [2, 3])
 def test_a_slice_alone_has_the_labels_that_it_has_among_others(dims: int) -> None:
     spec = model_spec(network_spec(dims, classes=3), patch=(8 if dims == 3 else 1, 24, 24), overlap=0.0)
-    with speed.threads(2):
+    with limited(2):
         tested = Segmenter(spec, random_network(spec.network), runtime="openvino")
     image = volume((24, 24, 20))
     among = tested.segment(image).data

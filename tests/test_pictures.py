@@ -136,6 +136,17 @@ def test_pictures_that_cannot_be_used(name: str, tmp_path: Path) -> None:
         nifti.read(tmp_path / name)
 
 
+def test_classes_that_jpeg_has_blurred_are_no_mask(tmp_path: Path) -> None:
+    """Two values became forty; a picture of one value stays what it is."""
+    mask = np.zeros((40, 50), np.uint8)
+    Image.fromarray(mask).save(tmp_path / "empty.jpg")
+    assert not nifti.read_labels(tmp_path / "empty.jpg").data.any()
+    mask[10:23, 11:32] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.jpg")
+    with pytest.raises(UNetError, match=r"a mask with \d+ values in a JPEG, which blurs class indices. Save it as PNG or TIFF"):
+        nifti.read_labels(tmp_path / "mask.jpg")
+
+
 @pytest.mark.parametrize(("name", "data", "words"), [
     ("mask.jpg", np.zeros((4, 5, 1), np.uint8), r"JPEG blurs class indices\. Use \.png or \.tif"),
     ("mask.png", np.zeros((4, 5, 2), np.uint8), r"a mask of shape \(4, 5, 2\) for scan as a picture\. Save it as \.nii\.gz"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from datasets import _one_thread, decathlon, planned, two_folders  # noqa: F401 
 from engine import network_spec
 from test_train import Plan, assert_equal_runs, run
 
-from napari_unet import UNetError, speed
+from napari_unet import speed
 from napari_unet.learning import Learner, Order
 from napari_unet.network import UNet
 from napari_unet.recording import BEFORE, Recorded
@@ -110,32 +109,6 @@ def test_what_is_saved_is_restored(plan: Plan, tmp_path: Path) -> None:
     other, _ = learner(shallow, seed=7)
     other.restore(tmp_path / "state")
     assert other.done == 3 and equal(state(made), state(other))
-
-
-def test_threads_for_the_time_being() -> None:
-    before = torch.get_num_threads()
-    with speed.threads(3):
-        assert torch.get_num_threads() == 3
-        with speed.threads(None):
-            assert torch.get_num_threads() == 3
-    assert torch.get_num_threads() == before
-    with pytest.raises(UNetError, match="--threads: 0 threads. Use 1 or more"), speed.threads(0):
-        pass
-
-
-def test_alone_is_the_calling_thread_and_no_other() -> None:
-    def new_threads() -> int:
-        with ThreadPoolExecutor(1) as pool:
-            return pool.submit(torch.get_num_threads).result()
-
-    before = torch.get_num_threads()
-    with speed.threads(3):
-        with speed.alone(3):
-            assert (torch.get_num_threads(), new_threads()) == (1, 3)
-        with pytest.raises(ZeroDivisionError), speed.alone(3):
-            raise ZeroDivisionError
-        assert (torch.get_num_threads(), new_threads()) == (3, 3)
-    assert (torch.get_num_threads(), new_threads()) == (before, before)
 
 
 def test_a_run_with_threads_of_its_own(plan: Plan, tmp_path: Path) -> None:

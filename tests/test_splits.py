@@ -109,6 +109,29 @@ def test_copies_are_never_on_both_sides(count: int, folds: int, seed: int, size:
         assert split == split_cases(names, TrainConfig(folds=folds, fold=fold, seed=seed)), "nothing changes without copies"
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_a_large_group_is_a_fold_and_never_the_first(seed: int) -> None:
+    """As many train as can: of 60 cases of which 40 are copies, not the few that are none."""
+    names = names_of(60)
+    groups = {name: names[0] if n < 40 else name for n, name in enumerate(names)}
+    split = split_cases(names, TrainConfig(seed=seed), groups)
+    assert sorted(map(len, split.folds)) == [5, 5, 5, 5, 40] and len(split.training) == 55
+
+
+@pytest.mark.parametrize(
+    ("count", "flags"), [(1, "--folds 2"), (2, "--folds 2"), (4, "--folds 2 --cases 1"), (9, "--folds 3"), (60, "--folds 5")]
+)
+def test_the_advice_for_an_honest_score_can_be_followed(count: int, flags: str) -> None:
+    """Of groups of four; two cases are no group."""
+    names = names_of(count)
+    groups = {name: names[n // 4 * 4] if count > 2 else name for n, name in enumerate(names)}
+    text = words(names, TrainConfig(folds=1), groups)
+    assert text.endswith(f"For an honest score: {flags}.")
+    if count == 4:
+        with pytest.raises(UNetError, match="Use --folds 2 --cases 1, which cuts one into halves"):
+            split_cases(names, TrainConfig(folds=4), groups)
+
+
 def test_copies_are_grouped_and_the_plan_says_so(tmp_path: Path) -> None:
     """A copy of an image, and another image under the same mask, go with the first; the check says what will be done."""
     data = decathlon(tmp_path / "data", 6)

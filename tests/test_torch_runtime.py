@@ -12,7 +12,7 @@ import torch
 from engine import network_spec, random_network
 from torch import Tensor
 
-from napari_unet import runtime, speed
+from napari_unet import runtime, threads
 from napari_unet.torch_runtime import TorchRuntime, computes_volumes, forward
 
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}  # of logits; float32 rounds in another order
@@ -62,7 +62,7 @@ def test_in_the_background_others_go_first(name: str) -> None:
     tested = runtime.start_runtime(networks, (), name, background=True)
     found, after = list(tested.each(given)), niceness()
     assert {task: after[task] for task in before.keys() & after.keys()} == {task: before[task] for task in before.keys() & after.keys()}
-    assert max(speed.NICE, before[threading.get_native_id()]) in {after[task] for task in after.keys() - before.keys()}
+    assert max(threads.NICE, before[threading.get_native_id()]) in {after[task] for task in after.keys() - before.keys()}
     torch.testing.assert_close(found, list(runtime.start_runtime(networks, (), name).each(given)), **CLOSE)
 
 

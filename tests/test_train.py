@@ -244,6 +244,13 @@ def test_a_stopped_run_says_what_its_score_is_worth(folder: Path, tmp_path: Path
     assert card.cases_scored == 2 and card.dice and card.note == ""
 
 
+def test_weights_that_nothing_chose_say_so_too(on_all: Plan, tmp_path: Path) -> None:
+    run(on_all, tmp_path, lambda p: p.phase == "training" and p.step == 2)
+    assert weights.read_card(tmp_path / MODEL).note == "Of a run that is not finished."
+    run(on_all, tmp_path, resume=True)
+    assert weights.read_card(tmp_path / MODEL).note == ""
+
+
 def test_what_could_not_be_resumed_is_not_begun(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(learning, "MAX_FILE", 1 << 20)
     with pytest.raises(UNetError, match=r"what resuming needs of it takes [\d,]+ bytes, more than a file may have .+fewer features"):
@@ -504,6 +511,19 @@ def test_resumed_with_changed_data(plan: Plan, folder: Path, unbroken: Path, tmp
     name = record_of(out).split.training[1]
     change_voxel(data, part, name)
     cases, _, _ = planned(data)
+    with pytest.raises(UNetError, match=f"its case {name} has changed. Resume with the data the run began with"):
+        run((cases, *plan[1:]), out, resume=True)
+    assert_equal_runs(unbroken, out)
+
+
+@pytest.mark.parametrize("part", ["imagesTr", "labelsTr"])
+def test_resumed_with_other_cases_kept_out(plan: Plan, folder: Path, unbroken: Path, tmp_path: Path, part: str) -> None:
+    """Its score would be of other cases than those that chose its weights, and the report would show others still."""
+    out, data = (Path(shutil.copytree(source, tmp_path / source.name)) for source in (unbroken, folder))
+    name = record_of(out).split.kept_out[0]
+    cases, _, _ = planned(data)
+    run((cases, *plan[1:]), out, resume=True)  # they may lie elsewhere
+    change_voxel(data, part, name)
     with pytest.raises(UNetError, match=f"its case {name} has changed. Resume with the data the run began with"):
         run((cases, *plan[1:]), out, resume=True)
     assert_equal_runs(unbroken, out)

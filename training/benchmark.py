@@ -23,7 +23,7 @@ import torch
 from napari_unet import TrainConfig, UNetError, find_cases
 from napari_unet.cost import profile
 from napari_unet.evaluate import summary
-from napari_unet.experiment import draw, fold_out, read_outcome, run
+from napari_unet.experiment import draw, fold_out, grouped, read_outcome, run
 from napari_unet.files import make_folder
 from napari_unet.record import read_record
 
@@ -40,20 +40,20 @@ def rival(script: str, *arguments: object) -> dict:
 
 def ours(dataset, training, unseen, options: argparse.Namespace) -> dict:
     """Our run, and what a step of it costs."""
-    out = options.out / "ours"
-    for progress in run(dataset, training, unseen, out=out, config=TrainConfig(minutes=options.minutes, seed=options.seed)):
+    out, config = options.out / "ours", TrainConfig(minutes=options.minutes, seed=options.seed)
+    for progress in run(dataset, training, unseen, out=out, config=config):
         if progress.message:
             print(progress.message, file=sys.stderr, flush=True)
-    outcome, scores = read_outcome(out)
-    record = read_record(out)
+    (outcome, scores), record = read_outcome(out), read_record(out)
     cost = profile(record.spec, record.config, draw(training, min(8, len(training)), options.seed), options.seconds)
     return {**asdict(outcome), "dice": summary(scores), **asdict(cost),
             "data_share": cost.data_share, "rate": cost.rate, "peak_share": cost.peak_share}  # fmt: skip
 
 
 def train(options: argparse.Namespace) -> dict:
-    dataset = find_cases(options.data)
+    dataset = grouped(find_cases(options.data))
     training, unseen = fold_out(dataset, options.seed)
+    options.out /= f"{options.minutes:g}-{options.seed}"
     kept = make_folder(options.out) / "monai.json"
     if not kept.exists() and "monai" in options.rivals:
         found = rival("monai_recipe.py", options.data, "--out", options.out / "monai", "--minutes", options.minutes, "--seed", options.seed)

@@ -18,7 +18,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from napari_unet import TrainConfig, UNetError, find_cases
-from napari_unet.experiment import by_case, draw, fill, fold_out, in_words, mean_and_error, read_outcome, run
+from napari_unet.experiment import by_case, draw, fill, fold_out, grouped, in_words, mean_and_error, read_outcome, run
 from napari_unet.files import make_folder
 
 
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/learning_curve"))
     parser.add_argument("--page", type=Path)
     options = parser.parse_args()
-    dataset = find_cases(options.data)
+    dataset = grouped(find_cases(options.data))
     others, unseen = fold_out(dataset, options.seed)
     draws = {int(count): draw(others, int(count), options.seed) for count in options.cases}
     rows = []

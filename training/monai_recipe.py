@@ -24,7 +24,7 @@ from monai.utils import set_determinism
 from napari_unet import UNetError, find_cases, read, write
 from napari_unet.dataset import Case, read_label
 from napari_unet.evaluate import Score, score_case, summary
-from napari_unet.experiment import fold_out
+from napari_unet.experiment import fold_out, grouped
 from napari_unet.files import make_folder
 
 BOTH = ["image", "label"]
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    training, unseen = fold_out(find_cases(options.data), options.seed)
+    training, unseen = fold_out(grouped(find_cases(options.data)), options.seed)
     set_determinism(options.seed)
     images = [read(case.images[0]) for case in training]
     labels = max(int(read_label(case, image).data.max()) for case, image in zip(training, images, strict=True))

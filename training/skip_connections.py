@@ -18,10 +18,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from napari_unet import PlanChoices, TrainConfig, UNetError, find_cases, nifti, read_spec
+from napari_unet import PlanChoices, TrainConfig, UNetError, experiment, find_cases, nifti, read_spec
 from napari_unet.comparison import PANELS, WRONG, draw_comparison
 from napari_unet.dataset import Case, read_image
-from napari_unet.experiment import MASKS, by_case, fill, fold_out, in_words, last_out, mean_and_error, read_outcome, run
+from napari_unet.experiment import MASKS, by_case, fill, in_words, mean_and_error, read_outcome
 from napari_unet.files import make_folder
 from napari_unet.network import parameter_shapes
 
@@ -43,7 +43,7 @@ def compare(unseen: tuple[Case, ...], runs: dict[str, Path]) -> dict:
         wrong = float(np.mean([np.mean(mask_of(case, out).data != nifti.read_labels(case.label).data) for case in unseen]))
         parameters = sum(map(math.prod, parameter_shapes(read_spec(out / "model.safetensors").network).values()))
         found[arm] = {"parameters": parameters, "steps": outcome.steps, "wrong": wrong, "dice": mean_and_error(dice[arm].values())[0]}
-    gain = {case: dice["with"][case] - dice["without"][case] for case in dice["with"]}
+    gain = {case: by for case in dice["with"] if not math.isnan(by := dice["with"][case] - dice["without"][case])}
     return {**found, "gain": mean_and_error(gain.values()), "unseen": len(gain), "shown": sorted(gain, key=gain.get)[len(gain) // 2]}
 
 
@@ -69,16 +69,16 @@ def main() -> None:
     options = parser.parse_args()
     config = TrainConfig(minutes=None if options.steps else options.minutes, steps=options.steps, seed=options.seed)
     folders = {"membrane": options.membrane, "hippocampus": options.hippocampus}
-    chosen = {name: find_cases(folder) for name, folder in folders.items() if folder}
+    chosen = {name: experiment.grouped(find_cases(folder)) for name, folder in folders.items() if folder}
     if not chosen:
         raise UNetError("--membrane, --hippocampus", "neither is given", "Give the folder of at least one")
     figure = Figure(figsize=(2.4 * PANELS, 2.6 * len(chosen)), layout="constrained")
     axes, found = figure.subplots(len(chosen), PANELS, squeeze=False), {}
     for row, (name, dataset) in zip(axes, chosen.items(), strict=True):
-        training, unseen = last_out(dataset, SLICES) if name == "membrane" else fold_out(dataset, options.seed)
+        training, unseen = experiment.last_out(dataset, SLICES) if name == "membrane" else experiment.fold_out(dataset, options.seed)
         runs = {arm: options.out / f"{name}-{arm}-{options.steps or options.minutes:g}-{options.seed}" for arm in ARMS}
         for arm, out in runs.items():
-            for progress in run(dataset, training, unseen, out=out, config=config, choices=PlanChoices(skips=ARMS[arm])):
+            for progress in experiment.run(dataset, training, unseen, out=out, config=config, choices=PlanChoices(skips=ARMS[arm])):
                 if progress.message:
                     print(f"{out.name}: {progress.message}", file=sys.stderr, flush=True)
         found[name] = compare(unseen, runs)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 
-from napari_unet import distributed, speed
+from napari_unet import distributed, threads
 from napari_unet.dataset import Case
 from napari_unet.learning import Learner, Order, State, Task
 from napari_unet.sampling import Sampler
@@ -23,7 +23,7 @@ def assist(cases: tuple[Case, ...]) -> Iterator[Progress]:
     with distributed.joined(), ExitStack() as stack:
         while (word := distributed.told(Task, State, Order)) is not None:
             if isinstance(word, Task):
-                stack.enter_context(speed.threads(word.config.threads))
+                stack.enter_context(threads.limited(word.config.threads))
                 by_name, _ = arrange(tuple(replace(case, rule=word.rule) for case in cases), word.config)
                 examples, device = [], choose_device(word.config.device)
                 for n, name in enumerate(word.training):

@@ -39,9 +39,10 @@ class Budget:
         """Seconds for steps from now on."""
         return SAFETY * (self.deadline - self.clock() - sum(self.scorings) * self.case_seconds)
 
-    def scored(self, seconds: float) -> None:
-        """A scoring took so long; that was not learning."""
-        self.case_seconds = seconds / max(1, self.scorings.pop(0))
+    def scored(self, seconds: float, left: int) -> None:
+        """A scoring took so long, which was not learning; so many are left, since one long step may have passed several by."""
+        self.case_seconds = seconds / max(1, self.scorings[0])
+        self.scorings = self.scorings[-left:]
         self.since += seconds
 
     def correct(self, schedule: Schedule, step: int) -> Schedule:

@@ -113,6 +113,9 @@ def find_cases(folder: str | Path, rule: LabelRule = ALL_LABELLED) -> Dataset:
     if isinstance(listed, list) and not _lists_channels(folder, listed):
         cases = _listed(folder, listed)
         return replace(_described(folder, description), cases=cases, labels=labels, channels=channels).with_rule(rule)
+    if isinstance(description.get("dataset"), dict):
+        cases = _mapped(folder, description["dataset"])
+        return replace(_described(folder, description), cases=cases, labels=labels, channels=channels).with_rule(rule)
     images, masks = (_subfolder(folder, names) for names in (_IMAGE_FOLDERS, _LABEL_FOLDERS))
     known = _by_name(list_images(masks))
 
@@ -179,8 +182,10 @@ def _names(description: dict[str, Any], path: Path) -> tuple[dict[int, str], tup
         named = description.get("labels", {})
         if not isinstance(named, dict):
             raise ValueError(f"labels is {str(named)[:100]}, not names with values")
+        by_name = all(type(value) is int for value in named.values())  # nnU-Net's, whose names may be numbers: teeth, vertebrae
         for key, value in named.items():
-            number, name = (str(key), str(value)) if str(key).lstrip("-").isdigit() else (str(value), str(key))
+            by_value = not by_name and str(key).lstrip("-").isdigit()
+            number, name = (str(key), str(value)) if by_value else (str(value), str(key))
             if not re.fullmatch(r"\d{1,5}", number) or not (name == IGNORE) <= int(number) <= nifti.MAX_LABEL:
                 raise ValueError(f"{key!r}: {value!r}"[:120])
             if labels.setdefault(int(number), name[:200]) != name[:200]:
@@ -231,6 +236,20 @@ def _listed(folder: Path, entries: list[Any]) -> tuple[Case, ...]:
     if twice is not None or not cases:
         raise UNetError(folder / "dataset.json", f"{twice} is listed twice" if cases else "its list of training cases is empty",
                         "List every case once")  # fmt: skip
+    return tuple(cases)
+
+
+def _mapped(folder: Path, entries: dict[str, Any]) -> tuple[Case, ...]:
+    """The cases of nnU-Net's `dataset` table: name -> channels' files and label; paths stay inside the folder."""
+    cases = []
+    for name, entry in entries.items():
+        images, label = (entry.get("images"), entry.get("label")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(images, list) or not images or not all(isinstance(path, str) for path in images) or not isinstance(label, str):
+            raise UNetError(folder / "dataset.json", f"the case {name[:60]}: {str(entry)[:120]}",
+                            'Write "name": {"images": ["./imagesTr/a_0000.nii.gz"], "label": "./labelsTr/a.nii.gz"}')  # fmt: skip
+        cases.append(Case(name, tuple(_inside(folder, path) for path in images), _inside(folder, label)))
+    if not cases:
+        raise UNetError(folder / "dataset.json", "its table of cases is empty", "List every case")
     return tuple(cases)
 
 

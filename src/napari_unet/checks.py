@@ -155,7 +155,8 @@ def _twins(facts: CaseFacts, image: Volume, label: Volume, known: _Known) -> tup
     """The cases before this one that it shares voxels with: copies, two opinions on one image, a mask that was saved twice."""
     name, mask = facts.name, _sha256(label)
     same_image, its_mask = known.images.setdefault(facts.sha256, (name, mask))
-    same_mask = known.masks.setdefault(mask, name) if facts.voxels else name
+    plain = label.data.min() == label.data.max()  # background, or tissue, as far as the image goes: that says nothing
+    same_mask = name if plain else known.masks.setdefault(mask, name)
     twins = tuple({twin: None for twin in (same_image, same_mask) if twin != name})
     if same_image != name:
         other = "" if its_mask == mask else ", under another label"
@@ -169,7 +170,9 @@ def _twins(facts: CaseFacts, image: Volume, label: Volume, known: _Known) -> tup
 
 def _sha256(volume: Volume) -> str:
     """Of the voxels alone, wherever they lie."""
-    return hashlib.sha256(np.ascontiguousarray(volume.data)).hexdigest()
+    digest = hashlib.sha256(str((volume.data.shape, volume.data.dtype)).encode())
+    digest.update(np.ascontiguousarray(volume.data))
+    return digest.hexdigest()
 
 
 def _stamps(case: Case) -> dict[str, tuple[int, ...]]:

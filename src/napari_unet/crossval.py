@@ -16,6 +16,7 @@ from napari_unet import ensemble, files, weights
 from napari_unet.dataset import Case
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import write_scores
+from napari_unet.fingerprint import changed
 from napari_unet.layout import LOG, MODEL, RECORD, RESUME, SCORES
 from napari_unet.pooling import Fold, choose_components, copy_masks, pooled, pooled_log, read_fold, scored
 from napari_unet.record import Record, begin, check_present, check_start, clear, fold_folder, new_record, read_record
@@ -141,7 +142,7 @@ def _check_unchanged(folder: Path, n: int) -> bool:
         for name, digest in read_record(fold_folder(folder, m)).sha256.items():
             if known.setdefault(name, digest) != digest:
                 clear(fold_folder(folder, n))
-                raise UNetError(folder, f"its case {name} has changed", "Resume with the data the run began with, or begin anew")
+                raise changed(name, folder)
     return True
 
 

@@ -41,10 +41,15 @@ class Outcome:
     minutes: float
 
 
+def grouped(dataset: Dataset) -> Dataset:
+    """The same, in which cases that share their voxels or their mask are a group, for `fold_out`; reads all of them."""
+    return dataset.with_groups(groups_of(report.facts for report in check(dataset) if report.facts is not None))
+
+
 def fold_out(dataset: Dataset, seed: int = 0) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
-    """Training and unseen cases: the first of the five folds that the seed draws is kept out of everything."""
-    names = sorted(case.name for case in dataset.cases)
-    folds = split_cases(names, TrainConfig(seed=seed, folds=5)).folds if len(names) > 1 else ((),)
+    """Training and unseen cases: the first of the five folds that the seed draws is kept out of everything; a group is on one side."""
+    names, groups = sorted(case.name for case in dataset.cases), {case.name: case.group or case.name for case in dataset.cases}
+    folds = split_cases(names, TrainConfig(seed=seed, folds=5), groups).folds if len(names) > 1 else ((),)
     return _apart(dataset, set(folds[0]))
 
 
@@ -75,11 +80,12 @@ def run(
 
     One model learns from all of `training`, or, where `config` has folds, one for each, and all together are scored. An interrupted
     run begins anew, so that its minutes are what they say. `out` holds what `train` writes, and the masks and scores of the
-    unseen cases. Raises UNetError as `check`, `plan` and `learn` do, and for a case on both sides.
+    unseen cases. Raises UNetError as `check`, `plan` and `learn` do, and for a case on both sides, or a copy.
     """
-    both = {case.name for case in training} & {case.name for case in unseen}
+    mine, theirs = ({name for case in side for name in (case.name, case.group) if name} for side in (training, unseen))
+    both = mine & theirs
     if both:
-        raise UNetError(min(both), "it is to be trained on and to be unseen", "Keep it on one side")
+        raise UNetError(min(both), "it is to be trained on and to be unseen, or a copy of it is", "Keep both on one side")
     folder = files.make_folder(out)
     if (folder / OUTCOME).exists():
         return

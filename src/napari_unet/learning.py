@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_unet import distributed, speed
+from napari_unet import distributed, speed, threads
 from napari_unet.augment import to_device
 from napari_unet.errors import UNetError, first_line
 from napari_unet.loss import supervise
@@ -100,11 +101,17 @@ class Learner:
         recorded = device.type == "cuda" and distributed.size() == 1
         self.compute: Callable[[Tensor, Tensor, Tensor], Tensor] = Recorded(self._compute, device) if recorded else self._compute
         self.followed = [list(module.state_dict().values()) for module in (self.averaged, self.network)]  # all stay where they lie
+        self.fastest = threads.Fastest() if self._chooses_threads() else None
         self._begin_at(0)
         size = sum(4 * tensor.numel() for tensor in self._state().values())
         if size > MAX_FILE - MAX_HEADER:
             raise UNetError("network", f"what resuming needs of it takes {size:,} bytes, more than a file may have ({MAX_FILE:,})",
                             "Use fewer features (--features)")  # fmt: skip
+
+    def _chooses_threads(self) -> bool:
+        """In a run by minutes; one of so many steps is to be the same whatever else the machine does, up to the last bit."""
+        asked = self.config.threads is not None or self.config.steps is not None
+        return self.device.type == "cpu" and distributed.size() == 1 and not asked
 
     def _shapes(self) -> list[tuple[int, ...]]:
         """Those of the network's inputs over the run."""
@@ -142,7 +149,10 @@ class Learner:
         """Take a step, together with the other processes; the loss of the whole batch."""
         set_rate(self.optimisers, order.rate)
         self.whole = self.spec.network.norm != "batch"  # whose statistics change in the forward pass
+        began = time.monotonic()
         loss = self._descend(order)
+        if self.fastest is not None:
+            self.fastest.took(time.monotonic() - began, order.stage.batch * math.prod(order.stage.patch))
         self._follow(order.step, order.steps)
         self.done = order.step + 1
         self.whole = True

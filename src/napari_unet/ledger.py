@@ -7,22 +7,20 @@ and volumes.csv is made from all of these.
 from __future__ import annotations
 
 import hashlib
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-from napari_unet import __version__, files, nifti, zarrs
+from napari_unet import __version__, files, zarrs
 from napari_unet.components import Cleaning
 from napari_unet.errors import UNetError
+from napari_unet.fingerprint import of_files
 from napari_unet.schema import STRICT, decode, encode
 from napari_unet.targets import Job, check_free
 from napari_unet.volumes import Extent, as_csv
 
-EDGE = 1 << 20  # bytes of a file's beginning and end
-DESCRIPTIONS = ("zarr.json", ".zarray", ".zattrs", ".zgroup")
 METHOD, VOLUMES, CASES = "predict.json", "volumes.csv", ".predict"
 
 
@@ -56,7 +54,7 @@ class Finished:
     """A case whose mask is written, or is about to be: FOLDER/.predict/CASE.json, which is there before the mask.
 
     method : its key; replaces : SHA-256 of an older mask of that name, "" where there is none or none any more.
-    image : what tells the image's files from others (see `_fingerprint`); "" where an earlier version finished it.
+    image : what tells the image's files from others (see `fingerprint`); "" where an earlier version finished it.
     """
 
     __pydantic_config__ = STRICT
@@ -114,7 +112,7 @@ class Ledger:
     def _of_another(self, job: Job) -> bool:
         """Whether a finished mask is of other files than those that now have the image's name."""
         entry = self._entry(job)
-        return entry is not None and entry.image not in ("", _fingerprint(job.case.images))
+        return entry is not None and entry.image not in ("", of_files(job.case.images))
 
     def finished(self, job: Job) -> bool:
         """Whether a job's mask is there, and made by this method, even where somebody has corrected it since."""
@@ -124,7 +122,7 @@ class Ledger:
     def finish(self, job: Job, extents: tuple[Extent, ...], write: Callable[[], object]) -> None:
         """Let `write` put the job's files in place, the mask last, so that they count as finished from then on."""
         replaced = _digest(job.mask) if _is_there(job.mask) else ""
-        entry = Finished(self.method.key, job.mask.name, replaced, extents, _fingerprint(job.case.images))
+        entry = Finished(self.method.key, job.mask.name, replaced, extents, of_files(job.case.images))
         files.write_bytes(self._path(job), encode(entry).encode())
         write()
         if replaced:
@@ -184,38 +182,6 @@ def _difference(known: Method, wanted: Method) -> str:
 def _is_there(mask: Path) -> bool:
     """Whether a mask exists: a file, or a zarr; any other folder of that name is none."""
     return mask.is_file() or zarrs.is_there(mask)
-
-
-def _fingerprint(images: Iterable[Path]) -> str:
-    """What tells a case's files from others without reading all of them: size, beginning and end, where gzip has its checksum.
-
-    Of a zarr, the names and sizes of its files, its descriptions, and its first chunk; of a pair, both files.
-    """
-    whole = hashlib.sha256()
-    for image in [file for named in images for file in (named, *_other_half(named))]:
-        if image.is_dir():
-            parts = sorted(part for part in image.rglob("*") if part.is_file())
-            whole.update("".join(f"{part.relative_to(image).as_posix()} {part.stat().st_size}\n" for part in parts).encode())
-            chunks = [part for part in parts if part.name not in DESCRIPTIONS]
-            for part in (*(part for part in parts if part.name in DESCRIPTIONS), *chunks[:1]):
-                whole.update(_ends(part))
-        elif image.exists():
-            whole.update(_ends(image))
-    return whole.hexdigest()
-
-
-def _ends(path: Path) -> bytes:
-    """A file's beginning and end, which overlap where it is short, and its size."""
-    with open(path, "rb") as file:
-        begin, size = file.read(EDGE), file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - EDGE))
-        return begin + file.read() + f" {size}\n".encode()
-
-
-def _other_half(image: Path) -> Iterator[Path]:
-    """The voxels of a header that has none, or their header."""
-    others = {".hdr": (".img", ".IMG"), ".img": (".hdr", ".HDR")}.get(nifti.suffix(image), ())
-    yield from map(image.with_suffix, others)
 
 
 def _digest(path: Path) -> str:

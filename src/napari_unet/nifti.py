@@ -82,12 +82,14 @@ def read_labels(path: str | Path, ignore: int | None = None) -> Volume:
 
     So does one that also has `ignore`, the value of unlabelled voxels, unless that is itself 255 or 1.
 
-    Raises UNetError for fractions, negative values, NaN, or more than one channel.
+    Raises UNetError for fractions, negative values, NaN, more than one channel, or classes that JPEG has blurred.
     """
     volume = in_memory(read(path))
     if volume.channels > 1:
         raise UNetError(path, f"a mask with {volume.channels} channels", "Give one value per voxel")
     data = volume.data[..., 0] if volume.data.ndim == 4 else volume.data
+    if suffix(path) in pictures.BLURRED and not np.isin(data, [0, data.max()]).all():
+        raise UNetError(path, f"a mask with {len(np.unique(data))} values in a JPEG, which blurs class indices", "Save it as PNG or TIFF")
     return Volume(_whole_numbers(data, str(path), suffix(path) in pictures.SUFFIXES, ignore), volume.affine, volume.header,
                   volume.source, volume.notes, volume.shape_on_disk)  # fmt: skip
 

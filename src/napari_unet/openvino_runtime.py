@@ -20,7 +20,7 @@ from napari_unet.errors import UNetError, first_line
 from napari_unet.network import UNet
 from napari_unet.openvino_graph import unet
 from napari_unet.quiet_openvino import openvino
-from napari_unet.speed import alone, giving_way
+from napari_unet.threads import alone, giving_way
 from napari_unet.torch_runtime import check_finite, mirrorings
 
 STREAMS = 4  # windows that run at once, at most: each has the features of all levels in memory

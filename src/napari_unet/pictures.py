@@ -16,7 +16,8 @@ from napari_unet.errors import UNetError, understood
 from napari_unet.files import check_memory, write_bytes
 from napari_unet.volume import Volume
 
-SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg")
+BLURRED = (".jpg", ".jpeg")
+SUFFIXES = (".png", ".tif", ".tiff", *BLURRED)
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I", "I;16", "I;16L", "I;16B", "F")
 _PER_INCH = {"inch": 1.0, "cm": 2.54, "mm": 25.4, "micron": 25400.0, "um": 25400.0, "\\u00B5m": 25400.0, "µm": 25400.0,
              "nm": 25.4e6}  # fmt: skip
@@ -151,7 +152,7 @@ def write(
         raise UNetError(path, f"pixels of type {data.dtype}", "Save it as .nii.gz")
     buffer = io.BytesIO()
     kind = "PNG" if Path(path).suffix.lower() == ".png" else "TIFF"
-    if Path(path).suffix.lower() in (".jpg", ".jpeg"):
+    if Path(path).suffix.lower() in BLURRED:
         raise UNetError(path, "JPEG blurs class indices", "Use .png or .tif")
     picture = Image.fromarray(np.ascontiguousarray(data[:, :, 0]))
     if colours and kind == "PNG" and data.dtype == np.uint8:

@@ -18,7 +18,7 @@ from napari_unet.layout import FOLDS_LOG_HEAD, LOG, MASKS, MODEL, RECORD, SCORES
 from napari_unet.partial import labelled
 from napari_unet.record import Record
 from napari_unet.schema import decode
-from napari_unet.spec import Card, ModelSpec
+from napari_unet.spec import UNFINISHED, Card, ModelSpec
 from napari_unet.splits import Split
 
 
@@ -87,14 +87,19 @@ def scores_beside(model: Path) -> Path:
 
 
 def _common(cards: Sequence[Card]) -> Card:
-    """One card of several: texts that differ stand side by side, steps add up, and no score is taken over."""
+    """One card of several: texts that differ stand side by side, steps add up, and no score is taken over.
+
+    That members are of runs that are not finished is taken over; `cases_trained` is of those that each saw alone.
+    """
 
     def text(name: str) -> str:
         return "; ".join(dict.fromkeys(found for card in cards if (found := getattr(card, name))))
 
+    unfinished = sum(card.note.startswith(UNFINISHED) for card in cards)
+    note = f"Of its {len(cards)} models, {unfinished} {'is' if unfinished == 1 else 'are'} of a run that is not finished."
     return Card(description=text("description"), data=text("data"), data_licence=text("data_licence"), licence=text("licence"),
                 cases_trained=max(card.cases_trained for card in cards), steps=sum(card.steps for card in cards),
-                versions=cards[0].versions)  # fmt: skip
+                versions=cards[0].versions, scored_by="apart", note=note if unfinished else "")  # fmt: skip
 
 
 def pooled(folds: Sequence[Fold]) -> list[Score]:

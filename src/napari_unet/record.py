@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-
 from napari_unet import __version__, files
 from napari_unet.dataset import Case
 from napari_unet.errors import UNetError
+from napari_unet.fingerprint import changed, of_files
 from napari_unet.layout import EVENTS, LOG, MODEL, RECORD, REPORT, RESUME, SCORES, folds_of
 from napari_unet.schedule import Schedule
 from napari_unet.schema import STRICT, decode, encode
 from napari_unet.spec import ALL_LABELLED, Card, LabelRule, ModelSpec, ScoredBy, TrainConfig
 from napari_unet.splits import Split
-from napari_unet.volume import Volume
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,8 @@ class Record:
     images: dict[str, tuple[str, ...]] = field(default_factory=dict)
     labels: dict[str, str] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
-    sha256: dict[str, str] = field(default_factory=dict)  # of the cases that are trained on
+    sha256: dict[str, str] = field(default_factory=dict)  # of the voxels of cases that are trained on
+    files: dict[str, str] = field(default_factory=dict)  # what tells those of the cases that are kept out from others
     rule: LabelRule = ALL_LABELLED  # by which all masks are read
     parts: dict[str, tuple[int, int, int]] = field(default_factory=dict)  # of the cases that are a part of a volume
 
@@ -47,14 +45,6 @@ class Record:
             raise UNetError(name, f"{RECORD} does not say where it is", "Look for it in the data set")
         images, label = tuple(map(Path, self.images[name])), Path(self.labels[name])
         return Case(name, images, label, self.rule, self.parts.get(name))
-
-
-def fingerprint(image: Volume, label: Volume) -> str:
-    """Of a case's voxels, which of them are labelled, and where they are."""
-    digest = hashlib.sha256(image.affine.tobytes())
-    for volume in (image, label):
-        digest.update(np.ascontiguousarray(volume.data))
-    return digest.hexdigest()
 
 
 def begin(folder: Path, record: Record, save_start: Callable[[Path], None] | None = None) -> None:
@@ -102,7 +92,12 @@ def new_record(
     )  # fmt: skip
     images = {name: tuple(str(path.resolve()) for path in by_name[name].images) for name in used}
     labels = {name: str(path.resolve()) for name in used if (path := by_name[name].label)}
-    return Record(spec, config, split, schedule, card, images, labels, reasons, rule=by_name[used[0]].rule, parts=parts)
+    return Record(spec, config, split, schedule, card, images, labels, reasons, rule=by_name[used[0]].rule, parts=parts,
+                  files={name: _files_of(by_name[name]) for name in split.kept_out})  # fmt: skip
+
+
+def _files_of(case: Case) -> str:
+    return of_files([*case.images, *([case.label] if case.label else [])])
 
 
 def read_record(folder: Path) -> Record:
@@ -120,7 +115,10 @@ def check_start(record: Record, folder: Path) -> None:
 
 
 def check_present(record: Record, by_name: dict[str, Case], folder: Path) -> None:
-    """UNetError where a case of the run is not in the data."""
+    """UNetError where a case of the run is not in the data, or one that is kept out is another one now."""
     missing = [name for name in (*record.split.training, *record.split.kept_out) if name not in by_name]
     if missing:
         raise UNetError(folder, f"its case {missing[0]} is not in the data", "Resume with the data the run began with")
+    other = next((name for name, known in record.files.items() if _files_of(by_name[name]) != known), None)
+    if other is not None:
+        raise changed(other, folder)

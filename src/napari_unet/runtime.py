@@ -68,7 +68,7 @@ def start_runtime(
     """Networks made ready by the runtime of that name, which then follows torch's number of threads. Raises UNetError.
 
     With `ranges` (see `Calibration`) they run in 8-bit integers, which only OpenVINO can; in the `background`, on a processor, they
-    give way to other threads (see `speed.giving_way`).
+    give way to other threads (see `threads.giving_way`).
     """
     if runtime == "openvino":
         from napari_unet.openvino_runtime import OpenVINORuntime

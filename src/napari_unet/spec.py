@@ -22,7 +22,7 @@ MAX_CHANNELS = 64
 MOST_AUGMENT = 3.0
 MAX_MEMBERS = 32  # networks in one file: each is run on every window
 
-ScoredBy = Literal["", "kept out", "folds", "halves"]
+ScoredBy = Literal["", "kept out", "folds", "halves", "apart"]
 
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#fabed4", "#469990")
 
@@ -229,6 +229,9 @@ class Parent:
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+UNFINISHED = "Of a run that is not finished"  # what the note of such weights begins with
+
+
 @dataclass(frozen=True)
 class Card:
     """What a person wants to know of a model before trusting it."""
@@ -242,7 +245,7 @@ class Card:
     cases_trained: int = 0
     cases_scored: int = 0
     independent: bool = False  # was what is scored kept out of training?
-    scored_by: ScoredBy = ""  # folds, halves: each by a model that never saw it
+    scored_by: ScoredBy = ""  # folds, halves: each by a model that never saw it; apart: joined models without a score of their own
     dice: dict[str, float] = field(default_factory=dict)  # label name, or "mean" -> mean over cases
     steps: int = 0  # of an ensemble: of all its members
     note: str = ""  # what else one has to know of the scores
@@ -262,7 +265,7 @@ class Card:
     def _what_was_scored(self) -> str:
         cases = f"{self.cases_scored} {'case' if self.cases_scored == 1 else 'cases'}"
         if not self.cases_scored:
-            return "no case: none was kept out of training"
+            return "no case: its models were not scored together" if self.scored_by == "apart" else "no case: none was kept out of training"
         if self.scored_by == "halves":
             parts = "1 half of one volume, by a model" if self.cases_scored == 1 else "2 halves of one volume, each by a model"
             return f"{parts} that saw only the other half: other scans may be harder"
@@ -330,8 +333,9 @@ class TrainConfig:
     ] = None
     device: Annotated[str, Field(description="auto, cpu, cuda or mps")] = "auto"
     threads: Annotated[
-        int | None, Field(ge=1, le=1024, description="threads of torch; 1 is fastest for small networks on a busy machine")
-    ] = None
+        int | None, Field(ge=1, le=1024, description="threads of torch (default: all; in a run by minutes, as many as are fastest "
+                          "beside other programs)")
+    ] = None  # fmt: skip
     precision: Annotated[
         Literal["auto", "float32", "bfloat16"], Field(description="of convolutions; auto: bfloat16 where cards or AMX have units")
     ] = "auto"

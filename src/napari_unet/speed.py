@@ -1,72 +1,20 @@
-"""What makes a step fast on the machine at hand: threads, half precision, compilation. What is learnt changes by rounding only."""
+"""What makes a step fast on the machine at hand: half precision, compilation. What is learnt changes by rounding only."""
 
 from __future__ import annotations
 
-import os
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from napari_unet.errors import UNetError, first_line
+from napari_unet.errors import first_line
 from napari_unet.network import UNet
 from napari_unet.spec import TrainConfig
 
 COMPILE_MINUTES = 30.0  # on an H100 compiling takes 20 s for each of three patch sizes, and a step then a twelfth less
 FAILURES = (RuntimeError, ImportError, OSError, AttributeError, AssertionError)  # of a compiler, by way of torch
-NICE = 10  # of 19: two threads of this kind leave a third one nine tenths of a core
-
-
-@contextmanager
-def threads(count: int | None) -> Iterator[None]:
-    """So many threads of torch for the time being; None leaves them as they are."""
-    if count is not None and count < 1:
-        raise UNetError("--threads", f"{count} threads", "Use 1 or more")
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
-def alone(count: int) -> Iterator[None]:
-    """torch keeps to the calling thread for the time being, and then to `count` threads: while others compute, its own would spin.
-
-    The number is a thread's own; but setting it also says what threads begin with that are new to torch, who are not meant.
-    """
-    _here(1, count)
-    try:
-        yield
-    finally:
-        _here(count, count)
-
-
-def _here(count: int, elsewhere: int) -> None:
-    torch.set_num_threads(count)
-    other = threading.Thread(target=torch.set_num_threads, args=(elsewhere,))
-    other.start()
-    other.join()
-
-
-def giving_way() -> ThreadPoolExecutor:
-    """A thread that gives way to others, as do those that it starts, so that a window is drawn at once while it computes.
-
-    On Linux, where a priority is a thread's own; elsewhere it is one like others.
-    """
-    return ThreadPoolExecutor(1, initializer=_give_way)
-
-
-def _give_way() -> None:
-    if sys.platform == "linux":
-        with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), max(NICE, os.getpriority(os.PRIO_PROCESS, 0)))
 
 
 def half(config: TrainConfig, device: torch.device) -> bool:

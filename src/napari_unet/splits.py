@@ -64,14 +64,24 @@ def split_cases(names: Sequence[str], config: TrainConfig, groups: Mapping[str, 
         count = min(config.folds or FOLDS, len(units))
     if count < 2:
         what = "a single case" if len(chosen) == 1 else f"{len(chosen)} cases that share their voxels"
-        raise UNetError("--folds", f"{what} cannot be kept out and trained on", "Use --folds 2 with one of them, which cuts it into halves")
+        raise UNetError("--folds", f"{what} cannot be kept out and trained on",
+                        f"Use {honest_score(chosen, groups)}, which cuts one into halves")  # fmt: skip
     fold = config.fold or 0
     if fold >= count:
         raise UNetError("--fold", f"{fold} of {count} folds", f"Use 0 to {count - 1}")
-    folds = tuple(tuple(sorted(name for unit in units[n::count] for name in unit)) for n in range(count))
+    folds = _dealt(units, count)
     if several(config):
         return Split(folds, everything, everything, True)
     return Split(folds, tuple(name for name in everything if name not in folds[fold]), folds[fold], True)
+
+
+def _dealt(units: list[list[str]], count: int) -> tuple[tuple[str, ...], ...]:
+    """So many folds, each unit in the one that has the fewest cases; of folds alike a single case takes the first, a group the last."""
+    folds: list[list[str]] = [[] for _ in range(count)]
+    for unit in sorted(units, key=len, reverse=True):
+        smallest = min(range(count), key=lambda n: (len(folds[n]), n if len(unit) == 1 else -n))
+        folds[smallest] += unit
+    return tuple(tuple(sorted(fold)) for fold in folds)
 
 
 def _all_train(count: int, config: TrainConfig) -> bool:
@@ -92,6 +102,12 @@ def _units(names: Sequence[str], groups: Mapping[str, str] | None) -> list[list[
     for name in names:
         together.setdefault((groups or {}).get(name, name), []).append(name)
     return list(together.values())
+
+
+def honest_score(names: Sequence[str], groups: Mapping[str, str] | None = None) -> str:
+    """The flags with which all these cases are scored by models that never saw them, as in "--folds 5"."""
+    units = len(_units(names, groups))
+    return f"--folds {min(FOLDS, units)}" if units > 1 else "--folds 2" + " --cases 1" * (len(names) > 1)
 
 
 def arrange(cases: tuple[Case, ...], config: TrainConfig) -> tuple[dict[str, Case], Split]:
@@ -136,7 +152,7 @@ def words(names: Sequence[str], config: TrainConfig, groups: Mapping[str, str] |
     if _all_train(count, config):
         every = f"All {count} cases train" if count > 1 else "The one case trains"
         why = "as asked for" if config.folds == 1 else "in a small set every case counts"
-        advice = f"--folds {min(FOLDS, max(2, count))}"
+        advice = honest_score(chosen, groups)
         return f"{every} and none is kept out, so nothing is scored: {why}. For an honest score: {advice}."
     alike = sum(len(unit) for unit in _units(chosen, groups) if len(unit) > 1)
     twins = f" The {alike} cases that share voxels or masks with others stay with them on one side." if alike else ""

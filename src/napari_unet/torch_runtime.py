@@ -16,7 +16,7 @@ from napari_unet.errors import UNetError, first_line
 from napari_unet.memory import FEATURE_MAPS
 from napari_unet.network import UNet
 from napari_unet.spec import NetworkSpec
-from napari_unet.speed import giving_way
+from napari_unet.threads import giving_way
 
 T = TypeVar("T")
 PAIR = 2  # windows: of a batch of one, torch computes small convolutions by itself, not by oneDNN, and takes nearly twice as long

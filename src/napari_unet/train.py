@@ -13,24 +13,25 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_unet import distributed, files, nifti, speed, weights
+from napari_unet import distributed, files, nifti, speed, threads, weights
 from napari_unet.budget import Budget
 from napari_unet.dataset import Case, read_image, read_label
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, mean_dice, score_case, summary, write_scores
 from napari_unet.events import Events
+from napari_unet.fingerprint import changed, of_voxels
 from napari_unet.layout import EVENTS, LOG, LOG_HEAD, MASKS, MODEL, RECORD, RESUME, SCORES
 from napari_unet.learning import Learner, Task
-from napari_unet.record import Record, begin, check_present, check_start, fingerprint, new_record, read_record
+from napari_unet.record import Record, begin, check_present, check_start, new_record, read_record
 from napari_unet.sampling import Example, Sampler
 from napari_unet.schedule import Schedule, in_seconds, in_steps, stages
 from napari_unet.schema import encode
 from napari_unet.segment import Segmenter
-from napari_unet.spec import Card, ModelSpec, TrainConfig
+from napari_unet.spec import UNFINISHED, Card, ModelSpec, TrainConfig
 from napari_unet.splits import arrange, several
 from napari_unet.torch_runtime import build, choose_device
 
-UNFINISHED = "Of a run that is not finished: these weights were chosen by the very cases that they are scored on."
+CHOSEN = f"{UNFINISHED}: these weights were chosen by the very cases that they are scored on."
 CHECK_CASES = 8  # validated during the run; all of them at its end
 SAVE_SECONDS = 30.0
 LOG_STEPS = 10
@@ -92,7 +93,7 @@ def train(
         if record is not None:
             check_present(record, by_name, folder)
             split = record.split
-        stack.enter_context(speed.threads(config.threads))
+        stack.enter_context(threads.limited(config.threads))
         device = choose_device(config.device)
         distributed.tell(Task(spec, config, split.training, by_name[split.training[0]].rule))
         examples, sha256 = yield from _read([by_name[name] for name in split.training], spec, folder, record)
@@ -129,7 +130,7 @@ def _read(
         example, sha256[case.name] = read_example(case, spec)
         examples.append(example)
         if record is not None and record.sha256.get(case.name) != sha256[case.name]:
-            raise UNetError(folder, f"its case {case.name} has changed", "Resume with the data the run began with, or begin anew")
+            raise changed(case.name, folder)
     return examples, sha256
 
 
@@ -137,7 +138,7 @@ def read_example(case: Case, spec: ModelSpec) -> tuple[Example, str]:
     """A case to learn from, and its fingerprint."""
     image = read_image(case)
     label = read_label(case, image)
-    return Example.make(image, label, spec), fingerprint(image, label)
+    return Example.make(image, label, spec), of_voxels(image, label)
 
 
 def _schedule(learner: Learner, kept_out: list[Case], started: float) -> tuple[Schedule, Budget | None]:
@@ -189,12 +190,12 @@ def _run(
                 kept_out = [by_name[name] for name in record.split.kept_out[:CHECK_CASES]]
                 dice = yield from _validate(learner, kept_out, step, schedule.steps)
                 if budget is not None:
-                    budget.scored(time.monotonic() - scoring)
+                    budget.scored(time.monotonic() - scoring, len(checks) + 1)
                 log.append(f"{step},,,{dice:.5f},{time.monotonic() - began:.1f}\n")
                 events.add(step, dice=dice)
                 if dice >= best:
                     best = dice
-                    card = replace(_scored(record.card, {"mean": dice}, step), cases_scored=len(kept_out), note=UNFINISHED)
+                    card = replace(_scored(record.card, {"mean": dice}, step), cases_scored=len(kept_out), note=CHOSEN)
                     weights.save(folder / MODEL, record.spec, card, learner.average())
             fitted = schedule if budget is None else budget.correct(schedule, step)
             if checking or fitted is not schedule or time.monotonic() - saved > SAVE_SECONDS:
@@ -216,7 +217,9 @@ def _run(
         events.close()
         unchosen = best < 0 and learner.done < schedule.steps  # by no validation: the newest are the best
         if learner.done and learner.finite() and (unchosen or not (folder / MODEL).exists()):
-            weights.save(folder / MODEL, record.spec, _scored(record.card, {}, learner.done), learner.average())
+            card = _scored(record.card, {}, learner.done)
+            card = card if learner.done == schedule.steps else replace(card, note=f"{UNFINISHED}.")
+            weights.save(folder / MODEL, record.spec, card, learner.average())
         _save_state(learner, folder, log)
 
 

@@ -12,7 +12,7 @@ from napari.layers import Image, Layer
 from napari_unet import nifti
 from napari_unet.segment import Segmenter
 from napari_unet.spec import Label
-from napari_unet.viewer import layers
+from napari_unet.viewer import layers, screen
 from napari_unet.viewer.filling import Filling
 from napari_unet.viewer.fit import objection, takes_one_of_a_series
 
@@ -47,7 +47,7 @@ def test_the_slice_on_the_screen_comes_first_and_its_neighbours_next(viewer, nif
     viewer.dims.order = order
     viewer.dims.set_current_step(order[0], 3)
     filling = Filling(viewer, image, segmenter.spec)
-    first = layers.slice_on_screen(viewer, image, filling.grid)
+    first = screen.slice_on_screen(viewer, image, filling.grid)
     seen = []
     for piece in segmenter.stream(layers.volume_of(image), first):
         before = filling.layer.data.copy()

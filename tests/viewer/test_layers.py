@@ -12,7 +12,7 @@ from napari.layers._layer_actions import _duplicate_layer
 
 from napari_unet import nifti
 from napari_unet.errors import UNetError
-from napari_unet.viewer import editing, layers
+from napari_unet.viewer import editing, layers, screen
 from napari_unet.viewer.planes import show_plane
 from napari_unet.volume import Volume
 
@@ -181,7 +181,7 @@ class TestMoreAxes:
         found = nibabel.load(tmp_path / "mask.nii.gz")
         assert found.shape == SHAPE and np.allclose(found.affine, volume.affine)
         mask.metadata.clear()
-        assert layers.grid_of(mask, [image]) is grid
+        assert layers.grid_of(mask, [image]).header is grid.header and grid.own and not layers.grid_of(mask, [image]).own
 
     def test_colours_stay_colours(self, tmp_path, rng):
         pixels = rng.integers(0, 255, (*SHAPE, 3), dtype=np.uint8)
@@ -207,7 +207,7 @@ class TestTheScreen:
         layer = viewer.add_layer(Layer.create(*layers.to_layer(volume)))
         viewer.dims.order = order
         viewer.dims.set_current_step(order[0], 3)
-        axis, index = layers.slice_on_screen(viewer, layer, layers.grid_of(layer))
+        axis, index = screen.slice_on_screen(viewer, layer, layers.grid_of(layer))
         shown = np.take(layer.data, 3, order[0])
         assert sorted(np.take(volume.data, index, axis).ravel()) == sorted(shown.ravel())
 
@@ -227,16 +227,16 @@ class TestTheScreen:
         viewer = ViewerModel()
         layer = viewer.add_layer(Layer.create(*layers.to_layer(read(nifti_file()))))
         viewer.dims.ndisplay = 3
-        assert layers.slice_on_screen(viewer, layer, layers.grid_of(layer)) is None
+        assert screen.slice_on_screen(viewer, layer, layers.grid_of(layer)) is None
         picture = Image(np.zeros((4, 4)))
-        assert layers.slice_on_screen(ViewerModel(), picture, layers.grid_of(picture)) is None
+        assert screen.slice_on_screen(ViewerModel(), picture, layers.grid_of(picture)) is None
 
     def test_the_volume_on_the_canvas_is_found_in_a_series(self, nifti_file, rng):
         viewer = ViewerModel()
         series = read(nifti_file(data=rng.random((*SHAPE, 4)).astype(np.float32)))
         layer = viewer.add_layer(Layer.create(*layers.to_layer(series)))
         viewer.dims.set_current_step(0, 2)
-        assert layers.step_on_screen(viewer, layer) == 2
+        assert screen.step_on_screen(viewer, layer) == 2
 
 
 def test_a_tilt_is_worth_a_note(nifti_file):
@@ -261,7 +261,7 @@ def test_the_slice_on_the_screen_is_found_beside_layers_of_other_units(viewer_mo
             editing.show_slice(viewer_model, layer, axis, index)
             seen = layer._slice.image.raw
             assert np.array_equal(seen, layer.data.take(index, axis)), "what napari shows"
-            assert editing.slice_index(viewer_model, layer, axis) == index and layers.is_on_screen(viewer_model, layer)
-            source, number = layers.slice_on_screen(viewer_model, layer, grid)
+            assert editing.slice_index(viewer_model, layer, axis) == index and screen.is_on_screen(viewer_model, layer)
+            source, number = screen.slice_on_screen(viewer_model, layer, grid)
             assert source == grid.reorientation.axes[axis]
             assert number == grid.reorientation.region(axis, index, index + 1, grid.shape)[source].start

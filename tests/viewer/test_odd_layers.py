@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from awkward_grids import SHAPE, affine_for
 from conftest import PATIENCE, PLUGIN, tiny_spec
+from dialogs import accept_the_file, when_shown
 from napari._qt.dialogs.qt_reader_dialog import QtReaderDialog
 from napari.layers import Image, Labels
-from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
+from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication, QDialogButtonBox, QFileDialog, QLineEdit, QMessageBox, QRadioButton
 
@@ -30,16 +31,7 @@ def segment(widget, qtbot):
 
 def saved(widget, path=None):
     """Press Save; the dialog's proposal, or another name."""
-    names = []
-
-    def accept():
-        dialog = next(each for each in QApplication.topLevelWidgets() if isinstance(each, QFileDialog) and each.isVisible())
-        if path is not None:
-            dialog.selectFile(str(path))
-        names.extend(dialog.selectedFiles())
-        dialog.accept()
-
-    QTimer.singleShot(300, accept)
+    names = accept_the_file(path)
     widget._save.click()
     return nifti.read(names[0])
 
@@ -48,12 +40,11 @@ def test_a_folder_that_is_dropped_opens_as_layers(window, nifti_file):
     """napari asks which reader is to take it, since its own takes folders of pictures."""
     viewer, _ = window(show=True)
 
-    def choose():
-        dialog = next(each for each in QApplication.topLevelWidgets() if isinstance(each, QtReaderDialog) and each.isVisible())
+    def choose(dialog):
         next(button for button in dialog.findChildren(QRadioButton) if "U-Net" in button.text()).click()
         dialog.btn_box.button(QDialogButtonBox.StandardButton.Ok).click()
 
-    QTimer.singleShot(500, choose)
+    when_shown(QtReaderDialog, choose)
     scans = [nifti_file("a.nii.gz"), nifti_file("b.nii", affine=affine_for("LPS", tilt=8))]
     nifti_file("b_seg.nii.gz", data=np.ones(SHAPE, np.uint8), affine=affine_for("LPS", tilt=8))
     (scans[0].parent / "notes.txt").write_text("not an image")
@@ -120,19 +111,17 @@ def test_a_name_with_a_dot_replaces_nothing_unasked(window, qtbot, tmp_path, ans
     there = tmp_path / "patient.1.nii.gz"
     there.write_bytes(b"mine")
 
-    def say():
-        box = next(each for each in QApplication.topLevelWidgets() if isinstance(each, QMessageBox) and each.isVisible())
+    def say(box):
         assert "patient.1.nii.gz already exists. Replace it?" in box.text()
         box.button(getattr(QMessageBox.StandardButton, answer)).click()
 
-    def accept():
-        dialog = next(each for each in QApplication.topLevelWidgets() if isinstance(each, QFileDialog) and each.isVisible())
+    def accept(dialog):
         dialog.setDirectory(str(tmp_path))
         dialog.findChild(QLineEdit, "fileNameEdit").setText("patient.1")
-        QTimer.singleShot(300, say)
+        when_shown(QMessageBox, say)
         dialog.accept()
 
-    QTimer.singleShot(300, accept)
+    when_shown(QFileDialog, accept)
     widget._save.click()
     assert (there.read_bytes() == b"mine") == (answer == "No")
 

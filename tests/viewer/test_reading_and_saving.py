@@ -12,12 +12,14 @@ import pytest
 from awkward_grids import SHAPE, affine_for
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
+from napari.layers._layer_actions import _duplicate_layer
 from napari.utils.notifications import notification_manager
 from npe2 import PluginManager
 
 from napari_unet import nifti
 from napari_unet.errors import UNetError
 from napari_unet.viewer import layers, reader, writer
+from napari_unet.viewer.saving import proposal
 from napari_unet.volume import tilt_degrees
 
 PLUGIN = "napari-unet-monai"
@@ -195,6 +197,32 @@ class TestWriter:
             with pytest.raises(UNetError, match="was opened from it"):
                 writer.save(target, mask, viewer.layers)
         assert path.read_bytes() == before
+
+    def test_what_only_lies_on_a_grid_never_goes_over_its_file(self, viewer, nifti_file, rng):
+        """An uncertainty over its image; an answer for a layer that has no file over the mask that lies there; a mask's duplicate."""
+        scan, path = nifti_file(), nifti_file("seg.nii.gz", data=rng.integers(0, 3, SHAPE, dtype=np.uint8))
+        truth, image = opened(viewer, path), opened(viewer, scan)
+        doubt = layers.new_image(image, layers.grid_of(image), np.zeros(image.data.shape, np.float32), "scan_uncertainty")
+        filtered = Image(image.data * 2, scale=image.scale, translate=image.translate, units=image.units)
+        answer = layers.new_labels(filtered, layers.grid_of(filtered, [truth]), np.zeros(truth.data.shape, np.uint8), "filtered_seg")
+        viewer.layers.selection = {truth}
+        _duplicate_layer(viewer.layers)
+        copy = next(layer for layer in viewer.layers if layer.name == f"{truth.name} copy")
+        for target, layer in ((scan, doubt), (path, answer), (path, copy)):
+            viewer.add_layer(layer) if layer is not copy else None
+            before = target.read_bytes()
+            with pytest.raises(UNetError, match="was opened from it, or lies on its grid"):
+                writer.save(target, layer, viewer.layers)
+            assert target.read_bytes() == before
+        assert proposal(answer, viewer.layers) == path.with_name("filtered_seg.nii.gz")
+        assert proposal(copy, viewer.layers) == path.with_name("seg_copy.nii.gz") and proposal(truth, viewer.layers) == path
+
+    @pytest.mark.parametrize("name", ["aseg.mgz", "seg.hdr"])
+    def test_a_mask_of_a_format_that_is_only_read_is_proposed_as_nifti(self, viewer, tmp_path, name, rng):
+        kind = nibabel.MGHImage if name.endswith("mgz") else nibabel.Nifti1Pair
+        nibabel.save(kind(rng.integers(0, 3, SHAPE).astype(np.int16), np.eye(4)), tmp_path / name)
+        mask = Labels(*layers.to_layer(nifti.read(tmp_path / name), "labels")[:1], **layers.to_layer(nifti.read(tmp_path / name), "labels")[1])
+        assert proposal(mask) == tmp_path / f"{name[:-4]}.nii.gz"
 
     def test_a_mask_may_replace_the_file_it_was_opened_from(self, viewer, nifti_file, rng):
         path = nifti_file("seg.nii.gz", data=rng.integers(0, 3, SHAPE, dtype=np.uint8))

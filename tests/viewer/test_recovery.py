@@ -30,6 +30,7 @@ from napari_unet.viewer.filling import empty_mask
 from napari_unet.viewer.options import PLUGIN
 from napari_unet.viewer.saving import Keeper, proposal
 from napari_unet.viewer.table import names_of
+from napari_unet.viewer.writer import save
 
 PAINT_AND_DIE = """
 import sys, time
@@ -339,6 +340,77 @@ def test_a_picture_s_mask_comes_back_in_its_place(qtbot, viewer_model, scale):
     for corner in ((0, 0), (7, 4)):
         assert np.allclose(back.data_to_world(corner), layer.data_to_world(corner))
     assert proposal(back) == paths and paths.suffix == ".png"
+
+
+PLACES = [
+    ((6, 7), {"scale": (0.5, 0.6), "units": ("um", "um")}),
+    ((5, 6, 7), {"rotate": (10, 20, 30), "scale": (2, 1, 1), "shear": (0.1, 0.2, 0.05), "translate": (3, 4, 5)}),
+    ((3, 5, 6, 7), {"scale": (2.5, 1, 1, 1), "translate": (10, 0, 0, 0), "units": ("s", "mm", "mm", "mm")}),
+    ((1, 5, 6, 7), {}),
+]
+
+
+@pytest.mark.parametrize(("shape", "place"), PLACES)
+def test_a_mask_without_a_file_comes_back_where_it_lay(viewer_model, shape, place):
+    """Its units, its time steps and how it was turned are those of the layer, which no file tells."""
+    session = recovery.Session()
+    layer = viewer_model.add_labels(np.zeros(shape, np.uint8), **place)
+    layer.data[..., 1:3, 2:4] = 3
+    session.keep(layer, [layer])()
+    session.close()
+    (found,) = recovery.left_behind()
+    back = found.layer()
+    assert back.data.shape == shape and np.array_equal(back.data, layer.data)
+    assert back.units == layer.units and np.allclose(back.extent.world, layer.extent.world)
+    for corner in (np.zeros(len(shape)), np.array(shape) - 1.0):
+        assert np.allclose(back.data_to_world(corner), layer.data_to_world(corner))
+    assert np.allclose(layers.volume_of(back).affine, layers.volume_of(layer).affine)
+
+
+def test_a_mask_painted_over_another_is_not_taken_for_it_after_a_crash(viewer_model, nifti_file):
+    """It lay on that mask's grid; it was not opened from that file, and is neither proposed nor allowed to replace it."""
+    path = nifti_file("truth_seg.nii.gz", data=np.ones((6, 7, 5), np.uint8))
+    truth = viewer_model.add_layer(Layer.create(*layers.to_layer(nifti.read(path), "labels")))
+    rater = viewer_model.add_labels(np.zeros_like(truth.data), scale=truth.scale, translate=truth.translate, name="rater2")
+    rater.data[:] = 2
+    session = recovery.Session()
+    for layer in (truth, rater):
+        session.keep(layer, [truth, rater])()
+    session.close()
+    back, truth_back = sorted((found.layer() for found in recovery.left_behind()), key=lambda layer: layer.name)
+    assert proposal(back) == path.with_name("rater2.nii.gz") and proposal(truth_back) == path
+    with pytest.raises(UNetError, match="lies on its grid"):
+        save(path, back, [])
+    save(path, truth_back, [])
+
+
+def test_a_late_look_at_an_opened_mask_makes_it_nobody_s_work(viewer_model, nifti_file):
+    session = recovery.Session()
+    layer = viewer_model.add_layer(Layer.create(*layers.to_layer(nifti.read(nifti_file(data=np.ones((6, 7, 5), np.uint8))), "labels")))
+    session.is_safe(layer)
+    late = session.keep(layer, [layer])
+    session.close()
+    late()
+    assert recovery.left_behind() == []
+
+
+def test_a_folder_that_could_not_be_held_is_not_used(viewer_model, monkeypatch):
+    """Else another session would take it for one that is left behind, and might discard what is in it."""
+    session, lock, tried = recovery.Session(), recovery.files.lock, []
+
+    def full(folder):
+        tried.append(folder)
+        if len(tried) == 1:
+            raise UNetError(folder, "the disk is full", "Make room")
+        return lock(folder)
+
+    layer = viewer_model.add_labels(np.ones((4, 5, 6), np.uint8))
+    with monkeypatch.context() as patch:
+        patch.setattr(recovery.files, "lock", full)
+        with pytest.raises(UNetError):
+            session.keep(layer, [layer])
+        session.keep(layer, [layer])()
+    assert recovery.left_behind() == [] and len(set(tried)) == 2
 
 
 def test_a_widget_that_is_closed_and_opened_again_does_not_offer_what_is_open(qtbot, viewer_model):

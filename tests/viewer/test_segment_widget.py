@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from awkward_grids import affine_for
 from conftest import PATIENCE, PLUGIN, tiny_spec
+from dialogs import accept_the_file
 from napari.layers import Image, Labels, Layer
 from napari.settings import get_plugin_settings
 from napari.utils.notifications import notification_manager
-from qtpy.QtCore import QPoint, QRect, Qt, QThreadPool, QTimer
-from qtpy.QtWidgets import QApplication, QFileDialog, QLabel, QScrollArea
+from qtpy.QtCore import QPoint, QRect, Qt, QThreadPool
+from qtpy.QtWidgets import QFileDialog, QLabel, QScrollArea
 
 from napari_unet import nifti
 from napari_unet.segment import Segmenter
@@ -177,16 +178,7 @@ class TestInAWindow:
         scan = nifti_file(affine=affine_for("PSR", tilt=10))
         started(viewer, widget, qtbot, scan, model_file())
         finished(widget, qtbot)
-        proposed = []
-
-        def press_save():
-            dialog = next(
-                each for each in QApplication.topLevelWidgets() if isinstance(each, QFileDialog) and each.isVisible()
-            )
-            proposed.extend(dialog.selectedFiles())
-            dialog.accept()
-
-        QTimer.singleShot(300, press_save)
+        proposed = accept_the_file()
         widget._save.click()
         assert proposed == [str(scan.with_name("scan_seg.nii.gz"))]
         assert (nibabel.load(proposed[0]).affine == nibabel.load(scan).affine).all()

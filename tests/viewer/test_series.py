@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from awkward_grids import affine_for
 from conftest import PATIENCE, PLUGIN, tiny_spec
+from dialogs import accept_the_file
 from napari.layers import Image, Labels
-from qtpy.QtCore import Qt, QThreadPool, QTimer
-from qtpy.QtWidgets import QApplication, QFileDialog
+from qtpy.QtCore import Qt, QThreadPool
 
 from napari_unet import nifti
 from napari_unet.segment import Segmenter
@@ -77,11 +77,7 @@ class TestInAWindow:
         assert mask.data.shape == viewer.layers["beating"].data.shape and tuple(mask.scale) == tuple(viewer.layers["beating"].scale)
         assert widget._state.text() == f"{STEPS} volumes, {STEPS * 8} slices, done"
 
-        def press_save():
-            dialogs = (each for each in QApplication.topLevelWidgets() if isinstance(each, QFileDialog) and each.isVisible())
-            next(dialogs).accept()
-
-        QTimer.singleShot(300, press_save)
+        accept_the_file()
         widget._save.click()
         saved, image = nibabel.load(path.with_name("beating_seg.nii.gz")), nibabel.load(path)
         assert np.array_equal(saved.dataobj, truth(path, model)) and np.asarray(saved.dataobj).any(axis=(0, 1, 2)).all()

@@ -59,6 +59,8 @@ def join(arguments: argparse.Namespace) -> int:
         say_table([(name, f"{value:.4f}") for name, value in card.dice.items()], (f"Dice on {card.worth}", ""))
     else:
         say("no score: the models are not all folds of one split, each with its scores")
+    if card.note:
+        say(card.note)
     say(f"weights  {out}")
     finish(arguments, {"model": str(out), "dice": card.dice, "cases_scored": card.cases_scored, "scored_by": card.scored_by})
     return 0

@@ -97,10 +97,10 @@ def _run(arguments: argparse.Namespace, jobs: list[Job], cleaning: Cleaning, led
 
     from napari_unet.batch import segment_all
     from napari_unet.segment import Segmenter
-    from napari_unet.speed import threads
+    from napari_unet.threads import limited
 
     ended, line = [], Line()
-    with threads(arguments.threads):
+    with limited(arguments.threads):
         segmenter = Segmenter.load(arguments.model, arguments.device, arguments.runtime, mirror=arguments.mirror,
                                    uncertainty=arguments.uncertainty, precision=arguments.precision)  # fmt: skip
         begun = time.monotonic()

@@ -23,6 +23,7 @@ from napari_unet.options import add_settings, rule_of, settings_of, unused
 from napari_unet.spec import Card, LabelRule, PlanChoices, TrainConfig
 
 if TYPE_CHECKING:
+    from napari_unet.dataset import Dataset
     from napari_unet.record import Record
 
 
@@ -107,7 +108,7 @@ def _train_model(arguments: argparse.Namespace) -> int:
         begun = arguments.resume or _written(out / RECORD) != before
         say(kept if begun else "stopped before the first step; nothing has changed")
         return 130
-    return _after_training(arguments, out, started)
+    return _after_training(arguments, out, started, dataset)
 
 
 def _goes_on(arguments: argparse.Namespace, record: Record) -> str:
@@ -151,10 +152,10 @@ def _follow(run: Iterable[Any]) -> bool:
     return stopped
 
 
-def _after_training(arguments: argparse.Namespace, out: Path, started: float) -> int:
+def _after_training(arguments: argparse.Namespace, out: Path, started: float, dataset: Dataset) -> int:
     minutes = (time.time() - started) / 60  # the weights are on disk; the report comes on top
     from napari_unet.report import write_report
-    from napari_unet.splits import FOLDS
+    from napari_unet.splits import honest_score
     from napari_unet.weights import read_card
 
     card = read_card(out / MODEL)
@@ -162,7 +163,8 @@ def _after_training(arguments: argparse.Namespace, out: Path, started: float) ->
     if card.cases_scored:
         say_table([(name, f"{value:.4f}") for name, value in card.dice.items()], (f"Dice on {card.worth}", ""))
     else:
-        again = ["napari-unet", "train", arguments.data, "--out", f"{out}-folds", "--folds", str(min(FOLDS, max(2, card.cases_trained)))]
+        groups = {case.name: case.group or case.name for case in dataset.cases}
+        again = ["napari-unet", "train", arguments.data, "--out", f"{out}-folds", *honest_score(list(groups), groups).split()]
         say(f"nothing was scored: no case was kept out of training\nan honest score: {shlex.join(again)}")
     if card.note:
         say(card.note)

@@ -214,7 +214,7 @@ class CorrectTab(QWidget):
     def _edit(self, verb: str, work: Callable[..., tuple[NDArray[Any], str]], needs_slices: bool = False) -> None:
         """Let `work(labels, value, axis, index)` change a mask, or the volume of a series on the screen."""
         layer = self._layer
-        if layer is None or not layer.editable or layer not in self._viewer.layers:
+        if layer is None or layer not in self._viewer.layers or not (layer.editable and is_at_hand(layer)):
             return
         value, axis = int(layer.selected_label), editing.hidden_axis(self._viewer, layer)
         if needs_slices and axis is None:

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from napari_unet.components import keep_largest
 from napari_unet.errors import UNetError
-from napari_unet.viewer.layers import step_on_screen, to_data, to_world
+from napari_unet.viewer.screen import step_on_screen, to_data, to_world
 
 
 def fill_holes(labels: NDArray[Any], value: int, axis: int | None = None) -> NDArray[Any]:

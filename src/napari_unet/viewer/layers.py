@@ -14,7 +14,6 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from dask import is_dask_collection
-from napari.components import ViewerModel
 from napari.layers import Image, Labels
 from numpy.typing import NDArray
 
@@ -45,6 +44,7 @@ class Grid:
     shape : (i, j, k).
     reorientation : leads from (i, j, k) to the layer's last three axes.
     kind : what `source` is; "" where it is no file.
+    own : whether the layer was opened from `source`; a mask that only lies on the grid was not.
     """
 
     affine: Affine
@@ -54,6 +54,7 @@ class Grid:
     kind: Kind | Literal[""] = ""
     header: Any = None
     shape_on_disk: tuple[int, ...] = ()
+    own: bool = False
 
     @property
     def layer_shape(self) -> tuple[int, ...]:
@@ -100,7 +101,7 @@ class Grid:
 def to_layer(volume: Volume, kind: Kind = "image") -> LayerData:
     """A volume as napari layer data: a view of its voxels, and all that is needed to find the way back."""
     grid = Grid(volume.affine, volume.shape, Reorientation.between(volume.affine, ORIENTATION), volume.source, kind,
-                volume.header, volume.shape_on_disk)  # fmt: skip
+                volume.header, volume.shape_on_disk, own=True)  # fmt: skip
     # a colour is not an axis of the file; channels and time are
     colours = volume.data.ndim == 4 and len(volume.shape_on_disk) in (2, 3)
     data = grid.shown(volume.data, colours)
@@ -138,7 +139,7 @@ def notes_on(volume: Volume) -> list[str]:
 
 
 def grid_of(layer: ScalarLayer, others: Iterable[Any] = ()) -> Grid:
-    """The grid that a layer lies on, whoever opened or painted it.
+    """The grid that a layer lies on, whoever opened or painted it; `own` where it was opened on it.
 
     Its own metadata say so, or those of another layer in the same place (napari's "New labels layer" copies the place
     and drops the metadata); else it is made of the layer's transform, whose world is taken as (I, P, L).
@@ -147,12 +148,12 @@ def grid_of(layer: ScalarLayer, others: Iterable[Any] = ()) -> Grid:
     _check_axes(layer)
     own = layer.metadata.get(KEY)
     if isinstance(own, Grid) and own.layer_shape == _spatial_shape(layer):
-        return own
+        return replace(own, own=False) if own.own and layer.source.parent is not None else own  # a duplicate was opened from nothing
     for other in others:
         grid = other.metadata.get(KEY)
         if isinstance(grid, Grid) and grid.layer_shape == _spatial_shape(layer) == _spatial_shape(other):
             if np.allclose(_world(layer), _world(other), rtol=1e-5, atol=1e-4):
-                return grid
+                return replace(grid, own=False)
     return _plain_grid(layer)
 
 
@@ -212,6 +213,10 @@ def new_image(layer: ScalarLayer, grid: Grid, values: NDArray[Any], name: str, *
 
 
 def _place(layer: ScalarLayer, grid: Grid, ndim: int) -> dict[str, Any]:
+    return transforms(layer, ndim) | {"metadata": {KEY: replace(grid, own=False)}}
+
+
+def transforms(layer: Any, ndim: int) -> dict[str, Any]:
     """Where a layer's last axes lie, as options of another one that has as many."""
     return {
         "scale": layer.scale[-ndim:],
@@ -221,7 +226,6 @@ def _place(layer: ScalarLayer, grid: Grid, ndim: int) -> dict[str, Any]:
         "units": layer.units[-ndim:],
         "axis_labels": layer.axis_labels[-ndim:],
         "affine": layer.affine.affine_matrix[-ndim - 1 :, -ndim - 1 :],
-        "metadata": {KEY: grid},
     }
 
 
@@ -238,59 +242,6 @@ def _shear(layer: Any) -> NDArray[np.float64]:
     matrix = np.eye(layer.ndim)
     matrix[np.triu_indices(layer.ndim, 1)] = shear
     return matrix
-
-
-def to_data(viewer: ViewerModel, layer: Any, point: Any = None) -> NDArray[np.float64]:
-    """A point of the viewer's world, or where its sliders stand, in a layer's own axes.
-
-    The world is in the smallest unit of all layers, which napari heeds where it slices but not in `world_to_data` (0.9).
-    """
-    at = np.asarray(viewer.dims.point if point is None else point, float)[-layer.ndim :]
-    return np.asarray(layer.world_to_data(at * _in_units_of(layer, viewer)), float)
-
-
-def to_world(viewer: ViewerModel, layer: Any, point: Any) -> NDArray[np.float64]:
-    """The way back."""
-    return np.asarray(layer.data_to_world(point), float) / _in_units_of(layer, viewer)
-
-
-def _in_units_of(layer: Any, viewer: ViewerModel) -> NDArray[np.float64]:
-    """How many of a layer's units one of the viewer's is, along each of the layer's axes."""
-    units = getattr(viewer.dims, "units", None)  # None where layers have units of different kinds: then these are passed over
-    if units is None or len(units) < layer.ndim:
-        return np.ones(layer.ndim)
-    return np.array([units_in(*pair) for pair in zip(units[-layer.ndim :], layer.units, strict=True)])
-
-
-def units_in(unit: Any, other: Any) -> float:
-    """How many of the other unit one of this unit is; 1 where they are of different kinds."""
-    return float((1 * unit).to(other).magnitude) if unit.is_compatible_with(other) else 1.0
-
-
-def slice_on_screen(viewer: ViewerModel, layer: ScalarLayer, grid: Grid) -> tuple[int, int] | None:
-    """The (axis, index) of the volume's own slice on the canvas; None where all of it is shown, or a picture."""
-    dims = viewer.dims
-    hidden = [axis - dims.ndim + 3 for axis in dims.not_displayed if axis - dims.ndim >= -3]
-    if dims.ndisplay != 2 or layer.ndim < 3 or len(hidden) != 1:
-        return None
-    axis, size = hidden[0], grid.layer_shape[hidden[0]]
-    index = int(np.clip(np.rint(to_data(viewer, layer)[axis - 3]), 0, size - 1))
-    source = grid.reorientation.axes[axis]
-    return source, grid.reorientation.region(axis, index, index + 1, grid.shape)[source].start
-
-
-def is_on_screen(viewer: ViewerModel, layer: ScalarLayer) -> bool:
-    """Whether the sliders stand within a layer's extent along all of its hidden axes."""
-    hidden = [axis - viewer.dims.ndim for axis in viewer.dims.not_displayed if axis - viewer.dims.ndim >= -layer.ndim]
-    at, size = np.rint(to_data(viewer, layer)), layer.data.shape[: layer.ndim]
-    return all(0 <= at[axis] < size[axis] for axis in hidden)
-
-
-def step_on_screen(viewer: ViewerModel, layer: ScalarLayer) -> int:
-    """Which volume of a 4-D layer the canvas shows."""
-    if layer.ndim != 4:
-        return 0
-    return int(np.clip(np.rint(to_data(viewer, layer)[0]), 0, layer.data.shape[0] - 1))
 
 
 def _check_axes(layer: ScalarLayer) -> None:

@@ -12,7 +12,8 @@ from qtpy.QtCore import QObject, Signal
 from napari_unet.viewer import worker
 from napari_unet.viewer.answer import Answer
 from napari_unet.viewer.filling import answer_layer, empty_mask
-from napari_unet.viewer.layers import grid_of, is_on_screen, is_picture, slice_on_screen, step_on_screen
+from napari_unet.viewer.layers import grid_of, is_picture
+from napari_unet.viewer.screen import is_on_screen, slice_on_screen, step_on_screen
 from napari_unet.viewer.work import Work
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from napari.layers import Image, Labels
 from qtpy.QtWidgets import QButtonGroup, QGridLayout, QLabel, QPushButton, QRadioButton, QWidget
 
 from napari_unet.files import shortened
-from napari_unet.viewer.layers import KEY, Grid, to_data
+from napari_unet.viewer.layers import KEY, Grid
+from napari_unet.viewer.screen import to_data
 from napari_unet.viewer.table import names_of
 
 # level and width in Hounsfield units, as radiologists set them

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from pathlib import Path
 
 from qtpy.QtWidgets import QComboBox
@@ -58,7 +59,7 @@ def recent() -> list[Path]:
     """The models opened lately that are still there, the latest first."""
     try:
         names = json.loads((places.folder() / "recent-models.json").read_text("utf-8"))
-        return [Path(name) for name in names if isinstance(name, str) and Path(name).is_file()]
+        return [Path(name) for name in names if isinstance(name, str) and os.path.isfile(name)]
     except (OSError, ValueError, TypeError, UNetError):
         return []
 

@@ -12,10 +12,10 @@ import shutil
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from napari.layers import Labels
@@ -26,23 +26,30 @@ from napari_unet.spec import Label
 from napari_unet.viewer import places
 from napari_unet.viewer.answer import Answer
 from napari_unet.viewer.filling import appearance
-from napari_unet.viewer.layers import KEY, grid_of, is_picture, to_layer, values_of, volume_of
+from napari_unet.viewer.layers import KEY, Kind, grid_of, to_layer, transforms, values_of, volume_of
 from napari_unet.viewer.reader import mask_in
 from napari_unet.viewer.table import names_of
+from napari_unet.volume import Reorientation
 
 _SAFE: dict[str, int] = {}  # layer's id -> what was in it when it was last saved or opened, by whichever session
 
 
 @dataclass(frozen=True)
 class Found:
-    """A mask that an earlier session left behind: its file, its layer's name, its image's file, and its classes."""
+    """A mask that an earlier session left behind: its file, its layer's name, its image's file, and its classes.
+
+    own : whether it was opened from that file; shape, turn, place : its layer's, turn from (i, j, k); unknown where shape is None.
+    """
 
     path: Path
     name: str = "recovered"
     source: str = ""
-    kind: str = ""
+    kind: Kind | Literal[""] = ""
     classes: tuple[tuple[int, str, str], ...] = ()  # value, name, colour
-    picture: bool = False  # of a picture, which is shown as it is
+    own: bool = False
+    shape: tuple[int, ...] | None = None
+    turn: Reorientation | None = None
+    place: dict[str, Any] = field(default_factory=dict)
 
     @property
     def layer_id(self) -> str:
@@ -50,19 +57,19 @@ class Found:
         return self.path.name.removesuffix(".nii.gz")
 
     def layer(self) -> Labels:
-        """The mask as a layer on its image's grid, as if it had never been away. Raises UNetError."""
+        """The mask as a layer where it lay, as if it had never been away; straightened where that is unknown. Raises UNetError."""
         volume = nifti.read(self.path)
         values = mask_in(volume)
         if values is None:
             raise UNetError(self.path, "it holds no mask", "Look at it in another program")
         known = appearance([Label(*each) for each in self.classes]) if self.classes else {}
-        if self.picture:
-            place = volume.affine[np.ix_((0, 1, 3), (0, 1, 3))]
-            return Labels(values[:, :, 0], name=self.name, affine=place, **known)
         data, options, _ = to_layer(volume.with_data(values), "labels")
-        kind: Any = self.kind if self.kind in ("image", "labels") else ""
-        grid = replace(options["metadata"][KEY], source=self.source, kind=kind)
-        return Labels(data, **options | {"name": self.name, "metadata": {KEY: grid}} | known)
+        grid = replace(options["metadata"][KEY], source=self.source, kind=self.kind, own=self.own)
+        if self.shape is not None and self.turn is not None:
+            grid = replace(grid, reorientation=self.turn)
+            data = grid.shown(values).reshape(self.shape)
+        metadata = {KEY: grid} if grid.kind else {}
+        return Labels(data, **options | self.place | {"name": self.name, "metadata": metadata} | known)
 
 
 class Session:
@@ -94,7 +101,9 @@ class Session:
         grid, volume = grid_of(layer, others), volume_of(layer, others)
         answer = Answer.in_layer(layer)
         said = None if answer is None else answer.said.copy()
-        about = {"name": layer.name, "source": grid.source, "kind": grid.kind, "classes": classes_of(layer), "picture": is_picture(layer)}
+        about = {"name": layer.name, "source": grid.source, "kind": grid.kind, "own": grid.own, "classes": classes_of(layer),
+                 "shape": values.shape, "axes": grid.reorientation.axes, "flips": grid.reorientation.flips,
+                 "place": _place(layer)}  # fmt: skip
         path, turn = self._file(layer), next(self._turns)
 
         def write() -> None:
@@ -119,7 +128,6 @@ class Session:
     def close(self) -> None:
         """The session ends as it should: what a model can say again goes, what a hand has done is left behind."""
         with self._lock:
-            self._known.clear()
             if self._folder is None:
                 return
             for path in self._folder.glob("*.*"):
@@ -140,8 +148,9 @@ class Session:
 
     def _file(self, layer: Labels) -> Path:
         if self._folder is None:
-            self._folder = places.folder("recovery", f"{os.getpid()}-{os.urandom(3).hex()}")
-            self._held.enter_context(files.lock(self._folder))
+            folder = places.folder("recovery", f"{os.getpid()}-{os.urandom(3).hex()}")
+            self._held.enter_context(files.lock(folder))
+            self._folder = folder
         return self._folder / f"{layer.unique_id}.nii.gz"
 
 
@@ -208,6 +217,15 @@ def _found(path: Path) -> Found:
     try:
         about = json.loads(_about(path).read_text("utf-8"))
         classes = tuple((int(value), str(name), str(colour)) for value, name, colour in about["classes"])
-        return Found(path, str(about["name"]), str(about["source"]), str(about["kind"]), classes, about.get("picture") is True)
+        turn = Reorientation(tuple(about["axes"]), tuple(about["flips"]))
+        return Found(path, str(about["name"]), str(about["source"]), about["kind"], classes, about["own"], tuple(about["shape"]), turn,
+                     dict(about["place"]))  # fmt: skip
     except (OSError, ValueError, KeyError, TypeError):
         return Found(path)
+
+
+def _place(layer: Labels) -> dict[str, Any]:
+    """A layer's place as JSON has it."""
+    known = transforms(layer, layer.ndim)
+    words = {name: [str(each) for each in known.pop(name)] for name in ("units", "axis_labels")}
+    return {name: np.asarray(value).tolist() for name, value in known.items()} | words

@@ -13,7 +13,7 @@ from superqt.utils import QSignalThrottler
 
 from napari_unet.viewer import worker
 from napari_unet.viewer.filling import Filling, answer_layer
-from napari_unet.viewer.layers import slice_on_screen
+from napari_unet.viewer.screen import slice_on_screen
 from napari_unet.viewer.work import Part, Work
 
 HELPING = 0.005  # s

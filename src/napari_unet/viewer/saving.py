@@ -14,6 +14,7 @@ from napari.utils.notifications import show_info
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QFileDialog, QHBoxLayout, QMessageBox, QPushButton, QWidget
 
+from napari_unet import nifti, pictures
 from napari_unet.errors import UNetError
 from napari_unet.viewer import recovery, worker, writer
 from napari_unet.viewer.card import text
@@ -34,8 +35,9 @@ def proposal(layer: Labels, others: Iterable[Any] = ()) -> Path:
     except UNetError:  # of five axes, say: saving tells
         return Path(layer.name)
     source = Path(grid.source) if grid.kind else None
-    if source and grid.kind == "labels" and grid is layer.metadata.get(KEY):
-        return source
+    if source and grid.kind == "labels" and grid.own:
+        writable = nifti.suffix(source) in (*pictures.SUFFIXES, ".nii", ".nii.gz", "")
+        return source if writable else source.with_name(f"{nifti.stem(source)}.nii.gz")
     name = file_name(layer.name, ".png" if is_picture(layer) else ".nii.gz")
     folder = str(get_plugin_settings(PLUGIN).saving.folder)
     return Path(folder, name) if folder else source.with_name(name) if source else Path(name)
@@ -62,7 +64,7 @@ def ask_and_save(parent: QWidget, layer: Labels, others: list[Any]) -> Path | No
 
 def _may_replace(parent: QWidget, chosen: str, target: Path) -> bool:
     """Ask before a file is replaced that the dialog did not ask about: to a name with a dot it adds no ending, as saving does."""
-    if str(target) == chosen or not target.exists():
+    if target == Path(chosen) or not target.exists():
         return True
     yes, no = QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No
     return QMessageBox.question(parent, "Save the mask", f"{target.name} already exists. Replace it?", yes | no, no) == yes
@@ -190,7 +192,7 @@ class Keeper(QWidget):
         if isinstance(layer, Labels) and is_at_hand(layer) and layer.unique_id not in self._seen:
             self._seen.add(layer.unique_id)
             grid = layer.metadata.get(KEY)
-            opened = layer.source.path or layer.source.sample or (isinstance(grid, Grid) and grid.kind == "labels")
+            opened = layer.source.path or layer.source.sample or (isinstance(grid, Grid) and grid.own)
             touched = layer._undo_history or layer.source.parent is not None  # painted since it was opened, or another's duplicate
             if (opened and not touched) or recovery.is_saved(layer):
                 self._session.is_safe(layer)

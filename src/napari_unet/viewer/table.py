@@ -91,7 +91,7 @@ def as_csv(rows: list[Row], separator: str = ",", region: str = "") -> str:
     series = any(row.step is not None for row in rows)
     writer.writerow((*["time_point"] * series, "value", "class", "voxels", "ml", "touches_border", *["region"] * bool(region)))
     for row in rows:
-        ml, border = "" if row.ml is None else f"{row.ml:.4f}", "yes" if row.at_border else "no"
+        ml, border = "" if row.ml is None else f"{row.ml:.6g}", "yes" if row.at_border else "no"
         writer.writerow((*[row.step] * series, row.value, row.name, row.voxels, ml, border, *[region] * bool(region)))
     return out.getvalue()
 
@@ -171,7 +171,7 @@ class MeasureTab(QWidget):
         self.table.setRowCount(len(self.rows))
         self.table.setColumnHidden(HEADINGS.index("t"), all(row.step is None for row in self.rows))
         for number, row in enumerate(self.rows):
-            ml = "" if row.ml is None else f"{row.ml:,.2f}"
+            ml = "" if row.ml is None else f"{row.ml:,.2f}" if row.ml >= 0.1 else f"{row.ml:.2g}"
             for column, content in enumerate((row.name, f"{row.voxels:,}", ml, "⚠ touches" if row.at_border else "", str(row.step))):
                 item = QTableWidgetItem(content)
                 if column in (1, 2):

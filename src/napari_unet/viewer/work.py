@@ -15,8 +15,9 @@ from napari_unet.viewer.answer import EVERY
 from napari_unet.viewer.card import Model
 from napari_unet.viewer.engine import Engine
 from napari_unet.viewer.fit import takes_one_of_a_series
-from napari_unet.viewer.layers import ScalarLayer, channels_of, grid_of, is_picture, place_of, step_on_screen, volume_of
+from napari_unet.viewer.layers import ScalarLayer, channels_of, grid_of, is_picture, place_of, volume_of
 from napari_unet.viewer.options import Options
+from napari_unet.viewer.screen import step_on_screen
 from napari_unet.volume import Reorientation, Volume, check_same_grid
 
 if TYPE_CHECKING:

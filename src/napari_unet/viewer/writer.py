@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import napari
-from napari.layers import Image, Labels, Layer
+from napari.layers import Labels, Layer
 from napari.utils.events import EventEmitter
 from napari.utils.notifications import show_info
 
@@ -22,16 +22,21 @@ saved = EventEmitter(type_name="saved")  # with each Labels layer that napari's 
 
 def write_labels(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     """napari's writer of one Labels layer. Raises UNetError."""
-    target = save(path, Layer.create(data, meta, "labels"), _open_layers())
-    for layer in _open_layers():
-        if layer.data is data:
-            saved(value=layer)
+    layer = _layer_of(data, meta, "labels")
+    target = save(path, layer, _open_layers())
+    if layer in _open_layers():
+        saved(value=layer)
     return [str(target)]
 
 
 def write_image(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     """napari's writer of one Image layer. Raises UNetError."""
-    return [str(save(path, Layer.create(data, meta, "image"), _open_layers()))]
+    return [str(save(path, _layer_of(data, meta, "image"), _open_layers()))]
+
+
+def _layer_of(data: Any, meta: dict[str, Any], kind: str) -> Any:
+    """The open layer that napari gives to be written; one like it where it is not open."""
+    return next((layer for layer in _open_layers() if layer.data is data), None) or Layer.create(data, meta, kind)
 
 
 def save(path: str | Path, layer: ScalarLayer, others: Iterable[Any] = ()) -> Path:
@@ -65,23 +70,26 @@ def _open_layers() -> list[Any]:
 
 
 def _check_not_a_source(target: Path, layer: ScalarLayer, others: list[Any]) -> None:
-    """A layer may replace the file it was opened from; no other layer may."""
-    place = os.path.realpath(target)
-    if (_kind(layer), place) in _sources(layer):
+    """A layer may replace the file it was opened from, as what it was opened; no other layer may."""
+    kind = "labels" if isinstance(layer, Labels) else "image"
+    if layer.source.parent is None and any(_is_one(target, file) and of in ("", kind) for file, of, own in _sources(layer) if own):
         return
-    for other in (layer, *others):
-        if any(source == place for _, source in _sources(other)):
-            raise UNetError(target, f"layer {other.name!r} was opened from it", "Choose another name")
+    for other in (*others, layer):
+        if any(_is_one(target, file) for file, _, _ in _sources(other)):
+            raise UNetError(target, f"layer {other.name!r} was opened from it, or lies on its grid", "Choose another name")
 
 
-def _sources(layer: Any) -> Iterator[tuple[str, str]]:
-    """(kind, file) of what a layer was opened from, or lies on."""
+def _sources(layer: Any) -> Iterator[tuple[str, str, bool]]:
+    """The files that a layer was opened from or lies on: as what they were opened, where it is known, and whether by this layer."""
     grid = layer.metadata.get(KEY)
     if isinstance(grid, Grid) and grid.kind:
-        yield grid.kind, os.path.realpath(grid.source)
+        yield grid.source, grid.kind, grid.own
     if layer.source.path:
-        yield _kind(layer), os.path.realpath(layer.source.path)
+        yield str(layer.source.path), "", True
 
 
-def _kind(layer: Any) -> str:
-    return "labels" if isinstance(layer, Labels) else "image" if isinstance(layer, Image) else ""
+def _is_one(target: Path, file: str) -> bool:
+    """Whether two names are of one file, also where a disk does not tell capitals from small letters."""
+    if os.path.exists(target) and os.path.exists(file):
+        return os.path.samefile(target, file)
+    return os.path.realpath(target) == os.path.realpath(file)

@@ -1,0 +1,62 @@
+"""What tells a case from others: its voxels, or the ends of its files."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from napari_unet import nifti
+from napari_unet.errors import UNetError
+from napari_unet.volume import Volume
+
+EDGE = 1 << 20  # bytes of a file's beginning and end
+DESCRIPTIONS = ("zarr.json", ".zarray", ".zattrs", ".zgroup")
+
+
+def of_voxels(image: Volume, label: Volume) -> str:
+    """Of a case's voxels, which of them are labelled, and where they are."""
+    digest = hashlib.sha256(image.affine.tobytes())
+    for volume in (image, label):
+        digest.update(np.ascontiguousarray(volume.data))
+    return digest.hexdigest()
+
+
+def of_files(images: Iterable[Path]) -> str:
+    """The size, the beginning and the end, where gzip has its checksum, of each file of a case, as one SHA-256.
+
+    Of a zarr, the names and sizes of its files, its descriptions, and its first chunk; of a pair, both files.
+    """
+    whole = hashlib.sha256()
+    for image in [file for named in images for file in (named, *_other_half(named))]:
+        if image.is_dir():
+            parts = sorted(part for part in image.rglob("*") if part.is_file())
+            whole.update("".join(f"{part.relative_to(image).as_posix()} {part.stat().st_size}\n" for part in parts).encode())
+            chunks = [part for part in parts if part.name not in DESCRIPTIONS]
+            for part in (*(part for part in parts if part.name in DESCRIPTIONS), *chunks[:1]):
+                whole.update(_ends(part))
+        elif image.exists():
+            whole.update(_ends(image))
+    return whole.hexdigest()
+
+
+def _ends(path: Path) -> bytes:
+    """A file's beginning and end, which overlap where it is short, and its size."""
+    with open(path, "rb") as file:
+        begin, size = file.read(EDGE), file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - EDGE))
+        return begin + file.read() + f" {size}\n".encode()
+
+
+def _other_half(image: Path) -> Iterator[Path]:
+    """The voxels of a header that has none, or their header."""
+    others = {".hdr": (".img", ".IMG"), ".img": (".hdr", ".HDR")}.get(nifti.suffix(image), ())
+    yield from map(image.with_suffix, others)
+
+
+def changed(name: str, folder: Path) -> UNetError:
+    """What is raised where a case is not what a run began with."""
+    return UNetError(folder, f"its case {name} has changed", "Resume with the data the run began with, or begin anew")
