@@ -221,7 +221,7 @@ class TestWriter:
     def test_a_mask_of_a_format_that_is_only_read_is_proposed_as_nifti(self, viewer, tmp_path, name, rng):
         kind = nibabel.MGHImage if name.endswith("mgz") else nibabel.Nifti1Pair
         nibabel.save(kind(rng.integers(0, 3, SHAPE).astype(np.int16), np.eye(4)), tmp_path / name)
-        mask = Labels(*layers.to_layer(nifti.read(tmp_path / name), "labels")[:1], **layers.to_layer(nifti.read(tmp_path / name), "labels")[1])
+        mask = Layer.create(*layers.to_layer(nifti.read(tmp_path / name), "labels"))
         assert proposal(mask) == tmp_path / f"{name[:-4]}.nii.gz"
 
     def test_a_mask_may_replace_the_file_it_was_opened_from(self, viewer, nifti_file, rng):
