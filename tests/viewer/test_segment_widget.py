@@ -30,7 +30,7 @@ from napari_unet.viewer.card import Model, ModelCard, facts
 from napari_unet.viewer.engine import Engine
 from napari_unet.viewer.estimate import cost
 from napari_unet.viewer.options import Options
-from napari_unet.viewer.segment_widget import SegmentWidget, proposal
+from napari_unet.viewer.segment_widget import PAUSE, SegmentWidget, proposal
 from napari_unet.viewer.work import Work
 from napari_unet.volume import Volume
 
@@ -549,3 +549,19 @@ class TestSpacing:
         viewer_model.layers.clear()
         viewer_model.add_image(np.zeros((5, 6, 7)))
         assert "left–right 1 mm instead of 0.01 mm" in widget._hint.text()
+
+
+def test_a_spin_box_that_is_turned_on_loads_the_model_once(window, qtbot, nifti_file, model_file, monkeypatch):
+    viewer, widget = window(show=True)
+    viewer.open(str(nifti_file()), plugin=PLUGIN)
+    widget.add_model(model_file())
+    qtbot.waitUntil(lambda: widget._engine.place != "", timeout=PATIENCE)
+    qtbot.wait(2 * PAUSE)
+    QThreadPool.globalInstance().waitForDone()
+    primed = []
+    monkeypatch.setattr(Engine, "prime", lambda self, path, options, spec: primed.append(options.threads))
+    for count in (1, 0, 1, 0, 1):
+        widget._advanced.threads.setValue(count)
+    qtbot.waitUntil(lambda: bool(primed), timeout=PATIENCE)
+    qtbot.wait(2 * PAUSE)
+    assert primed == [1]

@@ -7,13 +7,15 @@ import pytest
 from awkward_grids import affine_for
 from conftest import PATIENCE, PLUGIN, tiny_spec
 from napari.layers import Labels
+from napari.layers._layer_actions import _duplicate_layer
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt, QThreadPool
 
 from napari_unet import nifti
 from napari_unet.segment import Segmenter
+from napari_unet.viewer import editing
 from napari_unet.viewer.answer import Answer
-from napari_unet.viewer.layers import grid_of
+from napari_unet.viewer.layers import grid_of, volume_of
 
 pytestmark = pytest.mark.gui
 
@@ -234,3 +236,121 @@ def test_live_says_again_what_was_undone(window, qtbot, slow_scan, model_file):
     idle(widget, qtbot)
     assert said[9].any() and np.array_equal(mask_of(viewer).data[9], said[9])
     widget._panel.live.click()
+
+
+TURNED = [
+    {"rotate": (0, 20, 0)},
+    {"rotate": (10, 0, 25), "scale": (2, 1, 1)},
+    {"affine": [[1, 0.3, 0, 2], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]},
+]
+
+
+@pytest.mark.filterwarnings("ignore:Non-orthogonal slicing")
+@pytest.mark.parametrize("place", TURNED)
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2)])
+def test_a_layer_turned_out_of_its_slices_is_segmented_in_the_one_that_is_drawn(window, qtbot, rng, model_file, place, order):
+    """napari draws the slice whose place along the hidden axis alone is the slider's; no voxel of another one is written."""
+    viewer, widget = window()
+    image = viewer.add_image(rng.random((20, 24, 28)).astype(np.float32), **place)
+    widget.add_model(model_file())
+    viewer.dims.order = order
+    viewer.dims.set_point(order[0], float(np.mean(image.extent.world[:, order[0]])))
+    axis = order[0]
+    drawn = np.asarray(image._slice.image.raw)
+    (index,) = (n for n in range(image.data.shape[axis]) if np.array_equal(image.data.take(n, axis), drawn))
+    widget._panel.this.click()
+    idle(widget, qtbot)
+    mask = mask_of(viewer)
+    assert np.flatnonzero(Answer.in_layer(mask).filled.any(axis=tuple(a for a in range(3) if a != axis))).tolist() == [index]
+    assert np.flatnonzero(mask.data.any(axis=tuple(a for a in range(3) if a != axis))).tolist() == [index]
+    assert not Answer.in_layer(mask).painted(mask).any()
+    editing.show_slice(viewer, mask, axis, index + 2)
+    assert np.array_equal(np.asarray(image._slice.image.raw), image.data.take(index + 2, axis))
+    editing.put(mask, np.where(np.arange(20)[:, None, None] == 3, 2, mask.data).astype(np.uint8))
+    mask.undo()
+    assert np.flatnonzero(mask.data.any(axis=tuple(a for a in range(3) if a != axis))).tolist() == [index]
+    mask.undo()
+    assert not mask.data.any()
+
+
+def test_a_stroke_that_is_undone_after_live_leaves_no_hole(window, qtbot, slow_scan, model_file):
+    viewer, widget = window()
+    opened(viewer, widget, slow_scan, model_file())
+    this_slice(viewer, widget, qtbot, 5)
+    layer = mask_of(viewer)
+    layer.data_setitem(np.nonzero((np.indices(layer.data.shape)[0] == 20) & (np.indices(layer.data.shape)[1] < 9)), 2)
+    widget._panel.live.click()
+    viewer.dims.set_current_step(0, 20)
+    idle(widget, qtbot)
+    assert (layer.data[20, :9] == 2).all() and Answer.in_layer(layer).filled[20].all()
+    widget._panel.live.click()
+    while layer.data[20].any():
+        layer.undo()
+    this_slice(viewer, widget, qtbot, 20)
+    assert np.array_equal(layer.data[20], truth_of(viewer, widget, slow_scan, model_file())[20])
+
+
+def test_an_image_that_does_not_fit_ends_live_with_its_hint(window, qtbot, slow_scan, model_file):
+    viewer, widget = window()
+    opened(viewer, widget, slow_scan, model_file())
+    widget._panel.live.click()
+    idle(widget, qtbot)
+    widget._image.value = viewer.add_image(np.zeros((2, 2, 3, 4, 5), np.float32), name="five")
+    assert not widget._slices.live and not widget._panel.live.isChecked() and "5 axes" in widget._hint.text()
+
+
+def test_live_goes_on_with_a_model_of_fewer_channels(window, qtbot, slow_scan, model_file):
+    viewer, widget = window()
+    opened(viewer, widget, slow_scan, model_file("two", tiny_spec(2)))
+    first = viewer.layers[0]
+    viewer.add_image(first.data * 2, name="T2", scale=first.scale, translate=first.translate, metadata=first.metadata)
+    widget._image.value = first
+    widget._choice.channels._combos[0].value = viewer.layers["T2"]
+    before = len(notification_manager.records)
+    widget._panel.live.click()
+    idle(widget, qtbot)
+    widget.add_model(model_file("one"))
+    idle(widget, qtbot)
+    told = [record.message for record in notification_manager.records[before:]]
+    assert widget._slices.live and not any("channel" in message for message in told)
+
+
+def test_a_duplicate_kept_as_a_copy_is_not_written_into(window, qtbot, slow_scan, model_file):
+    viewer, widget = window()
+    opened(viewer, widget, slow_scan, model_file())
+    this_slice(viewer, widget, qtbot, 5)
+    original = mask_of(viewer)
+    viewer.layers.selection = {original}
+    _duplicate_layer(viewer.layers)
+    copy = next(layer for layer in viewer.layers if layer.name.endswith(" copy"))
+    for chosen in (original, viewer.layers[0]):  # the mask, or its image
+        viewer.layers.selection = {chosen}
+        this_slice(viewer, widget, qtbot, 9 if chosen is original else 12)
+    assert original.data[9].any() and original.data[12].any() and not copy.data[9].any() and not copy.data[12].any()
+    viewer.layers.selection = {copy}
+    this_slice(viewer, widget, qtbot, 15)
+    assert copy.data[15].any() and not original.data[15].any()
+
+
+def test_voxels_that_were_edited_in_place_are_seen(window, qtbot, slow_scan, model_file):
+    viewer, widget = window()
+    opened(viewer, widget, slow_scan, model_file())
+    image, path = viewer.layers[0], model_file()
+    widget._panel.live.click()
+    idle(widget, qtbot)
+    image.data[...] = image.data[::-1].copy()[:, ::-1] * 3
+    image.refresh()
+    viewer.dims.set_current_step(0, 3)
+    idle(widget, qtbot)
+    truth = Segmenter.load(path, device="cpu").segment(volume_of(image)).data
+    assert np.array_equal(mask_of(viewer).data[3], grid_of(image).shown(truth)[3])
+
+
+def test_an_image_whose_voxels_are_replaced_gets_a_mask_of_its_own(window, qtbot, slow_scan, model_file):
+    viewer, widget = window()
+    opened(viewer, widget, slow_scan, model_file())
+    this_slice(viewer, widget, qtbot, 5)
+    first = mask_of(viewer)
+    viewer.layers[0].data = viewer.layers[0].data[::-1] * 2
+    this_slice(viewer, widget, qtbot, 9)
+    assert [type(layer) for layer in viewer.layers].count(Labels) == 2 and not first.data[9].any()

@@ -71,6 +71,32 @@ def test_what_a_lazy_image_costs_is_told_without_reading_it(model, rng):
     np.testing.assert_array_equal(slice_of(work, 3), slice_of(work_on(model, Image(values)), 3))
 
 
+class Stored:
+    """Voxels that lie elsewhere, as a zarr's or an HDF5 file's do: they come when they are asked for."""
+
+    def __init__(self, values):
+        self.values, self.reads = values, 0
+        self.shape, self.dtype, self.ndim, self.chunks = values.shape, values.dtype, values.ndim, (1, *values.shape[1:])
+
+    def __getitem__(self, where):
+        found = self.values[where]
+        self.reads += found.size
+        return found
+
+    def __array__(self, dtype=None, copy=None):
+        self.reads += self.values.size
+        return np.asarray(self.values, dtype)
+
+
+def test_what_lies_elsewhere_is_not_read_to_tell_what_it_costs(model, rng):
+    stored = Stored(rng.normal(size=(SIDE,) * 3).astype(np.float32))
+    layer = Image(stored, contrast_limits=(-3, 3))
+    work = work_on(model, layer)
+    stored.reads = 0
+    assert cost(model.spec, work.outline(), work.options).voxels > 0 and work.reaches((2, 3)) and stored.reads == 0
+    np.testing.assert_array_equal(slice_of(work, 8), slice_of(work_on(model, Image(stored.values)), 8))
+
+
 def test_another_image_or_another_grid_is_looked_over_anew(model, rng):
     first, second = (rng.normal(mean, 1, (SIDE,) * 3).astype(np.float32) for mean in (0, 5))
     layer = Image(first)

@@ -10,6 +10,8 @@ import numpy as np
 from napari.layers import Labels
 from numpy.typing import NDArray
 
+from napari_unet.viewer.layers import change
+
 KEY = "answer"
 EVERY = -1  # instead of a step: all volumes of a series
 Region = tuple[slice, ...]
@@ -126,6 +128,10 @@ class Answer:
         self.filled[region] = True
         self.record(layer, step, changed, np.asarray(labels)[changed])
 
+    def touched(self, layer: Labels, region: Region) -> bool:
+        """Whether a hand has been in a region."""
+        return bool(self.hand[region].any() or (np.asarray(layer.data)[region] != self.said[region]).any())
+
     def _by_hand(self, layer: Labels, region: Region) -> NDArray[np.bool_]:
         hand = self.hand[region]
         hand |= np.asarray(layer.data)[region] != self.said[region]
@@ -136,7 +142,7 @@ class Answer:
         if changed.any():
             starts = [part.indices(size)[0] for part, size in zip(step.region, layer.data.shape, strict=True)]
             where = tuple(axis + start for axis, start in zip(np.nonzero(changed), starts, strict=True))
-            layer.data_setitem(where, values)
+            change(layer, where, values)
             self._remember(layer, step)
 
     def _remember(self, layer: Labels, step: Step) -> None:
@@ -193,7 +199,7 @@ def _through_history(layer: Labels, plane: tuple[int, ...], changed: NDArray[np.
     new = seen[changed]
     seen[changed] = old
     rest = np.nonzero(changed)
-    layer.data_setitem((*(np.full(len(new), n) for n in plane), *rest), new, refresh=False)
+    change(layer, (*(np.full(len(new), n) for n in plane), *rest), new, refresh=False)
 
 
 def revert(layer: Labels) -> int:
@@ -203,6 +209,6 @@ def revert(layer: Labels) -> int:
         return 0
     answer.forget_undone(layer)
     where = np.nonzero(answer.painted(layer))
-    layer.data_setitem(where, answer.said[where])
+    change(layer, where, answer.said[where])
     answer.hand[...] = False
     return len(where[0])

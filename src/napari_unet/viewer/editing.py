@@ -12,7 +12,8 @@ from scipy import ndimage
 
 from napari_unet.components import keep_largest
 from napari_unet.errors import UNetError
-from napari_unet.viewer.screen import step_on_screen, to_data, to_world
+from napari_unet.viewer.layers import change
+from napari_unet.viewer.screen import slider_for, step_on_screen, to_data
 
 
 def fill_holes(labels: NDArray[Any], value: int, axis: int | None = None) -> NDArray[Any]:
@@ -71,7 +72,7 @@ def put(layer: Labels, values: NDArray[Any]) -> int:
     """Make a layer hold these values, as one step of its history; how many voxels change."""
     where = np.nonzero(np.asarray(layer.data) != values)
     if len(where[0]):
-        layer.data_setitem(where, values[where])
+        change(layer, where, values[where])
     return len(where[0])
 
 
@@ -89,10 +90,7 @@ def slice_index(viewer: ViewerModel, layer: Labels, axis: int) -> int:
 
 def show_slice(viewer: ViewerModel, layer: Labels, axis: int, index: int) -> None:
     """Move the slider to a layer's slice."""
-    data = to_data(viewer, layer)
-    data[axis] = index
-    world = to_world(viewer, layer, data)
-    viewer.dims.set_point(viewer.dims.ndim - layer.ndim + axis, float(world[axis]))
+    viewer.dims.set_point(viewer.dims.ndim - layer.ndim + axis, slider_for(viewer, layer, axis, index))
 
 
 def slices_with(labels: NDArray[Any], value: int, axis: int) -> NDArray[np.int_]:

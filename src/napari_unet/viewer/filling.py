@@ -177,8 +177,13 @@ def _doubt_layer(image: ScalarLayer, grid: Any, series: bool) -> Image:
 
 
 def answer_layer(viewer: ViewerModel, of: Of, unfinished: bool = False) -> Labels | None:
-    """The topmost layer with this model's answer for this image; `unfinished`: that was begun slice by slice."""
-    for layer in reversed(viewer.layers):
+    """The layer with this model's answer for this image; `unfinished`: that was begun slice by slice.
+
+    Of several the one that is selected, else the topmost that is no duplicate of another: a copy is kept as it is.
+    """
+    active = getattr(viewer.layers.selection.active, "unique_id", None)
+    topmost_first = viewer.layers[::-1]
+    for layer in sorted(topmost_first, key=lambda layer: (layer.unique_id != active, layer.source.parent is not None)):
         if isinstance(layer, Labels) and (answer := Answer.in_layer(layer)) and answer.of == of:
             if answer.open or not unfinished:
                 return layer

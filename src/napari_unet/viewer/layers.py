@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
+import dask.array
 import numpy as np
-from dask import is_dask_collection
 from napari.layers import Image, Labels
 from numpy.typing import NDArray
 
@@ -161,13 +161,15 @@ def volume_of(layer: ScalarLayer, others: Iterable[Any] = (), pictures: bool = F
     """A layer's voxels on their own grid, as `nifti.read` gives them for the layer's file.
 
     With `pictures`, a stack without a file is one of pictures: rows, columns and slices have no directions in a body. With `lazy`,
-    dask's voxels are not read.
+    voxels that are not in memory (dask's, zarr's, HDF5's) are not read.
     """
     grid = grid_of(layer, others)
     if pictures and not grid.kind:
         grid = replace(grid, affine=np.diag((*spacing_of(grid.affine), 1.0)))
     data = values_of(layer)
-    if not (lazy and is_dask_collection(data)):
+    if lazy and not isinstance(data, np.ndarray):
+        data = dask.array.asarray(data)
+    else:
         data = np.asarray(data)
     colours = is_colour(layer)
     if colours and not grid.header and data.shape[-1] == 4:
@@ -230,8 +232,34 @@ def transforms(layer: Any, ndim: int) -> dict[str, Any]:
 
 
 def place_of(layer: Any) -> str:
-    """What is another where a layer's voxels lie elsewhere, or are others in number."""
-    return f"{tuple(layer.data.shape)} {zlib.crc32(_world(layer).tobytes()):08x}"
+    """What is another where a layer's voxels lie elsewhere, are others in number, or were replaced by other data."""
+    return f"{tuple(layer.data.shape)} {zlib.crc32(_world(layer).tobytes()):08x} {id(values_of(layer)):x}"
+
+
+def matrix_of(layer: Any) -> NDArray[np.float64]:
+    """From a layer's own axes to its world, in its own units: (n + 1, n + 1)."""
+    matrix = np.eye(layer.ndim + 1)
+    matrix[:-1, -1] = layer.data_to_world(np.zeros(layer.ndim))
+    for axis, direction in enumerate(np.eye(layer.ndim)):
+        matrix[:-1, axis] = np.asarray(layer.data_to_world(direction)) - matrix[:-1, -1]
+    return matrix
+
+
+def change(layer: Labels, where: tuple[NDArray[Any], ...], values: NDArray[Any], refresh: bool = True) -> None:
+    """Give some voxels other values, as a step of the layer's own history.
+
+    napari's `data_setitem` takes the slice on the screen of a layer that is turned for another one, and writes into both.
+    """
+    linear = matrix_of(layer)[:-1, :-1]
+    if np.allclose(linear, np.diag(np.diag(linear)), atol=1e-9 * np.abs(linear).max()):
+        return layer.data_setitem(where, values, refresh=refresh)
+    differs = layer.data[where] != values
+    where, values = tuple(axis[differs] for axis in where), values[differs]
+    if len(values):
+        layer._save_history((where, layer.data[where], values))
+        layer.data[where] = values
+        if refresh:
+            layer.refresh()
 
 
 def _shear(layer: Any) -> NDArray[np.float64]:

@@ -168,8 +168,8 @@ class Slices(QObject):
         answer, grid = Answer.of_layer(layer), self._grid(work)
         region = grid.shown_region(piece.region, layer.ndim, work.step or 0)
         labels = grid.shown(piece.labels).reshape(answer.said[region].shape)
-        if person:
-            answer.write_undoable(layer, region, labels)
+        if person or (answer.touched(layer, region) and not answer.filled[region].all()):
+            answer.write_undoable(layer, region, labels)  # Undo takes it back before the stroke that it lies around
         elif not answer.filled[region].all():
             answer.write(layer, region, labels)
         if not self._arrived:

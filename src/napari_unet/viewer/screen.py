@@ -8,21 +8,36 @@ import numpy as np
 from napari.components import ViewerModel
 from numpy.typing import NDArray
 
-from napari_unet.viewer.layers import Grid, ScalarLayer
+from napari_unet.viewer.layers import Grid, ScalarLayer, matrix_of
 
 
 def to_data(viewer: ViewerModel, layer: Any, point: Any = None) -> NDArray[np.float64]:
-    """A point of the viewer's world, or where its sliders stand, in a layer's own axes.
+    """A point of the viewer's world, or the slices that its sliders show, in a layer's own axes.
 
-    The world is in the smallest unit of all layers, which napari heeds where it slices but not in `world_to_data` (0.9).
+    The world is in the smallest unit of all layers, which napari heeds where it slices but not in `world_to_data` (0.9). Of a
+    layer that is turned out of its slices, napari draws those whose place along the hidden axes alone is the sliders'.
     """
-    at = np.asarray(viewer.dims.point if point is None else point, float)[-layer.ndim :]
-    return np.asarray(layer.world_to_data(at * _in_units_of(layer, viewer)), float)
+    at = np.asarray(viewer.dims.point if point is None else point, float)[-layer.ndim :] * _in_units_of(layer, viewer)
+    data = np.asarray(layer.world_to_data(at), float)
+    if point is None:
+        hidden, inverse = _hidden(viewer, layer), np.linalg.inv(matrix_of(layer))
+        data[hidden] = inverse[np.ix_(hidden, hidden)] @ at[hidden] + inverse[hidden, -1]
+    return data
 
 
-def to_world(viewer: ViewerModel, layer: Any, point: Any) -> NDArray[np.float64]:
-    """The way back."""
-    return np.asarray(layer.data_to_world(point), float) / _in_units_of(layer, viewer)
+def slider_for(viewer: ViewerModel, layer: Any, axis: int, index: int) -> float:
+    """Where the slider along a layer's axis shows that slice of it."""
+    hidden, inverse, data = _hidden(viewer, layer), np.linalg.inv(matrix_of(layer)), to_data(viewer, layer)
+    data[axis] = index
+    at = np.zeros(layer.ndim)
+    at[hidden] = np.linalg.solve(inverse[np.ix_(hidden, hidden)], data[hidden] - inverse[hidden, -1])
+    return float((at / _in_units_of(layer, viewer))[axis])
+
+
+def _hidden(viewer: ViewerModel, layer: Any) -> list[int]:
+    """The layer's axes that sliders move along."""
+    axes = (axis - viewer.dims.ndim + layer.ndim for axis in viewer.dims.not_displayed)
+    return [axis for axis in axes if axis >= 0]
 
 
 def _in_units_of(layer: Any, viewer: ViewerModel) -> NDArray[np.float64]:
@@ -52,9 +67,8 @@ def slice_on_screen(viewer: ViewerModel, layer: ScalarLayer, grid: Grid) -> tupl
 
 def is_on_screen(viewer: ViewerModel, layer: ScalarLayer) -> bool:
     """Whether the sliders stand within a layer's extent along all of its hidden axes."""
-    hidden = [axis - viewer.dims.ndim for axis in viewer.dims.not_displayed if axis - viewer.dims.ndim >= -layer.ndim]
     at, size = np.rint(to_data(viewer, layer)), layer.data.shape[: layer.ndim]
-    return all(0 <= at[axis] < size[axis] for axis in hidden)
+    return all(0 <= at[axis] < size[axis] for axis in _hidden(viewer, layer))
 
 
 def step_on_screen(viewer: ViewerModel, layer: ScalarLayer) -> int:

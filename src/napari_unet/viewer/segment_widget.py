@@ -27,6 +27,7 @@ from napari_unet.viewer.table import MeasureTab
 from napari_unet.viewer.work import Work
 
 __all__ = ["SegmentWidget", "proposal", "warm_up"]
+PAUSE = 300  # ms in which an option has not changed, before the model is loaded for it
 
 
 def warm_up() -> None:
@@ -62,6 +63,8 @@ class SegmentWidget(QScrollArea):
         self._mask = ComboBox(choices=lambda _: self._masks(), tooltip="The mask to correct, measure and save")
         self._save = button("Save…", "Save the mask on its image's own grid")
         self._keeper = Keeper(self._viewer)
+        self._priming = QTimer(self, singleShot=True, interval=PAUSE)
+        self._priming.timeout.connect(self._prime)
         self._correct, self._measure = CorrectTab(self._viewer), MeasureTab(self._viewer)
         self._view = looking.ViewTab(self._viewer)
         self._pointer = text("")
@@ -151,12 +154,12 @@ class SegmentWidget(QScrollArea):
         self._options_changed()
 
     def _options_changed(self) -> None:
-        """Live goes on with the new choice; the old one's answers stay where they are."""
+        """Live goes on with the new choice, where it fits; the old one's answers stay where they are."""
+        self._refresh()
         if self._slices.live:
             self.follow(True)
         if self._warm:
-            self._prime()
-        self._refresh()
+            self._priming.start()
 
     def _refresh(self) -> None:
         """Say what can be done, and allow that alone."""
@@ -294,6 +297,7 @@ class SegmentWidget(QScrollArea):
         if self._point in self._viewer.mouse_move_callbacks:
             self._viewer.mouse_move_callbacks.remove(self._point)
         self._viewer.layers.selection.events.active.disconnect(self._follow_selection)
+        self._priming.stop()
         self._keeper.close_session()
 
     def hideEvent(self, event: QHideEvent) -> None:

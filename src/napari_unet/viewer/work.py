@@ -15,7 +15,7 @@ from napari_unet.viewer.answer import EVERY
 from napari_unet.viewer.card import Model
 from napari_unet.viewer.engine import Engine
 from napari_unet.viewer.fit import takes_one_of_a_series
-from napari_unet.viewer.layers import ScalarLayer, channels_of, grid_of, is_picture, place_of, volume_of
+from napari_unet.viewer.layers import ScalarLayer, channels_of, grid_of, is_at_hand, is_picture, place_of, volume_of
 from napari_unet.viewer.options import Options
 from napari_unet.viewer.screen import step_on_screen
 from napari_unet.volume import Reorientation, Volume, check_same_grid
@@ -32,6 +32,7 @@ class Kept:
     of: tuple[Any, ...]
     step: int | None
     affine: NDArray[np.float64]
+    sums: list[float]  # of the layers' values
     volume: Volume
     prepared: Prepared
 
@@ -152,9 +153,11 @@ class Work:
         """The image as the model sees it, which takes a look at all of its voxels: made anew where any of it is another."""
         from napari_unet.preprocess import prepare
 
-        of, affine = (segmenter, *(layer.data for layer in (self.image, *self.more))), grid_of(self.image, self.others).affine
-        known = self.kept[0] if self.kept and self.kept[0].step == self.step else None
+        layers = (self.image, *self.more)
+        of, affine = (segmenter, *(layer.data for layer in layers)), grid_of(self.image, self.others).affine
+        sums = [float(np.sum(layer.data, dtype=np.float64)) for layer in layers if is_at_hand(layer)]  # other values were written in place
+        known = self.kept[0] if self.kept and (self.kept[0].step, self.kept[0].sums) == (self.step, sums) else None
         if known is None or any(a is not b for a, b in zip(known.of, of, strict=True)) or not np.array_equal(known.affine, affine):
             volume = self.read()
-            self.kept[:] = [Kept(of, self.step, affine, volume, prepare(volume, segmenter.spec))]
+            self.kept[:] = [Kept(of, self.step, affine, sums, volume, prepare(volume, segmenter.spec))]
         return self.kept[0].volume, self.kept[0].prepared
