@@ -275,7 +275,7 @@ def test_fewer_channels_than_dataset_json_says(tmp_path: Path) -> None:
     nnunet(tmp_path, 2, channels=2)
     for n in range(2):
         (tmp_path / f"imagesTr/b{n}_0001.nii.gz").unlink()
-    assert found(checked(tmp_path), "error") == [f"b{n}_0000.nii.gz: 1 channels, not 2 as dataset.json names" for n in range(2)]
+    assert found(checked(tmp_path), "error") == [f"b{n}_0000.nii.gz: 1 of the 2 channels that dataset.json names" for n in range(2)]
 
 
 def test_an_image_in_the_place_of_a_mask(tmp_path: Path) -> None:

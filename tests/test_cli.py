@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -130,6 +131,41 @@ def test_help_names_every_setting_with_its_default(call: Callable[..., Outcome])
                                        ["train", "a", "--out", "b", "--resume", "--overwrite"]])  # fmt: skip
 def test_wrong_usage(call: Callable[..., Outcome], arguments: list[str]) -> None:
     assert call(*arguments).code == 2
+
+
+@pytest.mark.parametrize(("arguments", "words"), [
+    (["trian", "DATA"], "trian: no such command. Did you mean train?"), (["fly"], "fly: no such command. Known: check, train, "),
+    (["train", "DATA", "--out", "x", "--stepz", "3"], "--stepz: napari-unet train does not take it. Did you mean --steps?"),
+    (["train", "DATA", "--out", "x", "--step", "3"], "--step: napari-unet train does not take it. Did you mean --steps?"),
+    (["info", "MODEL", "more"], "more: napari-unet info does not take it. Use --help for what it takes"),
+    (["train", "DATA", "--out", "x", "--fold", "7"], "--fold: 7 of 5 folds. Use 0 to 4"),
+    (["train", "DATA", "--out", "MODEL/run.json"], "it is a file. Use another --out: a run is a folder"),
+    (["train", "DATA", "--out", "x", "--device", "gpu"], "device"), (["check", "MODEL/run.json"], "it is a file. Give the folder"),
+])  # fmt: skip
+def test_what_is_misspelt_or_cannot_be_is_told_in_a_sentence_before_anything_is_read(
+    call: Callable[..., Outcome], run3d: Path, data3d: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str], words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = call(*(word.replace("DATA", str(data3d)).replace("MODEL", str(run3d)) for word in arguments))
+    assert found.code == 2 and words in found.err and found.err.count("\n") == 1 and not found.out and not list(tmp_path.iterdir())
+
+
+def test_scores_know_the_names_and_the_ignore_value_that_lie_beside_labels(call: Callable[..., Outcome], tmp_path: Path) -> None:
+    """nnU-Net's dataset.json names it; a prediction without a label is told."""
+    data = nnunet(tmp_path / "data", 2)
+    description = json.loads((data / "dataset.json").read_text())
+    description["labels"] = {"background": 0, "bright": 1, "ignore": 2}
+    (data / "dataset.json").write_text(json.dumps(description))
+    masks = Path(shutil.copytree(data / "labelsTr", tmp_path / "masks"))
+    for path in sorted(masks.iterdir()):
+        mask = nifti.read_labels(path)
+        nifti.write(path, mask.with_data(np.where(mask.data == 2, 1, mask.data).astype(np.uint8)))
+    shutil.copy(path, masks / "third.nii.gz")
+    found = call("evaluate", masks, data / "labelsTr", "--json")
+    assert found.code == 0 and found.json()["summary"]["mean"]["dice"] == 1.0
+    assert "1 bright" in found.out and "not scored: third.nii.gz, without a label" in found.out
+    assert "not scored: voxels whose label is 2, which nobody labelled" in found.out
 
 
 def test_info_shows_the_card_and_the_walk(call: Callable[..., Outcome], run3d: Path) -> None:
@@ -271,7 +307,9 @@ def test_a_small_set_trains_on_all_and_says_that_nothing_is_scored(call: Callabl
     assert (told["cases_scored"], told["independent"], told["dice"]) == (0, False, {})
     folds = f"--folds {max(2, count)}"
     assert "none is kept out, so nothing is scored" in found.out and f"For an honest score: {folds}." in found.out
-    assert f"an honest score: napari-unet train {data} --out {out}-folds {folds}" in found.out.splitlines()
+    again = f"napari-unet train {data} --steps 1 {' '.join(map(str, SMALL))} --out {out}-folds {folds}"
+    assert f"an honest score: {again}" in found.out.splitlines(), "all that was asked for, but what it is about"
+    assert call(*shlex.split(again)[1:]).code == 0 and (tmp_path / "run-folds/scores.csv").exists()
     assert "how well is not known" in (out / "report.html").read_text("utf-8")
     assert "none (on no case: none was kept out of training)" in call("info", out).out
 

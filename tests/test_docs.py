@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import runpy
+import shutil
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from datasets import decathlon
 
 from napari_unet import NetworkSpec
 
@@ -65,3 +67,16 @@ def test_a_page_has_the_marks_that_its_script_fills(name: str) -> None:
     text = page.read_text("utf-8")
     assert text.count(f"<!-- {name}: ") == 2 and text.index(f"<!-- {name}: table -->") < text.index(f"<!-- {name}: end -->")
     assert f"training/{name}.py" in text and f"--page docs/{page.name}" in text
+
+
+def test_the_page_of_python_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With so few steps instead of minutes, of a model that reads what there is."""
+    monkeypatch.chdir(tmp_path)
+    data = decathlon(tmp_path / "data", 3)
+    for part, name in (("imagesTr", "scan"), ("labelsTr", "label")):
+        shutil.copy(data / part / "a0.nii.gz", f"{name}.nii.gz")
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "python.md").read_text("utf-8"), re.DOTALL)
+    code = re.sub(r"minutes=\d+", "steps=3", "\n".join(blocks))
+    assert len(blocks) == 3 and "minutes" not in code
+    exec(compile(code, "python.md", "exec"), {"__name__": "page"})  # noqa: S102 - it is ours
+    assert {"run", "tuned", "mask.nii.gz"} <= {path.name for path in tmp_path.iterdir()}

@@ -105,7 +105,8 @@ def find_cases(folder: str | Path, rule: LabelRule = ALL_LABELLED) -> Dataset:
     """
     folder = Path(folder)
     if not os.path.isdir(folder):
-        raise UNetError(folder, "there is no such folder", "Give the folder that holds images and labels")
+        what = "it is a file" if os.path.isfile(folder) else "there is no such folder"
+        raise UNetError(folder, what, "Give the folder that holds images and labels")
     description = _description(folder / "dataset.json")
     labels, channels = _names(description, folder / "dataset.json")
     rule = _merged(rule, labels)
@@ -131,6 +132,19 @@ def find_cases(folder: str | Path, rule: LabelRule = ALL_LABELLED) -> Dataset:
         unlabelled=tuple(path for name in found if name not in known for path in found[name].images),
         without_image=tuple(path for name, path in known.items() if name not in found),
     ).with_rule(rule)  # fmt: skip
+
+
+def described_beside(labels: str | Path, rule: LabelRule = ALL_LABELLED) -> tuple[dict[int, str], LabelRule]:
+    """The classes' names and the rule with the value to ignore, as the dataset.json beside a folder of labels has them, if there is one.
+
+    Raises UNetError where it is not to be trusted, or contradicts the rule.
+    """
+    folder = Path(labels) if os.path.isdir(labels) else Path(labels).parent
+    path = folder.parent / "dataset.json"
+    if not folder.name.startswith(_LABEL_FOLDERS[-1]) or not path.exists():  # labelsTr, labelsTs, labels
+        return {}, rule
+    names, _ = _names(_description(path), path)
+    return names, _merged(rule, names)
 
 
 def _merged(rule: LabelRule, labels: dict[int, str]) -> LabelRule:

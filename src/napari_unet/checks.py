@@ -203,6 +203,9 @@ def _check_alike(image: Volume, case: Case, known: _Known) -> None:
     if known.picture not in (None, picture):
         raise UNetError(image.source, f"a {'picture' if picture else 'volume'} among {'volumes' if picture else 'pictures'}",
                         "Train on one kind at a time")  # fmt: skip
+    if known.channels_of == "dataset.json names" and len(case.images) == image.channels < known.channels:
+        raise UNetError(image.source, f"{image.channels} of the {known.channels} channels that dataset.json names",
+                        f"Add {case.name}_{image.channels:04d}")  # fmt: skip
     if known.channels not in (0, image.channels):
         raise UNetError(image.source, f"{image.channels} channels, not {known.channels} as {known.channels_of}",
                         "Give every case the same channels")  # fmt: skip

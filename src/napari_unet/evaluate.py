@@ -119,6 +119,14 @@ def pairs(predictions: str | Path, labels: str | Path) -> list[tuple[str, Path, 
     return [(name, found[name], path) for name, path in references.items()]
 
 
+def unpaired(predictions: str | Path, labels: str | Path) -> list[str]:
+    """The files among the predictions that have no label, and so no score."""
+    if _is_one(labels) or _is_one(predictions):
+        return []
+    references = _by_name(labels)
+    return [path.name for name, path in _by_name(predictions).items() if name not in references]
+
+
 def _is_one(source: str | Path) -> bool:
     return Path(source).is_file() or zarrs.is_zarr(Path(source))
 

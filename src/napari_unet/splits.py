@@ -84,6 +84,13 @@ def _dealt(units: list[list[str]], count: int) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(sorted(fold)) for fold in folds)
 
 
+def check_fold(config: TrainConfig) -> None:
+    """UNetError for a part that is not among those asked for."""
+    count = config.folds or FOLDS
+    if config.fold is not None and config.fold >= count > 1:
+        raise UNetError("--fold", f"{config.fold} of {count} folds", f"Use 0 to {count - 1}")
+
+
 def _all_train(count: int, config: TrainConfig) -> bool:
     """Whether none of so many cases is kept out. Raises UNetError for a part of one part."""
     if config.folds == 1 and config.fold is not None:
@@ -159,7 +166,8 @@ def words(names: Sequence[str], config: TrainConfig, groups: Mapping[str, str] |
     if config.folds is None and config.fold is None:
         kept_out = len(split_cases(names, config, groups).kept_out)
         return f"{kept_out} of {count} cases are kept out of training, to score the model.{twins}"
-    parts = "halves" if count == 1 else f"{len(split_cases(names, replace(config, fold=0), groups).folds)} parts"
+    folds = 2 if count == 1 else len(split_cases(names, replace(config, fold=0), groups).folds)
+    parts = "halves" if count == 1 else f"{folds} parts" + ", as many as there are" * (folds < (config.folds or 0))
     if several(config):
         return (f"One model for each of {parts}, scored on the part that it never saw: every case is scored once, and the "
                 f"models together are the product.{twins}")  # fmt: skip

@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import sys
+from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
@@ -36,7 +37,10 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        arguments = _parser(argv).parse_args(argv)
+        _check_command(argv)
+        parser, chosen = _parser(argv)
+        arguments, unknown = parser.parse_known_args(argv)
+        _check_options(chosen, unknown)
         arguments.command = shlex.join(["napari-unet", *argv]).encode("utf-8", "backslashreplace").decode()
         _check_empty(arguments)
         code = int(arguments.run(arguments))
@@ -59,6 +63,21 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
+def _check_command(argv: list[str]) -> None:
+    """UNetError for a command that is none, with the one that may be meant."""
+    if argv and not argv[0].startswith("-") and argv[0] not in COMMANDS:
+        near = get_close_matches(argv[0], COMMANDS, n=1)
+        raise UNetError(argv[0], "no such command", f"Did you mean {near[0]}?" if near else f"Known: {', '.join(COMMANDS)}")
+
+
+def _check_options(parser: argparse.ArgumentParser, unknown: list[str]) -> None:
+    """UNetError for what a command does not take, with the option that may be meant."""
+    if unknown:
+        near = get_close_matches(unknown[0].partition("=")[0], parser._option_string_actions, n=1)
+        hint = f"Did you mean {near[0]}?" if near else "Use --help for what it takes"
+        raise UNetError(unknown[0], f"{parser.prog} does not take it", hint)
+
+
 def _check_empty(arguments: argparse.Namespace) -> None:
     """UNetError for an empty path, which would mean the folder one is in."""
     for name, value in vars(arguments).items():
@@ -70,13 +89,14 @@ def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
 
-def _parser(argv: list[str]) -> argparse.ArgumentParser:
-    """All commands by name; of the one that is given, its arguments, too: those of the others would only cost time."""
-    parser = argparse.ArgumentParser("napari-unet", description="Train a U-Net on labelled scans and segment others with it.")
+def _parser(argv: list[str]) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser]:
+    """All commands by name, and the one that is given, with its arguments: those of the others would only cost time."""
+    what = "Train a U-Net on labelled scans and segment others with it."
+    chosen = parser = argparse.ArgumentParser("napari-unet", description=what, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, (room, text) in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text)
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         if name in argv[:1]:
-            getattr(import_module(f"{__name__}.{room}"), f"add_{name}")(command)
-    return parser
+            getattr(import_module(f"{__name__}.{room}"), f"add_{name}")(chosen := command)
+    return parser, chosen

@@ -23,17 +23,24 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Scores per case and class, then the means."""
-    from napari_unet.evaluate import evaluate, summary, write_scores
+    from napari_unet.cases import described_beside
+    from napari_unet.evaluate import evaluate, summary, unpaired, write_scores
 
     out = new_table(arguments.out, arguments.overwrite, "--out")
-    cases = evaluate(arguments.predictions, arguments.labels, surface=arguments.surface, rule=rule_of(arguments))
+    names, rule = described_beside(arguments.labels, rule_of(arguments))
+    if rule.ignore is not None:
+        say(f"not scored: voxels whose label is {rule.ignore}, which nobody labelled")
+    if others := unpaired(arguments.predictions, arguments.labels):
+        say(f"not scored: {', '.join(others[:5])}{' and others' * (len(others) > 5)}, without a label")
+    cases = evaluate(arguments.predictions, arguments.labels, surface=arguments.surface, rule=rule)
     scores = [score for case in cases for score in case]
-    say_table([(s.case, str(s.label), number(s.dice, 4), number(s.ml, 3), number(s.reference_ml, 3),
+    named = {str(value): f"{value} {name}" for value, name in names.items()}
+    say_table([(s.case, named.get(str(s.label), str(s.label)), number(s.dice, 4), number(s.ml, 3), number(s.reference_ml, 3),
                 *((number(s.surface_dice, 4), number(s.hausdorff95_mm, 2)) if arguments.surface else ())) for s in scores],
               ("case", "class", "Dice", "ml", "truth ml", *(("surface", "HD95 mm") if arguments.surface else ())))  # fmt: skip
     table = summary(scores)
     say()
-    say_table([(key, number(row["dice"], 4), number(row["spread"], 4), str(row["n"])) for key, row in table.items()],
+    say_table([(named.get(key, key), number(row["dice"], 4), number(row["spread"], 4), str(row["n"])) for key, row in table.items()],
               ("class", "mean Dice", "spread", "cases"))  # fmt: skip
     if out:
         write_scores(out, scores)

@@ -83,6 +83,7 @@ def _train_model(arguments: argparse.Namespace) -> int:
     base = Base.load(arguments.base) if arguments.base is not None and not arguments.resume else None
     record = read_record(out) if arguments.resume else None
     config, choices = settings_of(arguments, gentle() if base else None)
+    _check_early(config, out)
     dataset = find_cases(arguments.data, rule_of(arguments) if record is None else record.rule)
     reports = read_all(dataset)
     checks.refuse(reports, arguments.data)
@@ -111,12 +112,34 @@ def _train_model(arguments: argparse.Namespace) -> int:
     return _after_training(arguments, out, started, dataset)
 
 
+def _check_early(config: TrainConfig, out: Path) -> None:
+    """UNetError for what needs no reading to be refused: a large set takes minutes."""
+    from napari_unet.splits import check_fold
+    from napari_unet.torch_runtime import choose_device
+
+    check_fold(config)
+    choose_device(config.device)
+    if out.exists() and not out.is_dir():
+        raise UNetError(out, "it is a file", "Use another --out: a run is a folder")
+
+
 def _goes_on(arguments: argparse.Namespace, record: Record) -> str:
     """What is said of a run that is resumed, and of flags given with it that it does not follow."""
     ignored = unused(arguments, record.spec, record.config, record.rule)
     ignored += [f"--from {arguments.base}"] * (arguments.base is not None and record.card.parent is None)
     told = f"going on with the run in {arguments.out}, as it was planned"
     return told + (f"\nnot followed: {', '.join(ignored)}; for another training take another --out" if ignored else "")
+
+
+def _without_place(command: str) -> list[str]:
+    """The words of a command that trains, without where it writes and which cases it keeps out."""
+    words, kept = iter(shlex.split(command)), []
+    for word in words:
+        if word in ("--out", "--folds", "--fold"):
+            next(words, None)
+        elif word not in ("--resume", "--overwrite", "--json") and not word.startswith(("--out=", "--folds=", "--fold=")):
+            kept.append(word)
+    return kept
 
 
 def _written(path: Path) -> tuple[int, int] | None:
@@ -164,7 +187,7 @@ def _after_training(arguments: argparse.Namespace, out: Path, started: float, da
         say_table([(name, f"{value:.4f}") for name, value in card.dice.items()], (f"Dice on {card.worth}", ""))
     else:
         groups = {case.name: case.group or case.name for case in dataset.cases}
-        again = ["napari-unet", "train", arguments.data, "--out", f"{out}-folds", *honest_score(list(groups), groups).split()]
+        again = [*_without_place(card.command), "--out", f"{out}-folds", *honest_score(list(groups), groups).split()]
         say(f"nothing was scored: no case was kept out of training\nan honest score: {shlex.join(again)}")
     if card.note:
         say(card.note)
