@@ -143,6 +143,15 @@ def test_refusals_say_what_to_do(calibrated: Path, tmp_path: Path) -> None:
         weights.save(tmp_path / "b.safetensors", spec, weights.read_card(calibrated), {}, Calibration((((1.0, 2.0),),), 1, 1, 1))
 
 
+def test_a_folders_name_is_not_cut_at_its_dot(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("exp-0.5-int8.safetensors").write_bytes(b"mine")
+    assert main(["calibrate", "exp-0.5", str(labelled)]) == 2
+    assert "exp-0.5-int8.safetensors: it exists already" in capsys.readouterr().err
+
+
 def test_the_commands(calibrated: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["calibrate", "phantoms", str(labelled), "--out", str(calibrated)]) == 2
     assert "exists already" in capsys.readouterr().err

@@ -156,9 +156,14 @@ def test_a_film_s_pictures_are_cases(tmp_path: Path) -> None:
     assert [path.name for path in found.unlabelled] == ["film_0002.png"]
     assert [case.name for case in find_images([tmp_path / "images"], 1)] == [f"film_{n:04d}" for n in range(4)]
     assert [(case.name, len(case.images)) for case in find_images([tmp_path / "images"], 4)] == [("film", 4)]
+    for n in (0, 2):  # one image has one name, whatever else is given
+        (alone,) = find_images([tmp_path / f"images/film_{n:04d}.png"], 1)
+        assert alone.name == f"film_{n:04d}"
+    for n in (1, 2):
+        (tmp_path / f"images/film_{n:04d}.png").unlink()
+    assert [case.name for case in find_images([tmp_path / "images/film_0000.png"], 1)] == ["film_0000"]  # film_0003 is there
+    (tmp_path / "images/film_0003.png").unlink()
     assert [case.name for case in find_images([tmp_path / "images/film_0000.png"], 1)] == ["film"]  # nnU-Net's name of its only one
-    (alone,) = find_images([tmp_path / "images/film_0002.png"], 1)
-    assert alone.name == "film_0002"
 
 
 def test_images_by_file_and_by_folder_keep_their_order(tmp_path: Path) -> None:
@@ -187,6 +192,12 @@ def large_and_small(folder: Path) -> Path:
     return folder
 
 
+def a_case_like_a_channel(folder: Path) -> Path:
+    for name in ("film_0000", "film_0001", "film_0000_0000"):
+        (folder / f"{name}.png").touch()
+    return folder
+
+
 def two_endings(folder: Path) -> Path:
     two_folders(folder, 1)
     two_folders(folder, 1, ".nii")
@@ -195,6 +206,11 @@ def two_endings(folder: Path) -> Path:
 
 def empty(folder: Path) -> Path:
     return folder
+
+
+def test_no_image_is_left_out_for_its_name(tmp_path: Path) -> None:
+    with pytest.raises(UNetError, match=r"film_0000: two cases have this name, .+film_0000\.png and .+film_0000_0000\.png\. Segment"):
+        find_images([a_case_like_a_channel(tmp_path)], 1)
 
 
 @pytest.mark.parametrize(

@@ -742,3 +742,12 @@ def test_scores_replace_nothing_unasked(call: Callable[..., Outcome], data3d: Pa
     assert call(*ask, tmp_path / "s.csv").refused("it exists already")
     assert (tmp_path / "s.csv").read_text() == "mine"
     assert call(*ask, tmp_path / "s.csv", "--overwrite").code == 0 and (tmp_path / "s.csv").read_text() != "mine"
+
+
+def test_where_scores_go_is_there_before_they_are_made(call: Callable[..., Outcome], data3d: Path, tmp_path: Path) -> None:
+    ask = ("evaluate", data3d / "labelsTr", data3d / "labelsTr", "--out")
+    assert call(*ask, tmp_path / "a/new/s.csv").code == 0 and (tmp_path / "a/new/s.csv").read_text().count("\n") == 9
+    (tmp_path / "file").touch()
+    for out, words in ((tmp_path / "file/s.csv", "cannot be made"), (tmp_path / "a", "it is a folder")):
+        found = call(*ask, out, "--overwrite")
+        assert found.refused(words) and found.out == ""

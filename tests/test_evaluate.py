@@ -179,6 +179,14 @@ def test_pictures_have_no_ml(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert re.search(r"label +1 +1\.0000 +n/a +n/a", capsys.readouterr().out)
 
 
+def test_zarrs_without_z_have_no_ml(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    for name in ("mask.zarr", "label.zarr"):
+        zarr.create_array(tmp_path / name, data=mask((1, np.s_[2:6, 3:7]), shape=(12, 11, 1)).data[..., 0].astype(np.uint8))
+    ((score,),) = evaluate(tmp_path / "mask.zarr", tmp_path / "label.zarr")
+    assert (score.dice, score.ml, score.reference_ml) == (1, None, None)
+
+
 def test_a_label_without_a_prediction_is_named(folders: tuple[Path, Path]) -> None:
     predictions, labels = folders
     (predictions / "b.nii.gz").unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -118,6 +119,15 @@ def test_the_command_keeps_what_is_there(
     assert "phantoms.pt: the ending '.pt'. Give a file that ends in .onnx." in capsys.readouterr().err
     assert main(["export", "phantoms", "--out", "a/new/one.onnx"]) == 0 and Path("a/new/one.onnx").exists()
     assert main(["export", "phantoms", "--overwrite"]) == 0 and Path("phantoms.onnx").stat().st_size > 1_000_000
+
+
+def test_a_folders_name_is_not_cut_at_its_dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("exp-0.5", "exp-0.6.safetensors"):
+        (tmp_path / name).mkdir()
+        shutil.copy(weights.find("phantoms"), tmp_path / name / "model.safetensors")
+        assert main(["export", name]) == 0
+    assert {path.name for path in tmp_path.glob("*.onnx")} == {"exp-0.5.onnx", "exp-0.6.onnx"}
 
 
 def test_without_onnx_the_remedy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

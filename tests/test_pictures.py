@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import re
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +113,26 @@ def holes(path: Path) -> None:
         file.pages[0].tags["TileByteCounts"].overwrite([0] * 4)
 
 
+def deep(path: Path, channels: int) -> None:
+    """16 bits per channel, which Pillow does not write."""
+    head = struct.pack(">IIBBBBB", 5, 7, 16, {2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.tobytes() for row in np.full((7, 5, channels), 0x1234, ">u2"))
+    parts = ((b"IHDR", head), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    chunks = (struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in parts)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
+def deep_lzw(path: Path) -> None:
+    """The same in TIFF, packed as only Pillow reads it: the bytes of twice as many pixels are as many of two bytes each."""
+    Image.fromarray(RNG.integers(0, 255, (7, 10, 3), np.uint8)).save(path, compression="tiff_lzw")
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages[0].tags["ImageWidth"].overwrite(5)
+        file.pages[0].tags["BitsPerSample"].overwrite((16, 16, 16))
+
+
 REFUSED = {
+    **{f"deep {n}.png": (lambda p, n=n: deep(p, n), "16 bits, of which only 8 could be read") for n in (2, 3, 4)},
+    "deep.tif": (deep_lzw, "pixels of uint16 in LZW, of which only 8 bits could be read"),
     "cut.png": (lambda p: p.write_bytes(save(p, GREY).read_bytes()[:-20]), "cannot be read as a picture"),
     "cut.jpg": (lambda p: p.write_bytes(save(p, GREY).read_bytes()[:-60]), "cannot be read as a picture"),
     "cut.tif": (lambda p: p.write_bytes(save(p, GREY).read_bytes()[:-9]), "pixels are missing|cannot be read"),
@@ -134,6 +155,13 @@ def test_pictures_that_cannot_be_used(name: str, tmp_path: Path) -> None:
     make(tmp_path / name)
     with pytest.raises(UNetError, match=rf"^{re.escape(str(tmp_path / name))}: .*({words}).*\. [A-Z].+\.$"):
         nifti.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_what_would_lose_bits_is_refused_from_the_header(channels: int, tmp_path: Path) -> None:
+    deep(tmp_path / "a.png", channels)
+    with pytest.raises(UNetError, match="a.png: colour or transparency of 16 bits"):
+        pictures.peek(tmp_path / "a.png")
 
 
 def test_classes_that_jpeg_has_blurred_are_no_mask(tmp_path: Path) -> None:

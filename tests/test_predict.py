@@ -24,10 +24,16 @@ from test_cli import BOOKS, Outcome, call, process  # noqa: F401 - a fixture
 from test_memory import honest_giant
 
 from napari_unet import nifti, pictures, weights
+from napari_unet.batch import segment_all
+from napari_unet.cases import find_images
 from napari_unet.cli import main
 from napari_unet.cli.terminal import duration
+from napari_unet.components import Cleaning
 from napari_unet.network import UNet
+from napari_unet.segment import Segmenter
 from napari_unet.spec import Card, Label, ModelSpec
+from napari_unet.targets import jobs_for
+from napari_unet.volume import Volume
 
 Call = Callable[..., Outcome]
 NAMES = (Label(1, "liver", "#e6194b"), Label(2, "spleen", "#3cb44b"))
@@ -136,6 +142,97 @@ def test_a_bad_file_in_the_middle_stops_no_other_and_is_mended_by_resuming(
     mended = call(*ask, "--resume")
     assert mended.code == 0 and mended.json()["finished_before"] == 4 and len(mended.json()["masks"]) == 2
     assert contents(tmp_path / "masks") == expected
+
+
+LITTLE = """
+import resource, sys, psutil
+from napari_unet.cli import main
+model, tiny, *others, out = sys.argv[1:]
+main(["predict", model, tiny, "--out", f"{out}/first.nii.gz", "--runtime", "torch"])  # loads all that has to be there
+most = psutil.Process().memory_info().vms + (400 << 20)
+resource.setrlimit(resource.RLIMIT_AS, (most, most))
+sys.exit(main(["predict", model, *others, tiny, "--out", f"{out}/masks", "--runtime", "torch"]))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="RLIMIT_AS is kept by Linux alone")
+def test_an_image_that_takes_too_much_stops_no_other(model: Path, tmp_path: Path) -> None:
+    """A limit that nobody foresees: windows' logits of so many rows and columns are refused by torch, outside of the network."""
+    tiny = scan(0, (25, 25, 8))[0]
+    for name, image in (("tiny", tiny), ("big", Volume(np.tile(tiny.data, (100, 100, 1)), tiny.affine))):
+        nifti.write(tmp_path / f"{name}.nii", image, labels=False)
+    ask = [sys.executable, "-c", LITTLE, model, tmp_path / "tiny.nii", tmp_path / "big.nii", tmp_path]
+    found = subprocess.run(ask, capture_output=True, text=True, check=False, env=os.environ | ONE_THREAD)
+    assert found.returncode == 1 and "Traceback" not in found.stderr, found.stderr
+    assert re.search(r"big\.nii: it cannot be segmented \(.+\)\. Close other programs, or crop the image\.", found.stderr)
+    assert (tmp_path / "masks/tiny.nii.gz").read_bytes() == (tmp_path / "first.nii.gz").read_bytes()
+    assert not (tmp_path / "masks/big.nii.gz").exists()
+
+
+@pytest.mark.parametrize("length", [240, 251])  # the uncertainty's name is too long, or each
+def test_an_image_whose_mask_would_have_too_long_a_name_stops_no_other(
+    call: Call, model: Path, images: Path, tmp_path: Path, length: int  # noqa: F811
+) -> None:
+    (tmp_path / "in").mkdir()
+    long = "ä" + (length - 2) * "x"
+    for name in (long, "b"):
+        try:
+            nibabel.save(nibabel.load(images / "a0.nii.gz"), tmp_path / f"in/{name}.nii")
+        except OSError:
+            pytest.skip("this disk has no such names")
+    for flags in ((), ("--resume",)):
+        found = call("predict", model, tmp_path / "in", "--out", tmp_path / "out", "--uncertainty", "--json", *flags)
+        assert found.code == 1 and len(found.json()["failed"]) == 1, found.err
+        assert "bytes is too long for this disk. Give the image a shorter name." in found.json()["failed"][0]["error"]
+        assert (tmp_path / "out/b.nii.gz").exists() and {row["case"] for row in rows(tmp_path / "out")} == {"b"}
+
+
+@pytest.mark.parametrize(("flags", "words"), [
+    (("--device", "quantum"), "'quantum' cannot be used"), (("--threads", "0"), "0 threads"), (("--precision", "int8"), "not calibrated"),
+])  # fmt: skip
+def test_where_nothing_can_be_begun_nothing_changes(
+    call: Call, model: Path, images: Path, tmp_path: Path, expected: dict[str, bytes], flags: tuple[str, str], words: str  # noqa: F811
+) -> None:
+    masks = Path(shutil.copytree(model.parent / "masks", tmp_path / "masks"))
+    assert call("predict", model, images, "--out", masks, "--overwrite", "--mirror", *flags).refused(words)
+    assert contents(masks) == expected
+    for out in ("new", "new/m.nii.gz"):
+        assert call("predict", model, images / "a0.nii.gz", "--out", tmp_path / out, *flags).refused(words)
+        assert [path.name for path in tmp_path.iterdir()] == ["masks"]
+
+
+def test_an_older_uncertainty_goes_with_its_mask_and_nobody_else_s(
+    call: Call, model: Path, images: Path, tmp_path: Path, expected: dict[str, bytes]  # noqa: F811
+) -> None:
+    masks, one = tmp_path / "masks", images / "a0.nii.gz"
+    assert call("predict", model, one, images / "a1.nii.gz", "--out", masks, "--uncertainty").code == 0
+    (masks / "a2_uncertainty.nii.gz").write_bytes(b"mine")
+    assert call("predict", model, one, images / "a2.nii.gz", "--out", masks, "--overwrite").code == 0
+    assert {path.name for path in masks.glob("*_uncertainty*")} == {"a1_uncertainty.nii.gz", "a2_uncertainty.nii.gz"}
+    assert (masks / "a2_uncertainty.nii.gz").read_bytes() == b"mine"
+    for name in ("a0.nii.gz", ".predict/a0.json"):
+        assert (masks / name).read_bytes() == expected[name]
+    (masks / "a0_uncertainty.nii.gz").write_bytes(b"mine")
+    assert call("predict", model, one, "--out", masks, "--overwrite").code == 0
+    assert (masks / "a0_uncertainty.nii.gz").read_bytes() == b"mine"
+
+
+def test_masks_do_not_go_among_the_images(call: Call, model: Path, images: Path, tmp_path: Path) -> None:  # noqa: F811
+    folder = tmp_path / "in"
+    folder.mkdir()
+    nibabel.save(nibabel.load(images / "a0.nii.gz"), folder / "a.nii")
+    (tmp_path / "link").symlink_to(folder)
+    for out in (folder, tmp_path / "link"):
+        assert call("predict", model, folder, "--out", out).refused("its masks would lie among the images", "another --out")
+    assert [path.name for path in folder.iterdir()] == ["a.nii"]
+    assert call("predict", model, folder, "--out", folder / "masks").code == 0
+
+
+def test_several_slices_are_no_picture_before_they_are_segmented(model: Path, images: Path, tmp_path: Path) -> None:
+    (job,) = jobs_for(find_images([images / "a0.nii.gz"]), tmp_path / "m.png")
+    steps = list(segment_all(Segmenter.load(model), [job], Cleaning()))
+    assert str(steps[-1].error).startswith(f"{job.mask}: a mask of shape (20, 24, 18)") and not any(step.done for step in steps)
+    assert steps[-1].error.__traceback__ is None  # which would hold what the image took, until all are done
 
 
 def test_what_cannot_be_written_stops_all(call: Call, model: Path, images: Path, tmp_path: Path) -> None:  # noqa: F811
@@ -254,6 +351,15 @@ def test_what_cannot_be_cleaned(
 ) -> None:
     assert call("predict", *speckled, "--out", tmp_path / "m.nii.gz", f"{flag}={value}").refused(flag, words)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_class_is_meant_as_it_is_written(call: Call, images: Path, tmp_path: Path) -> None:  # noqa: F811
+    spec = model_spec(network_spec(3, classes=3), labels=(Label(1, "A", "#e6194b"), Label(2, "a", "#3cb44b")), orientation="SAR")
+    model = saved(tmp_path / "m.safetensors", spec, random_network(spec.network, 1))
+    for name, values in (("A", "[1]"), ("a", "[2]"), ("a,A", "[1,2]")):
+        out = tmp_path / name
+        assert call("predict", model, images / "a0.nii.gz", "--out", out, "--keep-largest", name).code == 0
+        assert f'"keep_largest":{values}' in (out / "predict.json").read_text().replace(" ", "").replace("\n", "")
 
 
 # --- pictures

@@ -163,6 +163,21 @@ def test_without_z_it_is_a_picture(tmp_path: Path) -> None:
 # --- segmenting
 
 
+@pytest.mark.parametrize("flags", [(), ("--keep-largest", "all")])
+def test_without_z_it_is_measured_as_a_picture(
+    call: Call, model: Path, tmp_path: Path, flags: tuple[str, ...]  # noqa: F811
+) -> None:
+    spec = model_spec(network_spec(2, classes=3), labels=NAMES, pictures=True, patch=(1, 16, 16), orientation="SRA")
+    flat = saved(tmp_path / "m.safetensors", spec, random_network(spec.network, 3))
+    image = stored(tmp_path / "a.zarr", scan(0, (64, 48, 1))[0].data[..., 0])
+    assert call("predict", flat, image, "--out", tmp_path / "masks", *flags).code == 0
+    table = rows(tmp_path / "masks")
+    assert len(table) == 2 and all(row["ml"] == "" and int(row["voxels"]) for row in table)
+    assert {side for row in table for side in row["border"].split()} <= {"top", "bottom", "left", "right"}
+    assert any("top" in row["border"] or "bottom" in row["border"] for row in table) or flags
+    assert call("predict", model, image, "--out", tmp_path / "no").refused("a.zarr", "it is a picture", "reads volumes")
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spec = model_spec(network_spec(3, classes=3), name="abdomen", labels=NAMES, orientation="SAR", spacing=(1.25, 1.0, 1.0))

@@ -16,7 +16,7 @@ from napari_unet.outline import outline
 from napari_unet.segment import Segmenter
 from napari_unet.spacing import spacing_warning
 from napari_unet.spec import ModelSpec
-from napari_unet.targets import Job
+from napari_unet.targets import Job, check_lengths
 from napari_unet.volume import Volume
 from napari_unet.volumes import Extent
 
@@ -63,18 +63,25 @@ def segment_all(
             begun, ended = (Step(job, number, share=share / whole) for share in (behind, behind + size))
             behind += size
             try:
+                check_lengths(job.files if ledger is None else ledger.files_of(job))
                 found = yield from _segment(segmenter, begun, ended.share, cleaning, volume)
             except UNetError as error:
-                yield replace(ended, error=error)
+                step = replace(ended, error=_alone(error))
             except MemoryError:
-                yield replace(ended, error=UNetError(job.case.images[0], "needs more memory than there is",
-                                                     "Close other programs, or crop the image"))  # fmt: skip
+                step = replace(ended, error=UNetError(job.case.images[0], "needs more memory than there is",
+                                                      "Close other programs, or crop the image"))  # fmt: skip
             else:
                 _write(job, found, ledger)
-                yield replace(ended, extents=found.extents, notes=found.notes)
+                step = replace(ended, extents=found.extents, notes=found.notes)
+            yield step
     finally:
         if ledger is not None:
             ledger.write_volumes()
+
+
+def _alone(error: UNetError) -> UNetError:
+    """The same without the calls that it came through: they would hold what the image took while the others are segmented."""
+    return UNetError(error.where, error.what, error.remedy)
 
 
 def _bytes(job: Job) -> int:

@@ -47,6 +47,8 @@ def streamed(job: Job, cleaning: Cleaning) -> bool:
 
 def canvas_for(job: Job, image: Volume, segmenter: Segmenter, cleaning: Cleaning) -> Canvas:
     """The one for a job. Raises UNetError where nothing can be written."""
+    if nifti.suffix(job.mask) in pictures.SUFFIXES:
+        pictures.check_shape(job.mask, image.shape, image.source)
     return Streamed(job, image, segmenter) if streamed(job, cleaning) else Held(job, image, segmenter, cleaning)
 
 
@@ -69,7 +71,7 @@ class Held:
 
     def finish(self) -> tuple[Extent, ...]:
         """See `Canvas`."""
-        if self.job.picture:
+        if nifti.suffix(self.job.case.images[0]) in pictures.SUFFIXES:
             self.dpi = pictures.resolution(self.job.case.images[0])
         self.labels = self.segmenter.clean(self.labels, 1000 * self.image.voxel_ml, self.cleaning)
         return extents_in(self.job.case.name, self.image.with_data(self.labels), self.segmenter.spec.labels, picture=self.job.picture)

@@ -6,7 +6,9 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,25 +47,41 @@ def list_images(path: str | Path) -> list[Path]:
 def find_images(inputs: Iterable[str | Path], channels: int | None = None) -> list[Case]:
     """Cases to segment: files and folders; `case_0000`, `case_0001`, ... are the channels of `case`.
 
-    For a model that reads one channel they are cases of their own, such as a film's pictures.
+    For a model that reads one channel they are cases of their own, such as a film's pictures; a lone `case_0000` is `case`, as
+    nnU-Net names it. What lies beside a file decides, not what else is given, so that one image always has one name.
 
     Raises UNetError for missing channels and for two cases of one name, whose masks would overwrite each other.
     """
-    return _cases(inputs, lambda case, files: channels == 1 and (len(files) > 1 or _split(files[0])[1] > 0))
+    series = cache(_series)  # a folder is looked through once
+
+    def several(case: str, files: list[Path]) -> bool:
+        return channels == 1 and f"{case}{_ending(files[0])}" in series(files[0].parent)
+
+    return _cases(inputs, several)
+
+
+def _series(folder: Path) -> frozenset[str]:
+    """The images of a folder, as in `film.png`, of which it holds several by number, as in `film_0000.png` and `film_0002.png`."""
+    counts: Counter[str] = Counter()
+    with suppress(OSError):  # a folder that may not be listed
+        for path in map(Path, os.listdir(folder)):
+            if match := _CHANNEL.fullmatch(nifti.stem(path)):
+                counts[f"{match['case']}{_ending(path)}"] += 1
+    return frozenset(name for name, count in counts.items() if count > 1)
 
 
 def _cases(inputs: Iterable[str | Path], apart: Callable[[str, list[Path]], bool]) -> list[Case]:
     """The same; `apart` tells of which case the files are no channels, but cases of their own."""
-    groups: dict[Path, dict[int, Path]] = {}
+    groups: list[tuple[Path, dict[int, Path]]] = []
     for group, known in _grouped(inputs).items():
         one = apart(group.name, list(known.values()))
-        groups |= {group.with_name(nifti.stem(path)): {0: path} for path in known.values()} if one else {group: known}
-    counts = Counter(group.name.casefold() for group in groups)  # which many a disk takes for one name
-    for group in groups:
+        groups += [(group.with_name(nifti.stem(path)), {0: path}) for path in known.values()] if one else [(group, known)]
+    counts = Counter(group.name.casefold() for group, _ in groups)  # which many a disk takes for one name
+    for group, _ in groups:
         if counts[group.name.casefold()] > 1:
-            twins = [str(g.parent) for g in groups if g.name.casefold() == group.name.casefold()]
-            raise UNetError(group.name, f"two cases have this name, in {' and '.join(twins)}", "Segment them one by one")
-    return [Case(group.name, _in_order(group, known)) for group, known in groups.items()]
+            twins = [str(min(known.values())) for g, known in groups if g.name.casefold() == group.name.casefold()]
+            raise UNetError(group.name, f"two cases have this name, {' and '.join(twins)}", "Segment them one by one")
+    return [Case(group.name, _in_order(group, known)) for group, known in groups]
 
 
 def _grouped(inputs: Iterable[str | Path]) -> dict[Path, dict[int, Path]]:
@@ -82,10 +100,14 @@ def _split(path: Path) -> tuple[str, int]:
     """Case and channel of a file; only where a channel 0 exists is `_0001` one."""
     match = _CHANNEL.fullmatch(nifti.stem(path))
     if match:
-        ending = path.name[len(nifti.stem(path)) :]
-        if (path.parent / f"{match['case']}_0000{ending}").exists():
+        if (path.parent / f"{match['case']}_0000{_ending(path)}").exists():
             return match["case"], int(match["channel"])
     return nifti.stem(path), 0
+
+
+def _ending(path: Path) -> str:
+    """What follows a file's stem, in its own letters."""
+    return path.name[len(nifti.stem(path)) :]
 
 
 def _in_order(case: Path, channels: dict[int, Path]) -> tuple[Path, ...]:

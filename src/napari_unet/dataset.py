@@ -33,8 +33,9 @@ class Case:
 
     @property
     def picture(self) -> bool:
-        """Whether it is one, whose pixels have no size and no direction in a body."""
-        return nifti.suffix(self.images[0]) in pictures.SUFFIXES
+        """Whether it is one, or a zarr without z, whose pixels have no size and no direction in a body. UNetError for a damaged zarr."""
+        first = self.images[0]
+        return nifti.suffix(first) in pictures.SUFFIXES or (zarrs.is_zarr(first) and zarrs.peek(first).flat)
 
 
 @dataclass(frozen=True)

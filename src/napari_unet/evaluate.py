@@ -61,7 +61,8 @@ def score_case(
     known = labelled(reference.data)
     surface = surface and bool(known.all())
     found = prediction.data if known.all() else np.where(known, prediction.data, 0)
-    picture = nifti.suffix(Path(reference.source)) in pictures.SUFFIXES
+    flat = isinstance(reference.header, zarrs.Layout) and reference.header.flat
+    picture = flat or nifti.suffix(Path(reference.source)) in pictures.SUFFIXES
     chosen = list(labels) or sorted((set(np.unique(found)) | set(np.unique(reference.data))) - {0, UNLABELLED})
     scores = []
     for label in chosen:

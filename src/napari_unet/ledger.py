@@ -6,6 +6,7 @@ and volumes.csv is made from all of these.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +19,7 @@ from napari_unet.components import Cleaning
 from napari_unet.errors import UNetError
 from napari_unet.fingerprint import of_files
 from napari_unet.schema import STRICT, decode, encode
-from napari_unet.targets import Job, check_free
+from napari_unet.targets import Job, check_free, uncertainty_beside
 from napari_unet.volumes import Extent, as_csv
 
 METHOD, VOLUMES, CASES = "predict.json", "volumes.csv", ".predict"
@@ -55,6 +56,7 @@ class Finished:
 
     method : its key; replaces : SHA-256 of an older mask of that name, "" where there is none or none any more.
     image : what tells the image's files from others (see `fingerprint`); "" where an earlier version finished it.
+    uncertainty : whether one was written beside the mask; an earlier version did not tell.
     """
 
     __pydantic_config__ = STRICT
@@ -64,6 +66,7 @@ class Finished:
     replaces: str
     extents: tuple[Extent, ...]
     image: str = ""
+    uncertainty: bool = False
 
 
 class Ledger:
@@ -79,18 +82,22 @@ class Ledger:
         self._read: dict[tuple[str, int], Finished] = {}
 
     def begin(self, jobs: Sequence[Job], *, resume: bool, overwrite: bool) -> list[Job]:
-        """The jobs that are still to do; the folder is theirs from now on. Nothing is written before all is checked.
+        """The jobs that are still to do; the folder is theirs from now on. See `to_do` and `take`."""
+        to_do = self.to_do(jobs, resume=resume, overwrite=overwrite)
+        self.take(overwrite=overwrite)
+        return to_do
+
+    def to_do(self, jobs: Sequence[Job], *, resume: bool, overwrite: bool) -> list[Job]:
+        """The jobs that are still to do; nothing is written.
 
         Raises UNetError where something would be replaced and `overwrite` is not set: a mask that this method did not make,
         or of another image, or, without `resume`, any; and where the folder holds masks of another method.
         """
-        path, remedy = self.folder / METHOD, "Use --overwrite, or another --out"
+        remedy = "Use --overwrite, or another --out"
         table = (self.folder / VOLUMES).exists()  # asked first: other parts may begin now, and write it after the method
         to_do = [job for job in jobs if not self.finished(job) or (overwrite and self._of_another(job))] if resume else list(jobs)
         if not overwrite:
-            known = decode(Method, path.read_bytes(), str(path)) if path.exists() else None
-            if known and known.key != self.method.key and any((self.folder / CASES).glob("*.json")):
-                raise UNetError(path, _difference(known, self.method), remedy)
+            known = self._check_method(remedy)
             if resume:
                 self._check_images(job for job in jobs if self.finished(job))
                 check_free([job for job in to_do if not self._entry(job)], f"It is not of the run that is resumed. {remedy}")
@@ -98,9 +105,22 @@ class Ledger:
                 check_free(to_do, f"{remedy}, or --resume to go on with what is there")
             if table and not known:
                 raise UNetError(self.folder / VOLUMES, "it exists already", remedy)
-        files.make_folder(self.folder / CASES)
-        files.write_bytes(path, encode(self.method).encode())
         return to_do
+
+    def take(self, *, overwrite: bool) -> None:
+        """Make the folder this method's, once its model is ready. UNetError where another one has begun there meanwhile."""
+        if not overwrite:
+            self._check_method("Choose another --out")
+        files.make_folder(self.folder / CASES)
+        files.write_bytes(self.folder / METHOD, encode(self.method).encode())
+
+    def _check_method(self, remedy: str) -> Method | None:
+        """The method that the folder has, if any. UNetError where it holds masks of another one than this."""
+        path = self.folder / METHOD
+        known = decode(Method, path.read_bytes(), str(path)) if path.exists() else None
+        if known and known.key != self.method.key and any((self.folder / CASES).glob("*.json")):
+            raise UNetError(path, _difference(known, self.method), remedy)
+        return known
 
     def _check_images(self, jobs: Iterable[Job]) -> None:
         """UNetError where a finished mask is of other files than those that now have the image's name."""
@@ -120,13 +140,23 @@ class Ledger:
         return entry is not None and self._in_place(entry)
 
     def finish(self, job: Job, extents: tuple[Extent, ...], write: Callable[[], object]) -> None:
-        """Let `write` put the job's files in place, the mask last, so that they count as finished from then on."""
-        replaced = _digest(job.mask) if _is_there(job.mask) else ""
-        entry = Finished(self.method.key, job.mask.name, replaced, extents, of_files(job.case.images))
+        """Let `write` put the job's files in place, the mask last, so that they count as finished from then on.
+
+        An uncertainty that this program wrote beside an older mask goes where none comes in its place.
+        """
+        replaced, doubt = _digest(job.mask) if _is_there(job.mask) else "", job.uncertainty is not None
+        stale = not doubt and self._wrote_uncertainty(job)
+        entry = Finished(self.method.key, job.mask.name, replaced, extents, of_files(job.case.images), doubt or stale)
         files.write_bytes(self._path(job), encode(entry).encode())
         write()
-        if replaced:
-            files.write_bytes(self._path(job), encode(replace(entry, replaces="")).encode())
+        if stale:
+            files.remove(uncertainty_beside(job.mask))
+        if replaced or stale:
+            files.write_bytes(self._path(job), encode(replace(entry, replaces="", uncertainty=doubt)).encode())
+
+    def files_of(self, job: Job) -> tuple[Path, ...]:
+        """All that is written of a job, its entry included."""
+        return (*job.files, self._path(job))
 
     def write_volumes(self, *, sparingly: bool = False) -> None:
         """Bring volumes.csv up to date with all finished cases, whichever process finished them.
@@ -149,11 +179,20 @@ class Ledger:
                 if entry.method == self.method.key and self._in_place(entry):
                     yield from entry.extents
 
+    def _wrote_uncertainty(self, job: Job) -> bool:
+        """Whether this program wrote one beside the mask, by whichever method."""
+        with suppress(FileNotFoundError, UNetError):  # a damaged entry, which is replaced, tells nothing
+            entry = self._entry_of(self._path(job))
+            return entry.uncertainty and entry.mask == job.mask.name
+        return False
+
     def _entry(self, job: Job) -> Finished | None:
         """A job's entry, where it has one by this method."""
         try:
             entry = self._entry_of(self._path(job))
-        except FileNotFoundError:
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENAMETOOLONG):
+                raise
             return None
         return entry if (entry.method, entry.mask) == (self.method.key, job.mask.name) else None
 

@@ -28,7 +28,8 @@ _ALPHA = (1, 2)  # TIFF's extra samples: transparency, multiplied into the colou
 def read(path: Path) -> Volume:
     """A picture as a volume of one slice; rows and columns are voxels of 1 mm, since pictures rarely know better.
 
-    Raises UNetError for damaged files, stacks of several pages, and pictures with more than four channels.
+    Raises UNetError for damaged files, stacks of several pages, pictures with more than four channels, and those of which only
+    8 of 16 bits could be read.
     """
     with understood(path, "a picture"):
         data = _tiff(path) if _is_tiff(path) else _picture(path)
@@ -51,6 +52,7 @@ def peek(path: Path) -> tuple[int, int, int, np.dtype[Any]]:
                 page: Any = file.pages[0]
                 return page.imagelength, page.imagewidth, page.samplesperpixel, np.dtype(page.dtype)
         with _opened(path) as image:
+            _check_bits(path, image)
             wide = np.dtype(np.uint8 if image.mode[0] not in "IF" else np.uint16 if ";16" in image.mode else np.int32)
             return image.height, image.width, len(image.getbands()), wide
 
@@ -76,6 +78,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _picture(path: Path) -> NDArray[Any]:
     with _opened(path) as image:
+        _check_bits(path, image)
         check_memory(image.width * image.height * 8, path)
         image.verify()  # PNG's checksums, which loading does not look at
     with _opened(path) as image:
@@ -84,6 +87,14 @@ def _picture(path: Path) -> NDArray[Any]:
         image.load()  # reads to the end: a cut file raises
         data = np.asarray(image)  # a palette's indices are the classes of a mask
         return data[..., :-1] if image.mode.endswith("A") else data  # the last is transparency
+
+
+def _check_bits(path: Path, image: Any) -> None:
+    """UNetError for a PNG of 16 bits in several channels, of which Pillow would read the upper 8."""
+    with open(path, "rb") as file:
+        head = file.read(25)
+    if image.format == "PNG" and head[24] == 16 and not image.mode.startswith("I"):
+        raise UNetError(path, "colour or transparency of 16 bits, of which only 8 could be read", "Save it as TIFF")
 
 
 def _tiff(path: Path) -> NDArray[Any]:
@@ -101,6 +112,9 @@ def _tiff(path: Path) -> NDArray[Any]:
             raise UNetError(path, "some of its pixels are missing", "Fetch or export it again")
         if page.compression not in tifffile.TIFF.DECOMPRESSORS:  # such as LZW
             data = _picture(path)
+            if page.dtype is not None and data.dtype.itemsize < page.dtype.itemsize:  # colours of 16 bits, which Pillow cuts
+                raise UNetError(path, f"pixels of {page.dtype} in {page.compression.name}, of which only 8 bits could be read",
+                                "Save it without compression")  # fmt: skip
             turned = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE and data.dtype.itemsize == 1
             return ~data if turned else data  # Pillow shows such pixels the other way round; what is stored counts
         data = np.asarray(page.asarray())
@@ -144,8 +158,7 @@ def write(
     colours : #rrggbb of mask values; a PNG of at most 256 values is indexed by such a palette, in which what is not named
         is black. dpi : what `resolution` says of the image.
     """
-    if data.ndim != 3 or data.shape[2] != 1:
-        raise UNetError(path, f"a mask of shape {data.shape} for {source} as a picture", "Save it as .nii.gz")
+    check_shape(path, data.shape, source)
     from PIL import Image
 
     if data.dtype not in (np.uint8, np.uint16):
@@ -159,6 +172,12 @@ def write(
         picture.putpalette(_palette(colours))
     picture.save(buffer, kind, **({"dpi": dpi} if dpi else {}))
     write_bytes(path, buffer.getvalue())
+
+
+def check_shape(path: str | Path, shape: tuple[int, ...], source: str) -> None:
+    """UNetError for a mask that no picture can hold: one of several slices."""
+    if len(shape) != 3 or shape[2] != 1:
+        raise UNetError(path, f"a mask of shape {shape} for {source} as a picture", "Save it as .nii.gz")
 
 
 def _palette(colours: Mapping[int, str]) -> bytes:

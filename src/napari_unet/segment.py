@@ -6,7 +6,7 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Container, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from torch import Tensor
 from napari_unet import ensemble, preprocess
 from napari_unet.calibration import Ranges
 from napari_unet.components import Cleaning
-from napari_unet.errors import UNetError
+from napari_unet.errors import UNetError, first_line
 from napari_unet.files import check_memory
 from napari_unet.network import UNet
 from napari_unet.preprocess import Prepared
@@ -108,13 +108,14 @@ class Segmenter:
 
     def assess(self, volume: Volume) -> tuple[Volume, Volume | None]:
         """The mask, and the uncertainty (float32) where the segmenter was asked for it, both on the volume's own grid."""
-        labels = np.zeros(volume.shape, self.spec.label_dtype)
-        doubt = np.zeros(volume.shape, np.float32) if self.uncertainty else None
-        for piece in self.stream(volume):
-            labels[piece.region] = piece.labels
-            if doubt is not None:
-                doubt[piece.region] = piece.uncertainty
-        return volume.with_data(self.clean(labels)), None if doubt is None else volume.with_data(doubt)
+        with _failures(volume):
+            labels = np.zeros(volume.shape, self.spec.label_dtype)
+            doubt = np.zeros(volume.shape, np.float32) if self.uncertainty else None
+            for piece in self.stream(volume):
+                labels[piece.region] = piece.labels
+                if doubt is not None:
+                    doubt[piece.region] = piece.uncertainty
+            return volume.with_data(self.clean(labels)), None if doubt is None else volume.with_data(doubt)
 
     def stream(
         self, volume: Volume, first: tuple[int, int] | None = None, count: int | None = None, prepared: Prepared | None = None
@@ -123,12 +124,15 @@ class Segmenter:
 
         Slices run along that axis; a 2-D model's always along its own. Each voxel is yielded once. Memory holds,
         beside the volume, the logits of the slices that windows can still change. Raises UNetError for a volume that
-        the model cannot read.
+        the model cannot read, and where memory does not suffice.
 
         count : only so many slices, the nearest to the first, and no window for others; prepared : what `preprocess.prepare` made of
         this volume, for whoever asks for one slice of it after another.
         """
-        prepared = prepared or preprocess.prepare(volume, self.spec)
+        with _failures(volume):
+            yield from self._pieces(volume, prepared or preprocess.prepare(volume, self.spec), first, count)
+
+    def _pieces(self, volume: Volume, prepared: Prepared, first: tuple[int, int] | None, count: int | None) -> Iterator[Piece]:
         axis, index = 0, prepared.shape[0] // 2
         if first is not None:
             nearest = min(max(first[1], 0), volume.shape[first[0]] - 1)
@@ -240,6 +244,17 @@ class Segmenter:
         for a, (begin, part) in enumerate(zip(tile.begin, tile.inside(size), strict=True), 1):
             logits = logits.narrow(a, part.start - begin, len(part))
         return logits
+
+
+@contextmanager
+def _failures(volume: Volume) -> Iterator[None]:
+    """What torch and numpy complain of, which is nearly always the memory, as a UNetError about the volume."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error  # MONAI only names the transform
+        raise UNetError(volume.source, f"it cannot be segmented ({first_line(cause)})",
+                        "Close other programs, or crop the image") from error  # fmt: skip
 
 
 def most_likely(logits: Tensor, classes: int) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +68,12 @@ def jobs_for(cases: Sequence[Case], out: Path, uncertainty: bool = False) -> lis
     return jobs
 
 
+def check_apart(inputs: Iterable[str | Path], out: Path) -> None:
+    """UNetError where an output is a folder of images: the next run would take the masks for images, too."""
+    if out.resolve() in [Path(source).resolve() for source in inputs]:
+        raise UNetError(out, "its masks would lie among the images", "Choose another --out")
+
+
 def uncertainty_beside(mask: Path) -> Path:
     """Where the uncertainty of a mask is written."""
     ending = nifti.suffix(mask) if zarrs.is_zarr(mask) else ".nii.gz"
@@ -105,8 +113,19 @@ def part_of(jobs: Sequence[Job], part: str) -> list[Job]:
     return list(jobs[int(number) - 1 :: int(count)])
 
 
+def check_lengths(paths: Iterable[Path]) -> None:
+    """UNetError for a name that is too long for the disk: many take 255 bytes."""
+    for path in paths:
+        try:
+            os.lstat(path)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                raise UNetError(path, f"a name of {len(os.fsencode(path.name))} bytes is too long for this disk",
+                                "Give the image a shorter name") from None  # fmt: skip
+
+
 def check_free(jobs: Iterable[Job], remedy: str = "Use --overwrite, or another --out") -> None:
     """UNetError for a file that exists already."""
     for path in (path for job in jobs for path in job.files):
-        if path.exists():
+        if os.path.exists(path):  # which no name is too long for
             raise UNetError(path, "it exists already", remedy)

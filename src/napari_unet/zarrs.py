@@ -58,6 +58,11 @@ class Layout:
     attributes: dict[str, Any]
 
     @property
+    def flat(self) -> bool:
+        """Whether it has no z: rows and columns, as of any picture."""
+        return "z" not in self.grid.names
+
+    @property
     def shape(self) -> dict[str, int]:
         """Size by axis, of all of t, c, z, y, x."""
         return dict.fromkeys(AXES, 1) | dict(zip(self.grid.names, self.array.shape, strict=True))
@@ -113,7 +118,7 @@ def read(path: str | Path, volume: int | None = None) -> Volume:
     fourth, single = ("t", "c") if several == "t" and volume is None else ("c", "t")
     seen = stored.transpose([AXES.index(name) for name in (*grid.own, fourth, single)])[..., 0]
     affine, notes = grid.affine(str(path))
-    on_disk = seen.shape[:2] if "z" not in grid.names else ()
+    on_disk = seen.shape[:2] if layout.flat else ()
     return Volume(cast("NDArray[Any]", seen), affine, layout, str(path), notes, on_disk)
 
 

@@ -24,13 +24,25 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
 
 
+def name_of(model: str) -> str:
+    """A model's name, for the default name of what is made of it: the ending that weights files have is no part of it."""
+    return Path(model).name.removesuffix(".safetensors") or "model"
+
+
 def new_table(path: str | None, overwrite: bool, flag: str) -> Path | None:
-    """Where a table goes, if it is asked for by `flag`. Raises UNetError for an image, and for what exists already."""
-    from napari_unet import nifti
+    """Where a table goes, if it is asked for by `flag`; its folder is there from now on.
+
+    Raises UNetError for an image, for what exists already, and for a folder.
+    """
+    from napari_unet import files, nifti
 
     out = Path(path) if path else None
     if out and nifti.suffix(out):
         raise UNetError(out, "it is an image by its name", f"Use another {flag}, such as table.csv")
     if out and out.exists() and not overwrite:
         raise UNetError(out, "it exists already", f"Use --overwrite, or another {flag}")
+    if out and out.is_dir():
+        raise UNetError(out, "it is a folder", f"Use another {flag}, such as {out / 'table.csv'}")
+    if out:
+        files.make_folder(out.parent)
     return out

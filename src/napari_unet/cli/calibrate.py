@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_unet.cli.arguments import DATA, MODEL, add_json, begin
+from napari_unet.cli.arguments import DATA, MODEL, add_json, begin, name_of
 from napari_unet.cli.terminal import Line, finish, say
 from napari_unet.errors import UNetError
 from napari_unet.options import add_settings, rule_of
@@ -29,7 +29,7 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
 
 def calibrate(arguments: argparse.Namespace) -> int:
     """The calibrated model's file, and what int8 costs and gains."""
-    out = Path(arguments.out or f"{Path(arguments.model).stem or 'model'}-int8.safetensors")
+    out = Path(arguments.out or f"{name_of(arguments.model)}-int8.safetensors")
     if out.suffix != ".safetensors":
         raise UNetError(out, f"the ending {out.suffix!r}", "Give a file that ends in .safetensors")
     if out.exists() and not arguments.overwrite:

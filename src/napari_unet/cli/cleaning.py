@@ -52,10 +52,12 @@ def _volumes(text: str, spec: ModelSpec) -> tuple[tuple[int, float], ...]:
 
 
 def _value(name: str, spec: ModelSpec, flag: str) -> int:
-    """The value of a class by its name or value."""
-    by_name = {label.name.casefold(): label.value for label in spec.labels} | {str(label.value): label.value for label in spec.labels}
-    if (key := name.strip().casefold()) in by_name:
-        return by_name[key]
-    near = difflib.get_close_matches(key, by_name, n=1)
+    """The value of a class by its value or name; of names that differ in large and small letters only, the one that is written."""
+    name = name.strip()
+    by_name = {label.name: label.value for label in spec.labels} | {str(label.value): label.value for label in spec.labels}
+    alike = [value for known, value in by_name.items() if known.casefold() == name.casefold()]
+    if name in by_name or len(alike) == 1:
+        return by_name.get(name, alike[0])
+    near = difflib.get_close_matches(name.casefold(), [known.casefold() for known in by_name], n=1)
     known = ", ".join(f"{label.value} {label.name}" for label in spec.labels)
-    raise UNetError(flag, f"{spec.name} has no class {name.strip()!r}", f"Did you mean {near[0]}?" if near else f"It has {known}")
+    raise UNetError(flag, f"{spec.name} has no class {name!r}", f"Did you mean {near[0]}?" if near else f"It has {known}")

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from napari_unet import schema
-from napari_unet.cli.arguments import MODEL, add_json, begin
+from napari_unet.cli.arguments import MODEL, add_json, begin, name_of
 from napari_unet.cli.terminal import finish, say, say_table
 from napari_unet.errors import UNetError
 
@@ -72,7 +72,7 @@ def export(arguments: argparse.Namespace) -> int:
     from napari_unet.weights import read_card
 
     first = ensemble.files_of(arguments.model)[0]
-    out = Path(arguments.out or f"{Path(arguments.model).stem or 'model'}.{arguments.format}")
+    out = Path(arguments.out or f"{name_of(arguments.model)}.{arguments.format}")
     if out.suffix != f".{arguments.format}":
         raise UNetError(out, f"the ending {out.suffix!r}", f"Give a file that ends in .{arguments.format}")
     if out.exists() and not arguments.overwrite:

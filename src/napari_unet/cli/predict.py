@@ -57,9 +57,10 @@ def predict(arguments: argparse.Namespace) -> int:
     spec, out = read_spec(files_of(arguments.model)[0]), Path(arguments.out)  # what can be refused is, before long imports
     cleaning = cleaning_of(arguments, spec)
     every = targets.jobs_for(find_images(arguments.inputs, len(spec.channels)), out, arguments.uncertainty)
+    targets.check_apart(arguments.inputs, out)
     jobs = targets.part_of(every, arguments.part) if arguments.part else every
     ledger = None if targets.is_file(out) else _ledger(arguments, spec, cleaning)
-    to_do = _begin_file(arguments, jobs) if ledger is None else ledger.begin(jobs, resume=arguments.resume, overwrite=arguments.overwrite)
+    to_do = _begin_file(arguments, jobs) if ledger is None else ledger.to_do(jobs, resume=arguments.resume, overwrite=arguments.overwrite)
     ended = _run(arguments, to_do, cleaning, ledger)
     if len(every) == 1 and ended and ended[0].error:
         raise ended[0].error
@@ -67,15 +68,24 @@ def predict(arguments: argparse.Namespace) -> int:
 
 
 def _begin_file(arguments: argparse.Namespace, jobs: list[Job]) -> list[Job]:
-    """What a single file needs before it can be written."""
-    from napari_unet import files, targets
+    """The jobs of a single file, which may be written."""
+    from napari_unet import targets
 
     if arguments.resume:
         raise UNetError(arguments.out, "nothing can be resumed in a single file", "Give a folder, or leave out --resume")
     if not arguments.overwrite:
         targets.check_free(jobs)
-    files.make_folder(Path(arguments.out).parent)
     return jobs
+
+
+def _take(arguments: argparse.Namespace, ledger: Ledger | None) -> None:
+    """Make the place of the masks: nothing on the disk has changed before."""
+    from napari_unet import files
+
+    if ledger is None:
+        files.make_folder(Path(arguments.out).parent)
+    else:
+        ledger.take(overwrite=arguments.overwrite)
 
 
 def _ledger(arguments: argparse.Namespace, spec: ModelSpec, cleaning: Cleaning) -> Ledger:
@@ -91,6 +101,7 @@ def _ledger(arguments: argparse.Namespace, spec: ModelSpec, cleaning: Cleaning) 
 def _run(arguments: argparse.Namespace, jobs: list[Job], cleaning: Cleaning, ledger: Ledger | None) -> list[Step]:
     """The last step of each job; the line that lives tells of all, and a fault is told as soon as it is met."""
     if not jobs:
+        _take(arguments, ledger)
         if ledger is not None:
             ledger.write_volumes()
         return []
@@ -103,6 +114,7 @@ def _run(arguments: argparse.Namespace, jobs: list[Job], cleaning: Cleaning, led
     with limited(arguments.threads):
         segmenter = Segmenter.load(arguments.model, arguments.device, arguments.runtime, mirror=arguments.mirror,
                                    uncertainty=arguments.uncertainty, precision=arguments.precision)  # fmt: skip
+        _take(arguments, ledger)
         begun = time.monotonic()
         with closing(segment_all(segmenter, jobs, cleaning, volume=arguments.volume, ledger=ledger)) as steps:
             for step in steps:
