@@ -13,6 +13,7 @@ import pytest
 from datasets import SHAPE, decathlon, describe, nnunet, scan, two_folders, write_pair
 
 from napari_unet import UNetError, cases, find_cases, find_images, nifti
+from napari_unet.cases import masks_beside
 from napari_unet.dataset import Case, read_image, read_label
 
 NAMES = {1: "bright", 2: "dark"}
@@ -48,6 +49,43 @@ def test_nnunets_raw_layout(tmp_path: Path, described: bool) -> None:
     assert [path.name for path in found.cases[0].images] == ["b0_0000.nii.gz", "b0_0001.nii.gz"]
     assert (found.labels, found.channels) == ((NAMES, ("T1", "T2")) if described else ({}, ()))
     assert read_image(found.cases[0]).data.shape == (*SHAPE, 2)
+
+
+@pytest.mark.parametrize("suffix", ["seg", "mask", "label"])
+@pytest.mark.parametrize("ending", [".nii.gz", ".png"])
+def test_masks_named_for_their_images_are_found_in_one_folder_and_in_two(tmp_path: Path, suffix: str, ending: str) -> None:
+    """As the viewer proposes to name them."""
+    two, one = two_folders(tmp_path / "two", 3, ending), tmp_path / "one"
+    names = sorted(path.name for path in (two / "images").iterdir())
+    one.mkdir()
+    for name in names:
+        case = name.removesuffix(ending)
+        shutil.copy(two / "images" / name, one / name)
+        shutil.copy(two / "labels" / name, one / f"{case}_{suffix}{ending}")
+        (two / "labels" / name).rename(two / "labels" / f"{case}_{suffix}{ending}")
+    shutil.copy(one / names[0], one / f"more{ending}")  # an image without a mask
+    for folder in (one, two):
+        found = find_cases(folder)
+        assert [(case.images[0].name, case.label and case.label.name) for case in found.cases] == [
+            (name, f"{name.removesuffix(ending)}_{suffix}{ending}") for name in names
+        ]
+        assert [path.name for path in found.unlabelled] == ([f"more{ending}"] if folder == one else []) and not found.without_image
+
+
+def test_a_mask_of_its_own_name_comes_before_one_that_is_named_for_the_image(tmp_path: Path) -> None:
+    data = two_folders(tmp_path, 2)
+    name = sorted((data / "labels").iterdir())[0]
+    shutil.copy(name, name.with_name(name.name.replace(".nii.gz", "_seg.nii.gz")))
+    found = find_cases(data)
+    assert found.cases[0].label == name and [path.name for path in found.without_image] == [name.name.replace(".nii.gz", "_seg.nii.gz")]
+
+
+def test_masks_beside_images_are_not_segmented(tmp_path: Path) -> None:
+    for name in ("a.nii.gz", "a_seg.nii.gz", "b_seg.nii.gz", "c_0000.nii.gz", "c_0001.nii.gz", "c_mask.nii.gz"):
+        (tmp_path / name).write_bytes(b"")
+    assert [case.name for case in find_images([tmp_path], 2)] == ["a", "b_seg", "c"]
+    assert [path.name for path in masks_beside(tmp_path)] == ["a_seg.nii.gz", "c_mask.nii.gz"]
+    assert [case.name for case in find_images([tmp_path / "a_seg.nii.gz"], 1)] == ["a_seg"], "what is asked for by name is"
 
 
 def test_names_of_teeth_are_numbers(tmp_path: Path) -> None:

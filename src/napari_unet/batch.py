@@ -109,14 +109,17 @@ def _segment(segmenter: Segmenter, step: Step, end: float, cleaning: Cleaning, c
     memory, segmenter = way.estimate, segmenter.with_windows(way.spec.patch, way.in_flight)
     yield replace(step, memory=memory)
     image = read_image(job.case, chosen, lazy=True)
+    told = (*image.notes, _kind_note(job, image, segmenter.spec), spacing_warning(image.affine, segmenter.spec), way.note)
+    notes = tuple(filter(None, told))
+    if notes:  # before the hours that a wrong spacing may take
+        yield replace(step, memory=memory, notes=notes)
     with ExitStack() as stack:
         mask = stack.enter_context(closing(canvas_for(job, image, segmenter, cleaning)))
         for piece in segmenter.stream(image, mask.first):
             mask.add(piece)
             share = begin + (end - begin) * piece.done / piece.total
             yield replace(step, done=piece.done, total=piece.total, share=share, memory=memory)
-        told = (*image.notes, _kind_note(job, image, segmenter.spec), spacing_warning(image.affine, segmenter.spec), way.note)
-        found = _Found(mask, mask.finish(), tuple(filter(None, told)))
+        found = _Found(mask, mask.finish(), notes)
         stack.pop_all()  # whoever puts it in place closes it
     return found
 

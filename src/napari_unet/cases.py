@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -19,6 +19,7 @@ from napari_unet.schema import strict_json
 from napari_unet.spec import ALL_LABELLED, LabelRule
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a drive has one letter
+_MASK = re.compile(r"(?P<image>.+)_(seg|mask|label|labels)")
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 _IMAGE_FOLDERS, _LABEL_FOLDERS = ("imagesTr", "images", "image"), ("labelsTr", "labels", "masks", "label")
 MAX_JSON = 16 << 20
@@ -49,15 +50,37 @@ def find_images(inputs: Iterable[str | Path], channels: int | None = None) -> li
 
     For a model that reads one channel they are cases of their own, such as a film's pictures; a lone `case_0000` is `case`, as
     nnU-Net names it. What lies beside a file decides, not what else is given, so that one image always has one name.
+    Of a folder, the masks that lie beside their images (see `masks_beside`) are none.
 
     Raises UNetError for missing channels and for two cases of one name, whose masks would overwrite each other.
     """
+    inputs = [path for source in inputs for path in _without_masks(source)]
     series = cache(_series)  # a folder is looked through once
 
     def several(case: str, files: list[Path]) -> bool:
         return channels == 1 and f"{case}{_ending(files[0])}" in series(files[0].parent)
 
     return _cases(inputs, several)
+
+
+def masks_beside(source: str | Path) -> list[Path]:
+    """The files of a folder that are named for another image in it, as the viewer proposes: `scan_seg.nii.gz` beside `scan.nii.gz`."""
+    if not os.path.isdir(source) or zarrs.is_zarr(Path(source)):
+        return []
+    paths = list_images(source)
+    names = {name for path in paths for name in (nifti.stem(path), _split(path)[0])}
+    return [path for path in paths if _image_of(nifti.stem(path)) in names]
+
+
+def _image_of(mask: str) -> str | None:
+    """The name of the image that a mask is named for; None where its name does not say that it is a mask."""
+    match = _MASK.fullmatch(mask)
+    return match["image"] if match else None
+
+
+def _without_masks(source: str | Path) -> list[str | Path]:
+    masks = masks_beside(source)
+    return [path for path in list_images(source) if path not in masks] if masks else [source]
 
 
 def _series(folder: Path) -> frozenset[str]:
@@ -118,7 +141,9 @@ def _in_order(case: Path, channels: dict[int, Path]) -> tuple[Path, ...]:
 
 
 def find_cases(folder: str | Path, rule: LabelRule = ALL_LABELLED) -> Dataset:
-    """The labelled cases of a folder: the Decathlon's layout, nnU-Net's raw one, or two folders of images and labels.
+    """The labelled cases of a folder: the Decathlon's layout, nnU-Net's raw one, two folders of images and labels, or one of both.
+
+    In the latter masks are named for their images, as in `scan.nii.gz` and `scan_seg.nii.gz`, which may be so in two folders, too.
 
     Masks will be read by `rule`, and by the value that dataset.json names "ignore".
 
@@ -139,21 +164,38 @@ def find_cases(folder: str | Path, rule: LabelRule = ALL_LABELLED) -> Dataset:
     if isinstance(description.get("dataset"), dict):
         cases = _mapped(folder, description["dataset"])
         return replace(_described(folder, description), cases=cases, labels=labels, channels=channels).with_rule(rule)
-    images, masks = (_subfolder(folder, names) for names in (_IMAGE_FOLDERS, _LABEL_FOLDERS))
-    known = _by_name(list_images(masks))
+    images, masks = _images_and_masks(folder)
+    known = _by_name(masks)
 
     def labelled_each(case: str, files: list[Path]) -> bool:
         return case not in known and any(nifti.stem(path) in known for path in files)
 
-    found = {case.name: case for case in _cases([images], labelled_each)}
+    found = {case.name: case for case in _cases(images, labelled_each)}
+    known = {_named_for(name, found, known): path for name, path in known.items()}
     cases = tuple(Case(name, found[name].images, known[name]) for name in found if name in known)
     if not cases:
-        raise UNetError(folder, f"no image in {images.name} has a label of the same name in {masks.name}", "Name them alike")
+        first = f"{images[0].name} and {masks[0].name} are the first"
+        raise UNetError(folder, f"no image in {images[0].parent.name} has a label of the same name in {masks[0].parent.name} ({first})",
+                        "Name them alike, or labels as in scan_seg.nii.gz")  # fmt: skip
     return replace(
         _described(folder, description), cases=cases, labels=labels, channels=channels,
         unlabelled=tuple(path for name in found if name not in known for path in found[name].images),
         without_image=tuple(path for name, path in known.items() if name not in found),
     ).with_rule(rule)  # fmt: skip
+
+
+def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The files of two folders of images and of labels, or of one in which masks are named for the images beside them."""
+    if not any((folder / name).is_dir() for name in (*_IMAGE_FOLDERS, *_LABEL_FOLDERS)) and (masks := masks_beside(folder)):
+        return [path for path in list_images(folder) if path not in masks], masks
+    images, labels = (list_images(_subfolder(folder, names)) for names in (_IMAGE_FOLDERS, _LABEL_FOLDERS))
+    return images, labels
+
+
+def _named_for(mask: str, images: Container[str], masks: Container[str]) -> str:
+    """The image that a mask belongs to: that of its name, or the one that it is named for, where that has no mask of its own name."""
+    image = _image_of(mask)
+    return image if image is not None and mask not in images and image in images and image not in masks else mask
 
 
 def described_beside(labels: str | Path, rule: LabelRule = ALL_LABELLED) -> tuple[dict[int, str], LabelRule]:

@@ -50,7 +50,7 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
 def predict(arguments: argparse.Namespace) -> int:
     """A mask for each image; 1 where some could not be segmented, 2 where none could."""
     from napari_unet import targets
-    from napari_unet.cases import find_images
+    from napari_unet.cases import find_images, masks_beside
     from napari_unet.ensemble import files_of
     from napari_unet.weights import read_spec
 
@@ -58,6 +58,8 @@ def predict(arguments: argparse.Namespace) -> int:
     cleaning = cleaning_of(arguments, spec)
     every = targets.jobs_for(find_images(arguments.inputs, len(spec.channels)), out, arguments.uncertainty)
     targets.check_apart(arguments.inputs, out)
+    if masks := [path.name for source in arguments.inputs for path in masks_beside(source)]:
+        tell(f"note: left out, as masks of images beside them: {', '.join(masks[:5])}" + f" and {len(masks) - 5} more" * (len(masks) > 5))
     jobs = targets.part_of(every, arguments.part) if arguments.part else every
     ledger = None if targets.is_file(out) else _ledger(arguments, spec, cleaning)
     to_do = _begin_file(arguments, jobs) if ledger is None else ledger.to_do(jobs, resume=arguments.resume, overwrite=arguments.overwrite)
@@ -110,7 +112,7 @@ def _run(arguments: argparse.Namespace, jobs: list[Job], cleaning: Cleaning, led
     from napari_unet.segment import Segmenter
     from napari_unet.threads import limited
 
-    ended, line = [], Line()
+    ended, noted, line = [], set(), Line()
     with limited(arguments.threads):
         segmenter = Segmenter.load(arguments.model, arguments.device, arguments.runtime, mirror=arguments.mirror,
                                    uncertainty=arguments.uncertainty, precision=arguments.precision)  # fmt: skip
@@ -119,6 +121,9 @@ def _run(arguments: argparse.Namespace, jobs: list[Job], cleaning: Cleaning, led
         with closing(segment_all(segmenter, jobs, cleaning, volume=arguments.volume, ledger=ledger)) as steps:
             for step in steps:
                 line.show(_progress(step, len(jobs), time.monotonic() - begun))
+                if step.notes and step.number not in noted:
+                    noted.add(step.number)
+                    _note(step, line)
                 if step.over:
                     ended.append(step)
                     _tell(step, line, alone=len(jobs) == 1)
@@ -126,13 +131,17 @@ def _run(arguments: argparse.Namespace, jobs: list[Job], cleaning: Cleaning, led
     return ended
 
 
-def _tell(step: Step, line: Line, alone: bool) -> None:
-    """What a careful reader should know of an image, and why it failed; of a single one the command ends with that."""
-    if step.notes or (step.error and not alone):
-        line.end()
+def _note(step: Step, line: Line) -> None:
+    """What a careful reader should know of an image, as soon as it is known."""
+    line.end()
     for note in step.notes:
         tell(f"note: {step.job.case.images[0]}: {note}")
+
+
+def _tell(step: Step, line: Line, alone: bool) -> None:
+    """Why an image failed; of a single one the command ends with that."""
     if step.error and not alone:
+        line.end()
         tell(f"napari-unet: {step.error}")
 
 
