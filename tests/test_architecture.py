@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -20,14 +21,14 @@ PACKAGE = ROOT / "src" / "napari_unet"
 TIERS = (
     {
         *("__init__", "errors", "files", "foreign", "header", "intensities", "lazy", "ngff", "packed", "pictures", "schema", "spec"),
-        *("volume", "windows"),
+        *("running", "volume", "windows"),
     },
     {
         *("augment", "budget", "calibration", "cases", "cells", "checks", "components", "distributed", "downloads", "ensemble", "events"),
         "fingerprint",
         *("finetune", "layout", "learning", "loss", "lowering", "measure", "network", "nifti", "openvino_runtime", "optimiser"),
         *("dataset", "grid", "openvino_graph", "options", "partial", "splits", "threads"),
-        *("phantoms", "preprocess", "quiet_openvino", "record", "recording", "runtime", "sampling", "schedule", "spacing", "speed"),
+        *("phantoms", "preprocess", "quiet_openvino", "record", "cuda_graph", "runtime", "sampling", "schedule", "spacing", "speed"),
         *("ledger", "memory", "outline", "spool", "structures", "survey", "targets", "torch_runtime", "volumes", "weights", "zarrs"),
     },
     {"assist", "batch", "calibrate", "canvas", "crossval", "evaluate", "onnx_export", "plan", "pooling", "segment", "train"},
@@ -290,16 +291,51 @@ def test_discovery_is_light() -> None:
 # ---- the map ----------------------------------------------------------------------------------------------------------
 
 
-def test_the_map_shows_the_house() -> None:
-    """The room list of ARCHITECTURE.md names every module, and no other."""
+def architecture() -> str:
+    """The page's text."""
     page = ROOT / "ARCHITECTURE.md"
     if not page.exists():
         pytest.skip("ARCHITECTURE.md is missing")
-    rooms = re.search(r"^src/napari_unet/.*\n((?:[ \t].*\n|\n)*)", page.read_text("utf-8"), re.MULTILINE)
+    return page.read_text("utf-8")
+
+
+def modules_in(rooms: str) -> list[Path]:
+    """The modules of an indented list of rooms, each by its way from the package's folder."""
+    folders, found = {4: Path()}, []
+    for indent, name in re.findall(r"^( +)([\w/]+(?:\.py|/))", rooms, re.MULTILINE):
+        place = folders[len(indent)] / name
+        if name.endswith("/"):
+            folders[len(indent) + 4] = place
+        else:
+            found.append(place)
+    return found
+
+
+def test_the_map_shows_the_house() -> None:
+    """The room list of ARCHITECTURE.md names every module once, in its folder, and no other."""
+    rooms = re.search(r"^src/napari_unet/.*\n((?:[ \t].*\n|\n)*)", architecture(), re.MULTILINE)
     assert rooms, "ARCHITECTURE.md has no room list: a line `src/napari_unet/`, the modules indented below it"
-    named = set(re.findall(r"\b\w+\.py\b", rooms[0]))
-    there = {path.name for path in SOURCES}
+    named = Counter(modules_in(rooms[1]))
     complaints(
-        [f"ARCHITECTURE.md names {name}, which is not there" for name in sorted(named - there)]
-        + [f"ARCHITECTURE.md does not name {name}" for name in sorted(there - named)]
+        [f"ARCHITECTURE.md names {path}, which is not there" for path in sorted(named.keys() - SOURCES.keys())]
+        + [f"ARCHITECTURE.md does not name {path}" for path in sorted(SOURCES.keys() - named.keys())]
+        + [f"ARCHITECTURE.md names {path} {count} times" for path, count in named.items() if count > 1]
+    )
+
+
+def test_the_map_is_read_by_folders() -> None:
+    rooms = "    a.py    what b.py is not\n    cli/    the line\n        a.py\n    models/   weights\n    c.py  more\n"
+    assert modules_in(rooms) == [Path("a.py"), Path("cli/a.py"), Path("c.py")]
+
+
+def test_the_tiers_are_those_of_the_map() -> None:
+    """The paragraph of ARCHITECTURE.md, from the lowest to the highest, without what only Python asks for."""
+    paragraph = re.search(r"^## Imports go one way\n\n(.+?)\.\n", architecture(), re.MULTILINE | re.DOTALL)
+    assert paragraph, "ARCHITECTURE.md has no paragraph below `## Imports go one way`"
+    told = [set(re.findall(r"[\w/]+", tier)) - {"training/"} for tier in paragraph[1].split("<-")]
+    held = [{name for name in tier if not name.startswith("__")} for tier in TIERS]
+    complaints(
+        f"tier {number}: {name} is only in {'ARCHITECTURE.md' if name in page else 'TIERS'}"
+        for number, (page, tiers) in enumerate(zip(told, held, strict=True))
+        for name in sorted(page ^ tiers)
     )

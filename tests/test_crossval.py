@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import pytest
 from datasets import _one_thread, decathlon, planned, scan  # noqa: F401 - a fixture
 from scipy.ndimage import binary_dilation
 
-from napari_unet import Segmenter, UNetError, find_cases, nifti, schema, weights
+from napari_unet import Segmenter, UNetError, crossval, find_cases, nifti, schema, weights
 from napari_unet.components import NOISE, keep_largest, pays
 from napari_unet.crossval import learn
 from napari_unet.dataset import read_image, read_label
@@ -250,6 +250,31 @@ def test_minutes_are_for_all_folds_together(plan: Plan, tmp_path: Path) -> None:
     shares = [record_of(tmp_path / f"fold_{n}").config.minutes for n in range(2)]
     assert shares[0] == pytest.approx(0.05, rel=0.2) and 0 < shares[1] <= 0.1
     assert record_of(tmp_path / "fold_0").schedule.steps > 1
+
+
+def test_minutes_that_nobody_asked_for_are_shared_and_counted_as_others(
+    plan: Plan, unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten for two folds; of a run that goes on with its second one, five are left."""
+    shares: list[float] = []
+
+    def no_training(cases: Any, spec: Any, config: TrainConfig, **options: Any) -> Iterator[Progress]:
+        shares.append(config.minutes or 0)
+        yield Progress("done", 1, 1)
+
+    monkeypatch.setattr(crossval, "train", no_training)
+    run(with_(plan, steps=None), tmp_path / "new", lambda p: True)
+    out = Path(shutil.copytree(unbroken, tmp_path / "old"))
+    (out / "fold_1" / SCORES).unlink()
+    record = record_of(out)
+    (out / RECORD).write_text(schema.encode(replace(record, config=replace(record.config, steps=None))))
+    run(plan, out, lambda p: True, resume=True)
+    assert shares == pytest.approx([5, 5], rel=0.01)
+
+
+@pytest.mark.parametrize(("config", "seconds"), [({}, 600), ({"minutes": 0.5}, 30), ({"steps": 9, "minutes": 1}, None)])
+def test_either_time_or_steps_rule(config: dict[str, Any], seconds: float | None) -> None:
+    assert TrainConfig(**config).seconds == seconds
 
 
 def test_time_that_is_over_before_it_began_is_one_step_per_fold(plan: Plan, tmp_path: Path) -> None:

@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 
 from napari_unet import PlanChoices, Segmenter, TrainConfig, UNetError, find_cases, nifti, read_spec
 from napari_unet.dataset import Case, Dataset, read_image
-from napari_unet.evaluate import Score, dice
+from napari_unet.evaluate import Score, by_case, dice
 from napari_unet.experiment import (
     MASKS,
     OUTCOME,
-    by_case,
     draw,
     fill,
     fold_out,

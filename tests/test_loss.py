@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from napari_unet.loss import SMOOTH, UNLABELLED, from_sums, shares_of, sums, supervise
+from napari_unet.loss import IGNORE_INDEX, SMOOTH, from_sums, shares_of, sums, supervise
 
 CLASSES = 3
 SHAPES = {"2-D": (2, 8, 12), "3-D": (2, 4, 8, 6)}  # batch, then space
@@ -22,7 +22,7 @@ def drawn(dims: str, unlabelled: float = 0.4, seed: int = 0) -> tuple[Tensor, Te
     batch, *space = SHAPES[dims]
     logits = 3 * torch.randn(batch, CLASSES, *space, generator=generator, dtype=torch.float64)
     classes = torch.randint(0, CLASSES, (batch, *space), generator=generator, dtype=torch.uint8)
-    classes[torch.rand(classes.shape, generator=generator) < unlabelled] = UNLABELLED
+    classes[torch.rand(classes.shape, generator=generator) < unlabelled] = IGNORE_INDEX
     return logits.requires_grad_(), classes
 
 
@@ -32,8 +32,8 @@ def loss_of(logits: Tensor, classes: Tensor) -> Tensor:
 
 def reference(logits: Tensor, classes: Tensor) -> Tensor:
     """Cross-entropy by torch, and Dice of the labelled voxels class by class, over the whole batch."""
-    entropy = functional.cross_entropy(logits, classes.long(), ignore_index=UNLABELLED)
-    known = classes != UNLABELLED
+    entropy = functional.cross_entropy(logits, classes.long(), ignore_index=IGNORE_INDEX)
+    known = classes != IGNORE_INDEX
     probabilities = logits.softmax(1).movedim(1, -1)[known]
     scores = []
     for value in range(1, CLASSES):
@@ -62,7 +62,7 @@ def test_shares_say_how_much_of_a_voxel_is_of_each_class(dims: str) -> None:
     _, classes = drawn(dims)
     shares = shares_of(classes, CLASSES)
     assert shares.dtype == torch.float32 and shares.shape == (len(classes), CLASSES, *classes.shape[1:])
-    assert torch.equal(shares.sum(1), (classes != UNLABELLED).float())
+    assert torch.equal(shares.sum(1), (classes != IGNORE_INDEX).float())
     for value in range(CLASSES):
         assert torch.equal(shares[:, value] == 1, classes == value)
 
@@ -71,7 +71,7 @@ def test_shares_say_how_much_of_a_voxel_is_of_each_class(dims: str) -> None:
 def test_unlabelled_voxels_have_no_influence_at_all(dims: str) -> None:
     """Not a small one: gradients there are zero, and whatever the network says there changes no bit elsewhere."""
     logits, classes = drawn(dims)
-    unlabelled = (classes == UNLABELLED)[:, None].expand_as(logits)
+    unlabelled = (classes == IGNORE_INDEX)[:, None].expand_as(logits)
     loss = loss_of(logits, classes)
     slope = gradient(loss, logits)
     assert unlabelled.any() and not slope[unlabelled].any() and slope[~unlabelled].all()
@@ -85,7 +85,7 @@ def test_unlabelled_voxels_have_no_influence_at_all(dims: str) -> None:
 @both
 def test_a_batch_without_any_label_teaches_nothing(dims: str) -> None:
     logits, classes = drawn(dims)
-    loss = loss_of(logits, torch.full_like(classes, UNLABELLED))
+    loss = loss_of(logits, torch.full_like(classes, IGNORE_INDEX))
     assert loss == 0 and not gradient(loss, logits).any()
 
 
@@ -93,7 +93,7 @@ def test_a_batch_without_any_label_teaches_nothing(dims: str) -> None:
 def test_halves_added_up_are_the_whole_batch(dims: str) -> None:
     """Over two processes, too: the loss is of the sums, not a mean of losses."""
     logits, classes = drawn(dims)
-    classes[0, :2] = UNLABELLED  # so that the halves do not weigh the same
+    classes[0, :2] = IGNORE_INDEX  # so that the halves do not weigh the same
     parts = [sums(logits[n : n + 1], shares_of(classes[n : n + 1], CLASSES)) for n in range(2)]
     together, whole = from_sums(parts[0] + parts[1]), loss_of(logits, classes)
     torch.testing.assert_close(together, whole)
@@ -127,7 +127,7 @@ def test_a_coarse_voxel_weighs_what_is_labelled_of_it(dims: str) -> None:
     """Of a coarse voxel of which a quarter is labelled, as class 1, a quarter counts, as class 1; of one without, nothing."""
     step = (2, 2) if dims == "2-D" else (1, 2, 2)
     _, classes = drawn(dims)
-    classes[:] = UNLABELLED
+    classes[:] = IGNORE_INDEX
     classes[0, ..., 0, 0] = 1
     scale = coarse(dims, step)
     fine = torch.zeros(len(classes), CLASSES, *classes.shape[1:], dtype=torch.float64)
@@ -160,8 +160,8 @@ def test_gradients_are_finite(dims: str, size: float, kind: str) -> None:
     if kind == "one class":
         classes[:] = 2
     elif kind in ("one voxel", "none"):
-        classes.fill_(UNLABELLED)
-        classes.view(-1)[0] = 1 if kind == "one voxel" else UNLABELLED
+        classes.fill_(IGNORE_INDEX)
+        classes.view(-1)[0] = 1 if kind == "one voxel" else IGNORE_INDEX
     single = (size * logits.detach()).float().requires_grad_()
     scales = [single, (size * coarse(dims, (2, 2) if dims == "2-D" else (2, 2, 2)).detach()).float().requires_grad_()]
     loss = supervise(scales, shares_of(classes, CLASSES))

@@ -25,6 +25,7 @@ from napari_unet.memory import estimate, fit
 from napari_unet.network import parameter_shapes
 from napari_unet.outline import Outline, outline
 from napari_unet.spec import Card, ModelSpec
+from napari_unet.spool import SLAB
 from napari_unet.torch_runtime import PAIR
 from napari_unet.volume import Volume
 
@@ -187,6 +188,14 @@ def test_more_slices_of_a_zarr_take_no_more() -> None:
     assert estimate(few, spec, streamed=True).needed == estimate(many, spec, streamed=True).needed
     assert estimate(few, spec).needed < estimate(many, spec).needed
     assert estimate(many, spec, streamed=True).needed < estimate(many, spec).needed
+
+
+@pytest.mark.parametrize(("uncertainty", "width"), [(False, 2), (True, 2 + 4)])
+def test_of_a_nifti_that_is_written_while_it_is_made_a_slab_is_held(uncertainty: bool, width: int) -> None:
+    """Of so many bytes, however wide its voxels are."""
+    spec, image = model_spec(patch=(8, 32, 32)), image_of((500, 500, 400))
+    whole, streamed = (estimate(image, spec, uncertainty=uncertainty, streamed=streamed).segmenting for streamed in (False, True))
+    assert whole - streamed == width * 500 * 500 * 400 - SLAB
 
 
 def test_the_axes_are_the_models_however_voxels_are_stored() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,7 +37,7 @@ from napari_unet.dataset import Case, read_image, read_label, read_mask
 from napari_unet.evaluate import evaluate, read_scores, score_case
 from napari_unet.layout import LOG, MASKS, MODEL, RESUME, SCORES
 from napari_unet.learning import Learner
-from napari_unet.loss import UNLABELLED as NO_CLASS
+from napari_unet.loss import IGNORE_INDEX
 from napari_unet.partial import PLANES, UNLABELLED, mark, settle
 from napari_unet.plan import plan
 from napari_unet.preprocess import prepare_labels
@@ -309,9 +310,9 @@ def test_resampling_invents_no_label(spacing: tuple[float, ...]) -> None:
     near = [[np.minimum(np.floor(p + shift + 1e-4), n - 1).astype(int) for shift in (0.5 - 1e-3, 0.5)]
             for p, n in zip((x, y, z), label.shape, strict=True)]  # fmt: skip
     allowed = [index[np.ix_(i, j, k)].T for i in near[0] for j in near[1] for k in near[2]]
-    expected = [np.where(marked.data == UNLABELLED, NO_CLASS, marked.data).ravel()[a] for a in allowed]
+    expected = [np.where(marked.data == UNLABELLED, IGNORE_INDEX, marked.data).ravel()[a] for a in allowed]
     assert np.any([classes == e for e in expected], axis=0).all()
-    assert (classes == NO_CLASS).any() and set(np.unique(classes)) <= {0, 1, 2, NO_CLASS}
+    assert (classes == IGNORE_INDEX).any() and set(np.unique(classes)) <= {0, 1, 2, IGNORE_INDEX}
 
 
 @pytest.mark.parametrize(("spec", "patch"), [(SPEC, (8, 8, 8)), (FLAT, (1, 8, 8))])
@@ -320,7 +321,7 @@ def test_resampling_invents_no_label(spacing: tuple[float, ...]) -> None:
 def test_every_patch_holds_a_labelled_voxel(mask: Change, foreground: float, spec: ModelSpec, patch: tuple[int, ...]) -> None:
     made = example(mask, spec)
     for voxels in (*made.centres, made.labelled):
-        assert voxels is not None and (made.label.numpy()[tuple(voxels.T)] != NO_CLASS).all()
+        assert voxels is not None and (made.label.numpy()[tuple(voxels.T)] != IGNORE_INDEX).all()
     assert len(made.centres) == 2
     sampler = Sampler([made], spec, replace(PLAIN, foreground=foreground))
     for step in range(60):
@@ -334,7 +335,7 @@ def test_patches_reach_everything_that_is_labelled() -> None:
     sampler = Sampler([replace(made, image=numbers)], SPEC, replace(PLAIN, foreground=0.0))
     drawn = [sampler.batch(step, step, (4, 4, 4), 4) for step in range(150)]
     seen = torch.cat([images[:, 0][shares.sum(1) > 0] for images, shares in drawn])
-    assert set(seen.int().tolist()) == set(numbers[0][made.label != NO_CLASS].int().tolist())
+    assert set(seen.int().tolist()) == set(numbers[0][made.label != IGNORE_INDEX].int().tolist())
 
 
 def test_augmented_patches_hold_a_labelled_voxel_too() -> None:
@@ -537,7 +538,9 @@ def test_nnunets_layout_through_the_command_line(call: Call, tmp_path: Path) -> 
 
     (mask,) = (out / MASKS).iterdir()
     scores = [call("evaluate", mask, folder / "labelsTr" / mask.name, "--json", *more).json() for more in ((), ("--ignore", 3))]
-    assert "3" in scores[0]["summary"] and "3" not in scores[1]["summary"]
+    assert scores[0]["summary"] == scores[1]["summary"] and "3" not in scores[0]["summary"], "dataset.json lies beside them"
+    alone = shutil.copy(folder / "labelsTr" / mask.name, tmp_path / mask.name)
+    assert "3" in call("evaluate", mask, alone, "--json").json()["summary"]
     assert scores[1]["summary"]["mean"]["dice"] == pytest.approx(done.json()["dice"]["mean"], abs=1e-4)
     assert call("train", folder, "--out", out, "--resume").code == 0
     ignoring(folder, 4)

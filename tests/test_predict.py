@@ -400,7 +400,7 @@ def test_a_spacing_far_from_the_model_s_is_a_note_and_no_fault(call: Call, tmp_p
     assert found.code == 0 and (tmp_path / "masks" / "far.nii.gz").exists()
     notes = [line for line in found.err.splitlines() if line.startswith("note: ")]
     assert len(notes) == 1 and "far.nii.gz: the spacing is far from the model's: inferior–superior 6 mm instead of 1 mm" in notes[0]
-    steps = segment_all(Segmenter.load(resampling, "cpu"), jobs_for(find_images(images, 1), tmp_path / "again"))
+    steps = segment_all(Segmenter.load(resampling, "cpu"), jobs_for(find_images(images, 1), tmp_path / "again"), Cleaning())
     first = next(step for step in steps if step.notes)
     steps.close()
     assert first.job.case.name == "far" and not first.over and first.done == 0, "before the time that it takes"

@@ -18,7 +18,7 @@ from napari_unet import PlanChoices, UNetError, nifti, schema
 from napari_unet.crossval import learn
 from napari_unet.evaluate import Score, confidence, read_scores, write_scores
 from napari_unet.figures import overview
-from napari_unet.layout import LOG, MASKS, RECORD, SCORES
+from napari_unet.layout import LOG, LOG_HEAD, MASKS, RECORD, SCORES, fold_folder, folds_of
 from napari_unet.page import page
 from napari_unet.record import Record
 from napari_unet.report import write_report
@@ -283,6 +283,16 @@ def test_scored_by_folds(copied: Path) -> None:
     found = situation(copied, some(5), training=names, kept_out=names, independent=False)
     assert "each scored by a model that had not seen it" in found.sentence and "rather too narrow" in found.sentence
     assert "5 lines: one per fold" in found.sentence and "not independent" not in found.sentence
+
+
+def test_folds_are_in_the_order_of_their_numbers(copied: Path) -> None:
+    """The eleventh is the last, not the third."""
+    for n in (*range(10, -1, -1), "none"):
+        (copied / f"fold_{n}").mkdir()
+        (copied / f"fold_{n}" / LOG).write_text(f"{LOG_HEAD}{0 if n == 'none' else n + 1},0.5,0.001,,1.0\n")
+    (copied / LOG).write_text(LOG_HEAD)
+    assert folds_of(copied) == [fold_folder(copied, n) for n in range(11)] == [copied / f"fold_{n}" for n in range(11)]
+    assert [log["loss"][0][0] for log in Results.read(copied).logs] == list(range(1, 12))
 
 
 def test_one_case_kept_out_gives_no_interval(copied: Path) -> None:

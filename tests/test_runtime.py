@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from itertools import chain, combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
 from engine import network_spec, random_network
 
 from napari_unet.errors import UNetError
-from napari_unet.runtime import RUNTIMES, choose_runtime
+from napari_unet.running import DEVICES, RUNTIMES
+from napari_unet.runtime import choose_runtime
+from napari_unet.schema import describe
+from napari_unet.spec import TrainConfig
 from napari_unet.torch_runtime import build, choose_device, forward
 
 CPU = torch.device("cpu")
@@ -72,6 +78,13 @@ def test_what_torch_cannot_run_is_a_clear_error() -> None:
 def test_a_runtime_chosen_by_name(place: str) -> None:
     assert choose_runtime(place, "torch") == (choose_device(place), "torch")
     assert choose_runtime(place)[1] in RUNTIMES
+
+
+def test_the_preferences_and_training_offer_what_there_is() -> None:
+    manifest = yaml.safe_load((Path(__file__).parents[1] / "napari.yaml").read_text("utf-8"))
+    offered = manifest["contributions"]["configurations"]["running"]["properties"]
+    assert offered["device"]["enum"] == ["auto", *DEVICES] and offered["runtime"]["enum"] == ["auto", *RUNTIMES]
+    assert set(re.findall(r"\w+", describe(TrainConfig)["device"][1].description)) == {"auto", "or", *DEVICES}
 
 
 def test_a_runtime_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

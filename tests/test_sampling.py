@@ -12,7 +12,7 @@ from datasets import scan
 from engine import model_spec, network_spec
 from torch import Tensor
 
-from napari_unet.loss import UNLABELLED
+from napari_unet.loss import IGNORE_INDEX
 from napari_unet.preprocess import prepare, prepare_labels
 from napari_unet.sampling import Example, Sampler, crop
 from napari_unet.spec import ModelSpec, TrainConfig
@@ -156,7 +156,7 @@ def test_a_crop_is_what_lies_there_and_unlabelled_elsewhere() -> None:
         image, label = crop(made.image, made.label, first, (4, 4, 4))
         z, y, x = (slice(f + 4, f + 8) for f in first)
         assert torch.equal(image, padded[:, z, y, x])
-        assert torch.equal(label, torch.nn.functional.pad(made.label, [4] * 6, value=UNLABELLED)[z, y, x])
+        assert torch.equal(label, torch.nn.functional.pad(made.label, [4] * 6, value=IGNORE_INDEX)[z, y, x])
 
 
 def test_a_case_without_labels_is_sampled_too() -> None:

@@ -26,8 +26,9 @@ from engine import (
 from hostile import ORIENTATIONS, affine_for
 from PIL import Image
 
-from napari_unet import nifti, torch_runtime, weights
+from napari_unet import files, nifti, torch_runtime, weights
 from napari_unet.errors import UNetError
+from napari_unet.memory import of_window
 from napari_unet.preprocess import prepare
 from napari_unet.segment import Segmenter, _cut, most_likely, uncertainty_of
 from napari_unet.spec import Card, Channel
@@ -450,6 +451,17 @@ def test_an_image_of_another_modality_gives_no_mask() -> None:
 def test_windows_with_gaps_are_refused(overlap: float) -> None:
     with pytest.raises(UNetError, match=r"^overlap: windows that overlap by .+\. Use 0 to 0\.9\.$"):
         segmenter(MODELS["3-D"], overlap=overlap)
+
+
+def test_a_window_that_does_not_fit_into_memory_is_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the measure by which `memory.fit` looks for windows that do."""
+    model, image = segmenter(MODELS["3-D"]), volume()
+    needed = int(sum(of_window(model.spec, (8, 8, 8), model.runtime.feature_maps)))
+    monkeypatch.setattr(files, "free_memory", lambda: needed)
+    assert next(model.stream(image)).done == 1
+    monkeypatch.setattr(files, "free_memory", lambda: needed - 1)
+    with pytest.raises(UNetError, match=r"^tiny: needs 0\.0 GB of memory"):
+        next(model.stream(image))
 
 
 # from a file

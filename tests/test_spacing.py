@@ -7,8 +7,10 @@ import pytest
 from engine import model_spec, network_spec
 from hostile import affine_for
 
-from napari_unet.preprocess import prepare
-from napari_unet.spacing import spacing_ratios, spacing_warning
+from napari_unet.memory import estimate
+from napari_unet.outline import Outline
+from napari_unet.preprocess import prepare, prepare_labels
+from napari_unet.spacing import network_grid, spacing_ratios, spacing_warning
 from napari_unet.volume import Volume
 
 MODEL = model_spec(spacing=(3.0, 1.0, 0.5))  # towards S, A, R
@@ -46,3 +48,30 @@ def test_the_ratios_are_those_of_the_network_s_grid() -> None:
     image = Volume(np.random.default_rng(0).normal(size=(9, 8, 7)).astype(np.float32), affine)
     seen = prepare(image, MODEL)
     assert turn == seen.turn and np.allclose(ratios, seen.scale)
+
+
+SPACINGS = {"1.5 % apart": (3.045, 0.985, 0.5), "anisotropic": (12.3, 0.7, 0.31), "half a voxel more": (3.0, 1.0, 0.75),
+            "nearly as far as it may be": (3.059, 1.019, 0.4901), "a little too far": (3.061, 1.021, 0.4899)}  # fmt: skip
+
+
+@pytest.mark.parametrize("orientation", ["SAR", "PIL"])
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("spacing", SPACINGS.values(), ids=SPACINGS)
+def test_what_is_told_of_the_grid_is_what_is_prepared(spacing: tuple[float, ...], dims: int, orientation: str) -> None:
+    """Of images, and of masks, whose grid is MONAI's; each axis is long enough for a hundredth to be a voxel."""
+    spec = model_spec(network_spec(dims), spacing=(3.0 if dims == 3 else 0.0, 1.0, 0.5))
+    along = dict(zip("SAR", spacing, strict=True))
+    letters = orientation.translate(str.maketrans("LPI", "RAS"))
+    affine = affine_for(orientation, tuple(along[letter] for letter in letters), 7)
+    shape = tuple({"S": 72, "A": 110, "R": 90}[letter] for letter in letters)
+    image = Volume((np.random.default_rng(0).random(shape) > 0.5).astype(np.uint8), affine)
+    turn, ratios, size = network_grid(affine, shape, spec)
+    seen = prepare(image, spec)
+    assert (turn, tuple(ratios.tolist()), size) == (seen.turn, seen.scale, seen.size)
+    assert size == tuple(prepare_labels(image, spec).shape)
+
+
+def test_a_spacing_as_good_as_the_models_costs_no_more_memory() -> None:
+    spec, shape = model_spec(spacing=(3.0, 1.0, 0.5), patch=(16, 16, 16)), (90, 400, 500)
+    own, near = (Outline(shape, 1, np.dtype("i2"), affine_for("SAR", spacing)) for spacing in ((3.0, 1.0, 0.5), SPACINGS["1.5 % apart"]))
+    assert estimate(near, spec) == estimate(own, spec)

@@ -15,9 +15,9 @@ from engine import network_spec
 from test_train import Plan, assert_equal_runs, run
 
 from napari_unet import speed
+from napari_unet.cuda_graph import BEFORE, Replayed
 from napari_unet.learning import Learner, Order
 from napari_unet.network import UNet
-from napari_unet.recording import BEFORE, Recorded
 from napari_unet.sampling import Example, Sampler
 from napari_unet.schedule import LONG, Schedule, Stage, in_steps, stages
 from napari_unet.spec import TrainConfig
@@ -184,7 +184,7 @@ def test_a_recorded_step_learns_what_one_by_one_does(plan: Plan, precision: str)
     found = [[float(made.step(step, schedule)) for step in range(schedule.steps)] for made in (recorded, plain)]
     assert found[0][:3] == pytest.approx(found[1][:3], rel=1e-3 if precision == "float32" else 0.02)
     assert found[0] == pytest.approx(found[1], rel=0.1)  # cuDNN's sums are in no fixed order, and differences grow
-    assert isinstance(recorded.compute, Recorded) and recorded.compute.recordings
+    assert isinstance(recorded.compute, Replayed) and recorded.compute.recordings
 
 
 @pytest.mark.parametrize(("steps", "strength"), [(10, 0.4), (3 * LONG, 1.2)])

@@ -59,7 +59,7 @@ def contenders(options: argparse.Namespace) -> dict[str, Callable[[], np.ndarray
     volume = phantoms.tiled(options.shape, spec.orientation, tuple(mm or 1.0 for mm in spec.spacing))
     data = prepare(volume, spec).data.to(options.device)
     given = (partial(mirrored, mine.network, axes=mine.mirror_axes), data, spec.patch, mine.overlap)
-    values = np.array([0, *(label.value for label in spec.labels)])
+    values = np.array([0, *spec.values])
 
     def labels_of(rival: Callable) -> np.ndarray:
         with torch.inference_mode():

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from napari_unet import TrainConfig, UNetError, find_cases
-from napari_unet.experiment import by_case, draw, fill, fold_out, grouped, in_words, mean_and_error, read_outcome, run
+from napari_unet import TrainConfig, UNetError, evaluate, find_cases
+from napari_unet.experiment import draw, fill, fold_out, grouped, in_words, mean_and_error, read_outcome, run
 from napari_unet.files import make_folder
 
 
@@ -78,7 +78,7 @@ def main() -> None:
             if progress.message:
                 print(f"{out.name}: {progress.message}", file=sys.stderr, flush=True)
         outcome, scores = read_outcome(out)
-        dice, error = mean_and_error(by_case(scores).values())
+        dice, error = mean_and_error(evaluate.by_case(scores).values())
         training = f"{minutes:g} min{f', {folds} folds' * (folds > 1)}"
         rows.append({"cases": count, "training": training, "dice": dice, "error": error, "unseen": outcome.unseen,
                      "trained": outcome.trained, "steps": outcome.steps, "seed": options.seed})  # fmt: skip

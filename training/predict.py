@@ -1,4 +1,4 @@
-"""Segment images: what `napari-unet predict` does, spelled out with the public functions.
+"""Segment images with public functions alone. `napari-unet predict` also goes on where it ended, and keeps to the memory there is.
 
     python training/predict.py                                      the phantoms of training/train.py that it never saw
     python training/predict.py --model RUN --images FOLDER --out MASKS

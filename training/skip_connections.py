@@ -18,10 +18,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from napari_unet import PlanChoices, TrainConfig, UNetError, experiment, find_cases, nifti, read_spec
+from napari_unet import PlanChoices, TrainConfig, UNetError, evaluate, experiment, find_cases, nifti, read_spec
 from napari_unet.comparison import PANELS, WRONG, draw_comparison
 from napari_unet.dataset import Case, read_image
-from napari_unet.experiment import MASKS, by_case, fill, in_words, mean_and_error, read_outcome
+from napari_unet.experiment import MASKS, fill, in_words, mean_and_error, read_outcome
 from napari_unet.files import make_folder
 from napari_unet.network import parameter_shapes
 
@@ -39,7 +39,7 @@ def compare(unseen: tuple[Case, ...], runs: dict[str, Path]) -> dict:
     found, dice = {}, {}
     for arm, out in runs.items():
         outcome, scores = read_outcome(out)
-        dice[arm] = by_case(scores)
+        dice[arm] = evaluate.by_case(scores)
         wrong = float(np.mean([np.mean(mask_of(case, out).data != nifti.read_labels(case.label).data) for case in unseen]))
         parameters = sum(map(math.prod, parameter_shapes(read_spec(out / "model.safetensors").network).values()))
         found[arm] = {"parameters": parameters, "steps": outcome.steps, "wrong": wrong, "dice": mean_and_error(dice[arm].values())[0]}

@@ -5,7 +5,6 @@ Post-training quantisation as in Jacob et al. 2018, arXiv 1712.05877; the weight
 
 from __future__ import annotations
 
-import time
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ from torch import Tensor, nn
 
 from napari_unet import weights
 from napari_unet.calibration import Calibration, Range
-from napari_unet.dataset import Case, check_kind, read_image, read_label
+from napari_unet.dataset import Case, check_kind, read_image
 from napari_unet.errors import UNetError
-from napari_unet.evaluate import Score, mean_dice, score_case
+from napari_unet.evaluate import Score, mean_dice, segment_and_score
 from napari_unet.network import UNet
 from napari_unet.runtime import choose_runtime
 from napari_unet.segment import Segmenter
@@ -73,7 +72,7 @@ def calibrate(model: str | Path, cases: Sequence[Case], out: str | Path) -> Gene
     for n, case in enumerate(scored, len(watched)):
         yield Step(n, total, f"scoring {case.name}")
         for which, segmenter in enumerate(both):
-            found, took = _score(segmenter, case)
+            _, found, took = segment_and_score(segmenter, case)
             scores[which] += found
             seconds[which] += took
     before, after = (_mean(each, spec) for each in scores)
@@ -111,15 +110,6 @@ def watch(networks: Sequence[UNet]) -> Iterator[list[dict[nn.Module, Range]]]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _score(segmenter: Segmenter, case: Case) -> tuple[list[Score], float]:
-    """A case's scores, and the seconds that its mask took."""
-    image = read_image(case)
-    began = time.monotonic()
-    mask = segmenter.segment(image)
-    took = time.monotonic() - began
-    return score_case(case.name, mask, read_label(case, image), [label.value for label in segmenter.spec.labels]), took
 
 
 def _mean(scores: list[Score], spec: ModelSpec) -> float:

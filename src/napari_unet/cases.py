@@ -201,14 +201,14 @@ def _named_for(mask: str, images: Container[str], masks: Container[str]) -> str:
 def described_beside(labels: str | Path, rule: LabelRule = ALL_LABELLED) -> tuple[dict[int, str], LabelRule]:
     """The classes' names and the rule with the value to ignore, as the dataset.json beside a folder of labels has them, if there is one.
 
-    Raises UNetError where it is not to be trusted, or contradicts the rule.
+    What the rule ignores already counts more. Raises UNetError for a dataset.json that is not to be trusted.
     """
     folder = Path(labels) if os.path.isdir(labels) else Path(labels).parent
     path = folder.parent / "dataset.json"
     if not folder.name.startswith(_LABEL_FOLDERS[-1]) or not path.exists():  # labelsTr, labelsTs, labels
         return {}, rule
     names, _ = _names(_description(path), path)
-    return names, _merged(rule, names)
+    return names, rule if rule.ignore is not None else _merged(rule, names)
 
 
 def _merged(rule: LabelRule, labels: dict[int, str]) -> LabelRule:

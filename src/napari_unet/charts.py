@@ -32,7 +32,7 @@ def curves(
     for line in lines:
         parts.append(_path([place(*point) for point in _thinned(line)], "pale" if smooth else "curve"))
         if smooth:
-            parts.append(_path([place(*point) for point in _thinned(_running_mean(line))], "curve"))
+            parts.append(_path([place(*point) for point in _thinned(running_mean(line))], "curve"))
         if dots:
             parts += [f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="3"/>' for x, y in (place(*point) for point in line)]
     return _svg(WIDTH, HEIGHT, words, parts)
@@ -73,7 +73,8 @@ def ticks(low: float, high: float, most: int = 5) -> list[float]:
     return [round(n * step, 10) for n in range(first, last + 1)]
 
 
-def _running_mean(line: Points) -> Points:
+def running_mean(line: Points) -> Points:
+    """A curve smoothed over a twentieth of its points, fewer of which are left."""
     width = len(line) // 20 + 1
     x, y = (np.convolve([point[n] for point in line], np.ones(width) / width, "valid") for n in (0, 1))
     return list(zip(x.tolist(), y.tolist(), strict=True))

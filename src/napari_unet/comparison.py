@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from napari_unet.spec import ModelSpec
+from napari_unet.spec import ModelSpec, rgb
 from napari_unet.volume import Reorientation, Volume
 
 WRONG = ("#d62728", "#1f77b4", "#f0b429")  # only the second is, only the first is, both are
@@ -46,5 +46,4 @@ def _middle(stack: NDArray[Any], k: int) -> NDArray[Any]:
 
 
 def _shade(axis: Axes, where: NDArray[np.bool_], colour: str, alpha: float) -> None:
-    red, green, blue = (int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5))
-    axis.imshow(where[..., None] * np.array([red, green, blue, alpha]), interpolation="nearest", aspect=axis.get_aspect())
+    axis.imshow(where[..., None] * np.array([*np.array(rgb(colour)) / 255, alpha]), interpolation="nearest", aspect=axis.get_aspect())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -17,9 +17,9 @@ from napari_unet.dataset import Case
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import write_scores
 from napari_unet.fingerprint import changed
-from napari_unet.layout import LOG, MODEL, RECORD, RESUME, SCORES
+from napari_unet.layout import LOG, MODEL, RECORD, RESUME, SCORES, fold_folder
 from napari_unet.pooling import Fold, choose_components, copy_masks, pooled, pooled_log, read_fold, scored
-from napari_unet.record import Record, begin, check_present, check_start, clear, fold_folder, new_record, read_record
+from napari_unet.record import Record, begin, check_present, check_start, clear, new_record, read_record
 from napari_unet.schedule import Schedule
 from napari_unet.schema import encode
 from napari_unet.spec import Card, ModelSpec, TrainConfig
@@ -74,12 +74,13 @@ def cross_validate(
         ensemble.check_count(count, "--folds")
         weights.check_room(replace(spec, members=count), "--folds")
         done = sum(_finished(folder, n) for n in range(count)) if record is not None else 0
-        if record is not None:  # minutes between a stop and now do not count
-            started = time.time() - 60 * (config.minutes or 0) * done / count
+        if record is not None and config.seconds is not None:  # those between a stop and now do not count
+            started = time.time() - config.seconds * done / count
+        work = partial(train, cases, spec, card=card, reasons=reasons, start=start)
         for n in range(count):
             if record is not None and _finished(folder, n):
                 continue
-            with closing(_fold(cases, spec, config, folder, n, count, card, reasons, started, resume, start)) as fold:
+            with closing(_fold(work, config, folder, n, count, started, resume)) as fold:
                 for progress in fold:
                     yield progress
                     if record is None and progress.phase == "ready":
@@ -114,15 +115,13 @@ def _finished(folder: Path, n: int) -> bool:
 
 
 def _fold(
-    cases: tuple[Case, ...], spec: ModelSpec, config: TrainConfig, folder: Path, n: int, count: int, card: Card | None,
-    reasons: tuple[str, ...], started: float, resume: bool, start: Mapping[str, NDArray[Any]] | None,
-) -> Generator[Progress]:  # fmt: skip
-    """One fold's run, its progress told as a part of the whole."""
+    work: Callable[..., Iterator[Progress]], config: TrainConfig, folder: Path, n: int, count: int, started: float, resume: bool
+) -> Generator[Progress]:
+    """One fold's run, which is `work` with settings of its own, its progress told as a part of the whole."""
     now, place = time.time(), fold_folder(folder, n)
-    deadline = started + 60 * (config.minutes or 10.0)
-    minutes = max(LEAST_MINUTES, (deadline - now) / 60 / (count - n)) if config.steps is None else None
-    run = train(cases, spec, replace(config, fold=n, minutes=minutes), out=place, card=card, reasons=reasons, started=now,
-                resume=resume and (place / RECORD).exists(), start=start)  # fmt: skip
+    deadline = None if config.seconds is None else started + config.seconds
+    minutes = None if deadline is None else max(LEAST_MINUTES, (deadline - now) / 60 / (count - n))
+    run = work(replace(config, fold=n, minutes=minutes), out=place, started=now, resume=resume and (place / RECORD).exists())
     checked = False
     with closing(run):  # type: ignore[type-var]  # it is a generator: closing it saves
         for progress in run:
@@ -130,7 +129,7 @@ def _fold(
                 checked = _check_unchanged(folder, n)
             left = progress.seconds_left
             if left is not None:
-                left = deadline - time.time() if minutes else left + (count - n - 1) * (time.time() - now + left)
+                left = left + (count - n - 1) * (time.time() - now + left) if deadline is None else deadline - time.time()
             phase = "validating" if progress.phase == "done" else progress.phase
             yield replace(progress, phase=phase, seconds_left=left and max(0.0, left), fold=f"fold {n + 1} of {count}")
 

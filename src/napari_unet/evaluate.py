@@ -5,25 +5,29 @@ from __future__ import annotations
 import csv
 import io
 import math
+import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_unet import nifti, pictures, zarrs
 from napari_unet.cases import list_images
-from napari_unet.dataset import Case, read_mask
+from napari_unet.dataset import Case, read_image, read_label, read_mask
 from napari_unet.errors import UNetError
 from napari_unet.files import write_bytes
 from napari_unet.partial import UNLABELLED, labelled
 from napari_unet.spec import ALL_LABELLED, LabelRule
 from napari_unet.targets import masks_among
 from napari_unet.volume import Volume, check_same_grid
+
+if TYPE_CHECKING:
+    from napari_unet.segment import Segmenter
 
 SURFACE_TOLERANCE_MM = 1.0
 
@@ -93,6 +97,15 @@ def _surface(a: NDArray[Any], b: NDArray[Any], spacing: tuple[float, ...]) -> tu
     return float(surface), float(distance)
 
 
+def segment_and_score(segmenter: Segmenter, case: Case) -> tuple[Volume, list[Score], float]:
+    """A model's mask of a labelled case, the scores of all its classes, and the seconds that the mask took."""
+    image = read_image(case)
+    began = time.monotonic()
+    mask = segmenter.segment(image)
+    seconds = time.monotonic() - began
+    return mask, score_case(case.name, mask, read_label(case, image), segmenter.spec.values), seconds
+
+
 def evaluate(
     predictions: str | Path, labels: str | Path, *, surface: bool = False, rule: LabelRule = ALL_LABELLED
 ) -> Iterator[list[Score]]:
@@ -143,8 +156,7 @@ def _by_name(source: str | Path) -> dict[str, Path]:
 def summary(scores: list[Score]) -> dict[str, Any]:
     """Mean, spread, n and confidence interval (low, high) of Dice per class, and of the cases' means over classes ("mean")."""
     by_label = {str(label): [s.dice for s in scores if s.label == label] for label in sorted({s.label for s in scores})}
-    cases = list(dict.fromkeys(s.case for s in scores))
-    by_label["mean"] = [_mean([s.dice for s in scores if s.case == case]) for case in cases]
+    by_label["mean"] = [value for value in by_case(scores).values() if not math.isnan(value)]
     table = {}
     for name, values in by_label.items():
         known = [v for v in values if v is not None]
@@ -152,6 +164,14 @@ def summary(scores: list[Score]) -> dict[str, Any]:
         table[name] = {"dice": _mean(values), "spread": stdev(known) if len(known) > 1 else None, "n": len(known),
                        "low": low if low is None else max(0.0, low), "high": high if high is None else min(1.0, high)}  # fmt: skip
     return table
+
+
+def by_case(scores: Iterable[Score]) -> dict[str, float]:
+    """Each case's mean Dice over its classes; NaN where there was nothing to find and nothing was found."""
+    found: dict[str, list[float]] = {}
+    for score in scores:
+        found.setdefault(score.case, []).extend([] if score.dice is None else [score.dice])
+    return {case: fmean(values) if values else math.nan for case, values in found.items()}
 
 
 def confidence(values: Sequence[float]) -> tuple[float, float] | None:

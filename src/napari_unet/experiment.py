@@ -13,9 +13,9 @@ import numpy as np
 from napari_unet import files, nifti
 from napari_unet.checks import check, groups_of, refuse
 from napari_unet.crossval import learn
-from napari_unet.dataset import Case, Dataset, read_image, read_label
+from napari_unet.dataset import Case, Dataset
 from napari_unet.errors import UNetError
-from napari_unet.evaluate import Score, read_scores, score_case, write_scores
+from napari_unet.evaluate import Score, read_scores, segment_and_score, write_scores
 from napari_unet.plan import plan
 from napari_unet.record import read_record
 from napari_unet.schema import STRICT, decode, encode
@@ -111,10 +111,9 @@ def _score(folder: Path, unseen: tuple[Case, ...]) -> Iterator[Progress]:
     scores: list[Score] = []
     for n, case in enumerate(unseen):
         yield Progress("validating", n, len(unseen), message=f"scoring {case.name} ({n + 1} of {len(unseen)}), which is unseen")
-        image = read_image(case)
-        mask = segmenter.segment(image)
+        mask, found, _ = segment_and_score(segmenter, case)
         nifti.write(masks / f"{case.name}.nii.gz", mask)
-        scores += score_case(case.name, mask, read_label(case, image), [label.value for label in segmenter.spec.labels])
+        scores += found
     write_scores(folder / SCORES, scores)
 
 
@@ -124,14 +123,6 @@ def read_outcome(out: str | Path) -> tuple[Outcome, list[Score]]:
     if not path.exists():
         raise UNetError(out, "no finished run in it", "Run the experiment first")
     return decode(Outcome, path.read_bytes(), str(path)), read_scores(Path(out) / SCORES)
-
-
-def by_case(scores: list[Score]) -> dict[str, float]:
-    """Each case's mean Dice over its classes; NaN where there was nothing to find and nothing was found."""
-    found: dict[str, list[float]] = {}
-    for score in scores:
-        found.setdefault(score.case, []).extend([] if score.dice is None else [score.dice])
-    return {case: float(np.mean(values)) if values else float("nan") for case, values in found.items()}
 
 
 def mean_and_error(values: Iterable[float]) -> tuple[float | None, float | None]:

@@ -17,9 +17,9 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter
 
-from napari_unet.charts import Points, ticks
+from napari_unet.charts import Points, running_mean, ticks
 from napari_unet.evaluate import Score
-from napari_unet.spec import ModelSpec
+from napari_unet.spec import ModelSpec, rgb
 from napari_unet.volume import Reorientation, Volume
 
 # Slices as radiologists hang them: what grows along (slices, rows, columns), by the axis along which the model cuts.
@@ -52,7 +52,7 @@ class Slice:
         letters = "SRA" if spec.pictures else VIEWS[spec.orientation[0]]
         turn = Reorientation.between(image.affine, letters)
         picture, found, true = (turn.apply(volume.data) for volume in (image, mask, truth))
-        classes = [label.value for label in spec.labels]
+        classes = spec.values
         wrong = (found != true) & np.isin(true, [0, *classes])
         counts = (wrong if wrong.any() else np.isin(true, classes)).sum(axis=(1, 2))
         k = int(np.argmax(counts))
@@ -109,9 +109,8 @@ def draw_slice(axis: Axes, shown: Slice, spec: ModelSpec, *, masks: bool = True,
     axis.imshow(shown.picture, cmap="gray", vmin=0, vmax=1, extent=extent)
     frame = shown.frame
     if masks:
-        values = [label.value for label in spec.labels]
-        colours = ListedColormap([(0, 0, 0, 0), *[_rgba(label.colour, 0.4) for label in spec.labels]])
-        axis.imshow(_index(shown.mask, values), cmap=colours, vmin=0, vmax=len(values), interpolation="nearest", extent=extent)
+        colours = ListedColormap([(0, 0, 0, 0), *[(*np.array(rgb(label.colour)) / 255, 0.4) for label in spec.labels]])
+        axis.imshow(_index(shown.mask, spec.values), cmap=colours, vmin=0, vmax=len(spec.values), interpolation="nearest", extent=extent)
         x, y = (np.arange(columns + 2) - 0.5) * width, (np.arange(rows + 2) - 0.5) * height
         outlines = [(shown.truth == label.value, label.colour) for label in spec.labels]
         for inside, colour in sorted(outlines, key=lambda pair: -int(pair[0].sum())):  # the smallest on top: it may lie in another
@@ -144,12 +143,8 @@ def _scale_bar(axis: Axes, width: float, unit: str) -> None:
     axis.text(0.05 + share / 2, 0.07, f"{length:g} {unit}", ha="center", va="bottom", fontsize=7, **options)
 
 
-def _index(mask: NDArray[Any], values: list[int]) -> NDArray[np.intp]:
+def _index(mask: NDArray[Any], values: Sequence[int]) -> NDArray[np.intp]:
     return np.sum([(mask == value) * (n + 1) for n, value in enumerate(values)], axis=0)  # type: ignore[no-any-return]
-
-
-def _rgba(colour: str, alpha: float) -> tuple[float, float, float, float]:
-    return int(colour[1:3], 16) / 255, int(colour[3:5], 16) / 255, int(colour[5:7], 16) / 255, alpha
 
 
 def overlay(shown: Slice, spec: ModelSpec) -> bytes:
@@ -188,10 +183,7 @@ def _draw_curves(axis: Axes, loss: Points, dice: Points) -> None:
     if loss:
         axis.plot(*zip(*loss, strict=True), **({"color": "0.75", "linewidth": 0.8} if smoothed else {"color": "tab:blue"}))
     if smoothed:
-        steps, values = np.array(loss).T
-        width = len(loss) // 20 + 1
-        axis.plot(np.convolve(steps, np.ones(width) / width, "valid"), np.convolve(values, np.ones(width) / width, "valid"),
-                  color="tab:blue", label="loss (smoothed)")  # fmt: skip
+        axis.plot(*zip(*running_mean(loss), strict=True), color="tab:blue", label="loss (smoothed)")
     axis.set_xlabel("step")
     axis.set_ylabel("loss")
     if dice:

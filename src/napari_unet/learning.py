@@ -19,11 +19,11 @@ from torch import Tensor
 
 from napari_unet import distributed, speed, threads
 from napari_unet.augment import to_device
+from napari_unet.cuda_graph import Replayed
 from napari_unet.errors import UNetError, first_line
 from napari_unet.loss import supervise
 from napari_unet.network import UNet
 from napari_unet.optimiser import moments_of, optimisers, set_rate
-from napari_unet.recording import Recorded
 from napari_unet.sampling import Sampler
 from napari_unet.schedule import Schedule, Stage, stages
 from napari_unet.schema import STRICT
@@ -99,7 +99,7 @@ class Learner:
             self.network.load_state_dict(self.averaged.state_dict())  # batch norm's statistics
         self.optimisers = optimisers(self.network, config)
         recorded = device.type == "cuda" and distributed.size() == 1
-        self.compute: Callable[[Tensor, Tensor, Tensor], Tensor] = Recorded(self._compute, device) if recorded else self._compute
+        self.compute: Callable[[Tensor, Tensor, Tensor], Tensor] = Replayed(self._compute, device) if recorded else self._compute
         self.followed = [list(module.state_dict().values()) for module in (self.averaged, self.network)]  # all stay where they lie
         self.fastest = threads.Fastest() if self._chooses_threads() else None
         self._begin_at(0)
@@ -175,7 +175,7 @@ class Learner:
         kept = to_device(self._kept(order, own), self.device)
         if self.spec.network.dims == 2:
             images, shares = images[:, :, 0], shares[:, :, 0]
-        if isinstance(self.compute, Recorded):
+        if isinstance(self.compute, Replayed):
             self.whole = False  # it changes the weights before it returns
         return self.compute(images, shares, kept)
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-UNLABELLED = 255  # the class index of a voxel that nobody labelled
+IGNORE_INDEX = 255  # the class index of a voxel that nobody labelled
 SMOOTH = 1e-5
 
 
 def shares_of(classes: Tensor, count: int) -> Tensor:
-    """Class indices uint8 (B, ...) -> shares float32 (B, count, ...); `UNLABELLED` becomes zeros."""
+    """Class indices uint8 (B, ...) -> shares float32 (B, count, ...); `IGNORE_INDEX` becomes zeros."""
     return torch.stack([classes == index for index in range(count)], 1).float()
 
 

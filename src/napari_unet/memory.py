@@ -12,11 +12,11 @@ import numpy as np
 from napari_unet import files
 from napari_unet.components import Cleaning
 from napari_unet.outline import Outline
-from napari_unet.spacing import spacing_ratios
+from napari_unet.spacing import network_grid
 from napari_unet.spec import ModelSpec
 from napari_unet.spool import SLAB
 from napari_unet.volume import Reorientation
-from napari_unet.windows import window_shape
+from napari_unet.windows import Three, window_shape
 
 FLOAT = 4
 LIBRARIES = 150e6  # what torch and oneDNN set up for their first window, and a slab of the image while it is looked over
@@ -52,20 +52,19 @@ def estimate(
     it is made, a layer of the image's chunks, or a slab, at a time. It is made to be a little too large rather than too small.
     """
     held = image.nbytes if image.held is None else image.held
-    voxels, (grid, ratio) = math.prod(image.shape), _network_grid(image, spec)
+    voxels, (_, ratios, grid) = math.prod(image.shape), network_grid(image.affine, image.shape, spec)
     classes, members = spec.network.classes, spec.members
     size = window_shape(grid, spec.patch, spec.stride, spec.whole)
     window = math.prod(size)
 
-    kept = _layer(image, spec) if streamed else voxels
-    masks = kept * (np.dtype(np.uint16).itemsize + FLOAT * uncertainty)
+    whole_masks = voxels * (np.dtype(np.uint16).itemsize + FLOAT * uncertainty)
+    masks = _kept(image, spec, whole_masks) if streamed else whole_masks
     outputs = classes * (1 + members * (uncertainty and members > 1))
     open_logits = FLOAT * outputs * min(grid[0], math.ceil(OPEN * size[0]) + 2) * grid[1] * grid[2]
     whole = FLOAT * len(spec.channels) * math.prod(grid)
     prepared = whole if whole <= FLOAT * SMALL else 0
-    cut_out = 2 * FLOAT * len(spec.channels) * min(voxels, math.ceil(window / ratio))  # from the image, before it is resampled
-    ends = FLOAT * window * (spec.network.channels + classes * (members + 2))
-    features = FLOAT * window * feature_maps * spec.network.features[0]
+    cut_out = 2 * FLOAT * len(spec.channels) * min(voxels, math.ceil(window / ratios.prod()))  # from the image, before it is resampled
+    ends, features = of_window(spec, size, feature_maps)
     parts = 8 * voxels if (cleaning or Cleaning.of(spec)) != Cleaning() else 0
     return Estimate(
         reading=image.reading or image.nbytes,
@@ -74,13 +73,19 @@ def estimate(
     )
 
 
-def _layer(image: Outline, spec: ModelSpec) -> int:
-    """Voxels that are held of a mask that is written while it is made: a layer of the image's chunks, which lie across the axis
-    along which slices are finished, or a slab of what waits on disk."""
+def of_window(spec: ModelSpec, size: Three, feature_maps: float = FEATURE_MAPS) -> tuple[int, float]:
+    """Bytes of one window: of its input and its logits, each member's and their mean; and of what the network holds at work on it."""
+    floats = spec.network.channels + spec.network.classes * (spec.members + 2)
+    return FLOAT * math.prod(size) * floats, FLOAT * math.prod(size) * feature_maps * spec.network.features[0]
+
+
+def _kept(image: Outline, spec: ModelSpec, whole: int) -> int:
+    """Bytes that are held of masks of `whole` bytes that are written while they are made: a layer of the image's chunks, which lie
+    across the axis along which slices are finished, or a slab of what waits on disk."""
     if image.chunk is None:
-        return min(math.prod(image.shape), SLAB)
+        return min(whole, SLAB)
     axis = Reorientation.between(image.affine, spec.orientation).axes[0]
-    return math.prod(image.shape) * min(image.chunk[axis], image.shape[axis]) // image.shape[axis]
+    return whole * min(image.chunk[axis], image.shape[axis]) // image.shape[axis]
 
 
 @dataclass(frozen=True)
@@ -139,14 +144,6 @@ def _smaller(patch: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, ...]
     longest = max(long, key=lambda axis: patch[axis])
     half = max(2, -(-patch[longest] // (2 * stride[longest]))) * stride[longest]
     return tuple(half if axis == longest else n for axis, n in enumerate(patch))
-
-
-def _network_grid(image: Outline, spec: ModelSpec) -> tuple[tuple[int, int, int], float]:
-    """The image's shape (z, y, x) on the network's grid, and how many of the network's voxels one of the image's is."""
-    turn, found = spacing_ratios(image.affine, spec)
-    ratios = found.tolist()
-    z, y, x = (math.ceil((image.shape[axis] - 1) * ratio) + 1 for axis, ratio in zip(turn.axes, ratios, strict=True))
-    return (z, y, x), math.prod(ratios)
 
 
 def _size(count: float) -> str:

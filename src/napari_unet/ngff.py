@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from napari_unet.errors import UNetError
-from napari_unet.spec import Label
+from napari_unet.spec import Label, rgb
 from napari_unet.volume import Affine, check_affine
 
 AXES = "tczyx"
@@ -131,7 +131,7 @@ def write(grid: Grid, name: str, version: str, labels: Sequence[Label] | None, i
     told: dict[str, Any] = {"multiscales": [scales]}
     if labels is not None:
         told["image-label"] = {
-            "colors": [{"label-value": label.value, "rgba": [*bytes.fromhex(label.colour[1:]), 255]} for label in labels],
+            "colors": [{"label-value": label.value, "rgba": [*rgb(label.colour), 255]} for label in labels],
             "properties": [{"label-value": label.value, "name": label.name} for label in labels],
             "source": {"image": image},
         }

@@ -83,7 +83,7 @@ def optimisers(network: nn.Module, config: TrainConfig) -> list[torch.optim.Opti
     rest = [parameter for parameter in network.parameters() if id(parameter) not in chosen]
     device = rest[0].device
     rates: list[float] | list[Tensor] = [config.rate, RATIO * config.rate]
-    if device.type == "cuda":  # a recorded step reads them anew (see `recording`)
+    if device.type == "cuda":  # a recorded step reads them anew (see `cuda_graph`)
         rates = [torch.tensor(rate, device=device) for rate in rates]
     adamw = torch.optim.AdamW(rest, rates[0], BETAS, weight_decay=config.decay, fused=device.type in ("cpu", "cuda"),
                               capturable=device.type == "cuda")  # fmt: skip

@@ -16,8 +16,7 @@ from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, dice, mean_dice, read_scores, write_scores
 from napari_unet.layout import FOLDS_LOG_HEAD, LOG, MASKS, MODEL, RECORD, SCORES
 from napari_unet.partial import labelled
-from napari_unet.record import Record
-from napari_unet.schema import decode
+from napari_unet.record import Record, read_record
 from napari_unet.spec import UNFINISHED, Card, ModelSpec
 from napari_unet.splits import Split
 
@@ -39,7 +38,7 @@ def read_fold(folder: Path) -> Fold | None:
     """The run in a folder; None where there is none, where it is not finished, or kept nothing out."""
     if not all((folder / name).exists() for name in (RECORD, SCORES, MODEL)):
         return None
-    return Fold(folder, decode(Record, (folder / RECORD).read_bytes(), str(folder / RECORD)), tuple(read_scores(folder / SCORES)))
+    return Fold(folder, read_record(folder), tuple(read_scores(folder / SCORES)))
 
 
 def folds_of_one_split(folders: Sequence[Path]) -> list[Fold]:

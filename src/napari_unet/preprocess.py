@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.data.utils import compute_shape_offset
 from monai.transforms import Compose, NormalizeIntensity, ScaleIntensityRange, Spacing, Transform
 from numpy.typing import NDArray
 from torch import Tensor
@@ -24,14 +23,14 @@ from napari_unet.checks import check_image
 from napari_unet.errors import UNetError
 from napari_unet.files import check_memory
 from napari_unet.intensities import Intensities
-from napari_unet.loss import UNLABELLED
+from napari_unet.loss import IGNORE_INDEX
 from napari_unet.memory import SMALL
 from napari_unet.partial import labelled
-from napari_unet.spacing import spacing_ratios
+from napari_unet.spacing import network_grid
 from napari_unet.spec import Channel, ModelSpec
 from napari_unet.volume import Reorientation, Volume
+from napari_unet.windows import Three
 
-SAME_SPACING = 0.02  # relative; resampling for less blurs more than it corrects
 FINER = 8.0  # times the volume's own voxels: a grid of more has to fit into memory, or nobody would see its end
 
 
@@ -111,15 +110,13 @@ def prepare(volume: Volume, spec: ModelSpec) -> Prepared:
     does not fit into memory.
     """
     check_fits(volume, spec)
-    turn, turned, ratio = _turn(volume, spec)
+    turn, turned, ratio, size = _turn(volume, spec)
     turned = turned if turned.ndim == 4 else turned[..., np.newaxis]
     facts = check_image(volume, turned)
     normalise = NormalizeChannels(spec.channels, facts)
     _check_contrast(normalise, facts, volume.source, spec)
     z, y, x = turned.shape[:3]
-    size, offset = compute_shape_offset((z, y, x), np.diag((*ratio, 1.0)), np.eye(4))
-    shift = tuple((-offset).tolist())
-    return Prepared(turned, normalise, tuple(size.tolist()), turn, (z, y, x), tuple(ratio.tolist()), shift, volume.source)
+    return Prepared(turned, normalise, size, turn, (z, y, x), tuple(ratio.tolist()), (0.0, 0.0, 0.0), volume.source)
 
 
 def _check_contrast(normalise: NormalizeChannels, facts: list[Intensities], source: str, spec: ModelSpec) -> None:
@@ -150,8 +147,8 @@ def with_neighbours(data: Tensor, slices: slice, k: int) -> Tensor:
 
 
 def prepare_labels(labels: Volume, spec: ModelSpec) -> Tensor:
-    """A mask as class indices on the grid that `prepare` gives its image: uint8 (z, y, x), UNLABELLED where nobody labelled."""
-    _, turned, ratio = _turn(labels, spec)
+    """A mask as class indices on the grid that `prepare` gives its image: uint8 (z, y, x), IGNORE_INDEX where nobody labelled."""
+    _, turned, ratio, _ = _turn(labels, spec)
     classes = classes_of(turned, spec, labels.source)[None]
     # its affine is in units of the network's voxels: `Spacing` compares absolute millimetres, too coarse for microns
     image = MetaTensor(torch.from_numpy(classes.astype(np.float32)), affine=torch.as_tensor(np.diag((*ratio, 1.0))))
@@ -160,29 +157,27 @@ def prepare_labels(labels: Volume, spec: ModelSpec) -> Tensor:
 
 
 def classes_of(values: NDArray[Any], spec: ModelSpec, source: str) -> NDArray[np.uint8]:
-    """Mask values -> class indices (0 is background; `loss.UNLABELLED`, what the mask says nobody labelled).
+    """Mask values -> class indices (0 is background; `loss.IGNORE_INDEX`, what the mask says nobody labelled).
 
     Raises UNetError for a value that the model does not know.
     """
-    table = np.full(65536, UNLABELLED, np.uint8)
-    table[[0, *(label.value for label in spec.labels)]] = np.arange(len(spec.labels) + 1)
+    table = np.full(65536, IGNORE_INDEX, np.uint8)
+    table[[0, *spec.values]] = np.arange(len(spec.labels) + 1)
     with np.errstate(invalid="ignore"):
         whole = values.astype(np.uint16, copy=False)
     classes: NDArray[np.uint8] = table[whole]
     meant = labelled(values)
-    classes[~meant] = UNLABELLED
-    unknown = ((classes == UNLABELLED) | (whole != values)) & meant
+    classes[~meant] = IGNORE_INDEX
+    unknown = ((classes == IGNORE_INDEX) | (whole != values)) & meant
     if unknown.any():
-        known = [label.value for label in spec.labels]
-        raise UNetError(source, f"the mask value {values[unknown].flat[0]} is none of 0 and {known}",
+        raise UNetError(source, f"the mask value {values[unknown].flat[0]} is none of 0 and {list(spec.values)}",
                         "Add it to the labels or correct it")  # fmt: skip
     return classes
 
 
 def values_of(classes: Tensor, spec: ModelSpec) -> NDArray[Any]:
     """Class indices -> mask values, as uint8, or uint16 where a value needs it."""
-    values = np.array([0, *(label.value for label in spec.labels)])
-    return np.asarray(values.astype(spec.label_dtype)[classes.cpu().numpy()])
+    return np.asarray(np.array([0, *spec.values], spec.label_dtype)[classes.cpu().numpy()])
 
 
 def check_fits(volume: Volume, spec: ModelSpec) -> None:
@@ -193,15 +188,12 @@ def check_fits(volume: Volume, spec: ModelSpec) -> None:
                         "Choose one of its volumes (--volume), or give the model's channels")  # fmt: skip
 
 
-def _turn(volume: Volume, spec: ModelSpec) -> tuple[Reorientation, NDArray[Any], NDArray[np.float64]]:
-    """The way to the network's axes, the turned voxels, and the network's voxels per voxel along (z, y, x)."""
-    turn, ratio = spacing_ratios(volume.affine, spec)
-    ratio[np.abs(ratio - 1) < SAME_SPACING] = 1
-    turned = turn.apply(volume.data)
-    size = np.ceil((np.array(turned.shape[:3]) - 1) * ratio) + 1
-    if size.prod() > FINER * math.prod(volume.shape):
-        check_memory(int(4 * (len(spec.channels) + spec.network.classes) * size.prod()), volume.source)
-    return turn, turned, ratio
+def _turn(volume: Volume, spec: ModelSpec) -> tuple[Reorientation, NDArray[Any], NDArray[np.float64], Three]:
+    """The way to the network's axes, the turned voxels, the network's voxels per voxel along (z, y, x), and its grid's size."""
+    turn, ratio, size = network_grid(volume.affine, volume.shape, spec)
+    if math.prod(size) > FINER * math.prod(volume.shape):
+        check_memory(4 * (len(spec.channels) + spec.network.classes) * math.prod(size), volume.source)
+    return turn, turn.apply(volume.data), ratio, size
 
 
 def resample_axis(logits: Tensor, axis: int, scale: float, shift: float, size: int) -> Tensor:

@@ -71,11 +71,6 @@ def clear(folder: Path) -> None:
             fold.rmdir()
 
 
-def fold_folder(folder: Path, n: int) -> Path:
-    """Where the run of one fold lies in the run of all."""
-    return folder / f"fold_{n}"
-
-
 def new_record(
     spec: ModelSpec, config: TrainConfig, split: Split, schedule: Schedule, card: Card, by_name: dict[str, Case],
     reasons: tuple[str, ...],
@@ -101,10 +96,11 @@ def _files_of(case: Case) -> str:
 
 
 def read_record(folder: Path) -> Record:
-    """The record of a run. Raises UNetError where there is none."""
+    """The record of the run in a folder. Raises UNetError where there is none, and for a damaged one."""
     path = folder / RECORD
     if not path.exists():
-        raise UNetError(folder, f"no {RECORD} in it: there is no run to resume", "Leave out --resume")
+        raise UNetError(folder, f"no {RECORD} in it: there is no run to resume, nor to report",
+                        "Give the folder of a training run, or begin one without --resume")  # fmt: skip
     return decode(Record, path.read_bytes(), str(path))
 
 

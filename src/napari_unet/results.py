@@ -6,18 +6,16 @@ import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Literal
 
 from napari_unet import nifti
 from napari_unet.charts import Points
 from napari_unet.dataset import read_image, read_label
 from napari_unet.errors import UNetError
-from napari_unet.evaluate import Score, read_scores
+from napari_unet.evaluate import Score, by_case, read_scores
 from napari_unet.figures import Slice
-from napari_unet.layout import LOG, LOG_HEAD, MASKS, RECORD, SCORES
-from napari_unet.record import Record
-from napari_unet.schema import decode
+from napari_unet.layout import LOG, LOG_HEAD, MASKS, SCORES, folds_of
+from napari_unet.record import Record, read_record
 
 WORST, BEST = 6, 2  # cases that are shown
 Scored = Literal["not", "kept out", "by folds", "halves", "on itself"]
@@ -37,22 +35,16 @@ class Results:
     @classmethod
     def read(cls, folder: Path) -> Results:
         """Raises UNetError where the record or the scores cannot be read."""
-        if not (folder / RECORD).exists():
-            raise UNetError(folder, f"no {RECORD} in it", "Give the folder of a training run")
-        record = decode(Record, (folder / RECORD).read_bytes(), str(folder / RECORD))
+        record = read_record(folder)
         scores = read_scores(folder / SCORES) if (folder / SCORES).exists() else []
-        parts = sorted(folder.glob(f"fold_*/{LOG}"))
+        parts = [log for fold in folds_of(folder) if (log := fold / LOG).exists()]
         logs = [log for log in map(_read_log, (folder / LOG, *parts)) if log["loss"]]
         return cls(folder, record, scores, logs, _scored(record, scores, bool(parts)))
 
     @property
     def ranked(self) -> list[tuple[str, float]]:
         """Cases and their mean Dice, worst first; at the end those, with NaN, in which nothing was to be found, nor was."""
-        values: dict[str, list[float]] = {}
-        for s in self.scores:
-            values.setdefault(s.case, []).extend([] if s.dice is None else [s.dice])
-        pairs = [(case, fmean(known) if known else math.nan) for case, known in values.items()]
-        return sorted(pairs, key=lambda pair: (math.isnan(pair[1]), pair[1]))
+        return sorted(by_case(self.scores).items(), key=lambda pair: (math.isnan(pair[1]), pair[1]))
 
     @property
     def means(self) -> list[float]:

@@ -12,9 +12,8 @@ from torch import Tensor
 from napari_unet.calibration import Ranges
 from napari_unet.errors import UNetError, first_line
 from napari_unet.network import UNet
+from napari_unet.running import RUNTIMES
 from napari_unet.torch_runtime import TorchRuntime, choose_device
-
-RUNTIMES = ("torch", "openvino")
 
 
 class Runtime(Protocol):

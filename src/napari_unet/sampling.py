@@ -16,7 +16,7 @@ from torch import Tensor
 
 from napari_unet.augment import Augmentation, source_size, to_device
 from napari_unet.errors import UNetError
-from napari_unet.loss import UNLABELLED, shares_of
+from napari_unet.loss import IGNORE_INDEX, shares_of
 from napari_unet.preprocess import prepare, prepare_labels, with_neighbours
 from napari_unet.spec import ModelSpec, TrainConfig
 from napari_unet.volume import Volume
@@ -46,7 +46,7 @@ class Example:
         """
         data, classes = prepare(image, spec).data, prepare_labels(label, spec)
         centres = [_places(classes.numpy() == value) for value in range(1, spec.network.classes)]
-        known = classes.numpy() != UNLABELLED
+        known = classes.numpy() != IGNORE_INDEX
         if not known.any():
             raise UNetError(label.source, "none of its voxels is labelled at the model's spacing",
                             "Label more slices, or give a finer --spacing")  # fmt: skip
@@ -151,6 +151,6 @@ def crop(
     if all(b - a == s for a, b, s in zip(low, high, size, strict=True)):
         return seen, label[inside]
     into = tuple(slice(a - int(f), b - int(f)) for a, b, f in zip(low, high, first, strict=True))
-    out_image, out_label = image.new_zeros(len(seen), *size), label.new_full(size, UNLABELLED)
+    out_image, out_label = image.new_zeros(len(seen), *size), label.new_full(size, IGNORE_INDEX)
     out_image[(slice(None), *into)], out_label[into] = seen, label[inside]
     return out_image, out_label

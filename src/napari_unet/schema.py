@@ -110,7 +110,7 @@ def _no_json(why: object, where: str) -> UNetError:
 
 
 def describe(cls: type) -> dict[str, tuple[Any, FieldInfo]]:
-    """Type and description of every documented field of a dataclass, for the command line and for forms."""
+    """Type and description of every documented field of a dataclass, for the command line."""
     found = {}
     for name, hint in get_type_hints(cls, include_extras=True).items():
         for extra in get_args(hint)[1:]:

@@ -21,6 +21,7 @@ from napari_unet.calibration import Ranges
 from napari_unet.components import Cleaning
 from napari_unet.errors import UNetError, first_line
 from napari_unet.files import check_memory
+from napari_unet.memory import of_window
 from napari_unet.network import UNet
 from napari_unet.preprocess import Prepared
 from napari_unet.runtime import choose_runtime, start_runtime
@@ -189,7 +190,7 @@ class Segmenter:
         those that see none of the `wanted` slices, where these are given, are left out.
         """
         tiling = Tiling.cover(prepared.size, self.spec.patch, self.spec.stride, self.spec.whole, self.overlap)
-        self._check_memory(tiling.window)
+        check_memory(int(sum(of_window(self.spec, tiling.window, self.runtime.feature_maps))), self.spec.name)
         wanted = range(prepared.size[axis]) if wanted is None else wanted
         tiles = [tile for tile in tiling.tiles(axis, centre) if any(n in wanted for n in tile.inside(prepared.size)[axis])]
         windows = (_cut(prepared, tile.begin, tiling.window, self.spec.neighbours) for tile in tiles)
@@ -217,11 +218,6 @@ class Segmenter:
     def _outputs(self) -> int:
         """Logits per voxel: the ensemble's, and each member's."""
         return self.spec.network.classes * (1 + len(self.networks))
-
-    def _check_memory(self, window: tuple[int, ...]) -> None:
-        """UNetError where not even one window fits: its input, its logits, and what the decoder's finest level holds at once."""
-        features = self.spec.network.channels + self._outputs + 4 * self.spec.network.features[0]
-        check_memory(4 * features * math.prod(window), self.spec.name)
 
     def _finished(self, plane: Tensor, prepared: Prepared, axis: int) -> tuple[Tensor, Tensor | None]:
         """Logits (K, b, c) of the network's plane across `axis` -> class indices uint8 and uncertainty on the volume's own."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_unet.spec import ModelSpec
 from napari_unet.volume import Affine, Reorientation, spacing_of
+from napari_unet.windows import Three
 
+SAME_SPACING = 0.02  # relative; resampling for less blurs more than it corrects
 FAR = 5.0  # times the model's spacing, or a fifth of it: what the model looks for is lost there, or was never seen so large
 _ALONG = {"S": "inferior–superior", "A": "posterior–anterior", "R": "left–right"}
 _SAME_AXIS = str.maketrans("IPL", "SAR")
@@ -18,6 +22,17 @@ def spacing_ratios(affine: Affine, spec: ModelSpec) -> tuple[Reorientation, NDAr
     turn, spacing = Reorientation.between(affine, spec.orientation), spacing_of(affine)
     own = np.array([spacing[axis] for axis in turn.axes])
     return turn, own / np.where(np.array(spec.spacing) > 0, spec.spacing, own)
+
+
+def network_grid(affine: Affine, shape: Sequence[int], spec: ModelSpec) -> tuple[Reorientation, NDArray[np.float64], Three]:
+    """The way from an image of this shape to the network's (z, y, x), the network's voxels per voxel along them, and its grid's size.
+
+    An axis whose spacing is the model's, or as good as that, keeps its voxels; all grids begin with the image's first voxel.
+    """
+    turn, ratios = spacing_ratios(affine, spec)
+    ratios[np.abs(ratios - 1) < SAME_SPACING] = 1
+    z, y, x = (round((shape[axis] - 1) * ratio + 1) for axis, ratio in zip(turn.axes, ratios.tolist(), strict=True))  # as MONAI's Spacing
+    return turn, ratios, (z, y, x)
 
 
 def spacing_warning(affine: Affine, spec: ModelSpec) -> str:

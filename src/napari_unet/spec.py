@@ -1,4 +1,4 @@
-"""What a model is and how it is trained: frozen dataclasses without torch, from which files, flags and forms derive."""
+"""What a model is and how it is trained: frozen dataclasses without torch, from which files and training's flags derive."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ MAX_MEMBERS = 32  # networks in one file: each is run on every window
 ScoredBy = Literal["", "kept out", "folds", "halves", "apart"]
 
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#fabed4", "#469990")
+
+
+def rgb(colour: str) -> tuple[int, int, int]:
+    """Red, green and blue, 0 to 255, of a colour #rrggbb."""
+    red, green, blue = bytes.fromhex(colour[1:])
+    return red, green, blue
 
 
 def axes_along(orientation: str) -> list[int]:
@@ -207,11 +213,16 @@ class ModelSpec:
         return 2.0 if self.pictures else 1.125
 
     @property
+    def values(self) -> tuple[int, ...]:
+        """Its classes' values in masks, without background."""
+        return tuple(label.value for label in self.labels)
+
+    @property
     def label_dtype(self) -> np.dtype[Any]:
         """The type of its masks: uint8, or uint16 where a value needs it."""
         import numpy as np  # what only needs settings does without
 
-        return np.dtype(np.uint8 if max(label.value for label in self.labels) < 256 else np.uint16)
+        return np.dtype(np.uint8 if max(self.values) < 256 else np.uint16)
 
     @property
     def kind(self) -> str:
@@ -360,3 +371,8 @@ class TrainConfig:
         float, Field(gt=0, le=1, description="memory of the weights' average, as a share of the run")
     ] = 0.02
     checks: Annotated[int, Field(ge=0, le=1000, description="validations on whole cases during the run")] = 4
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall time from start to weights on disk, 600 where nothing is asked for; None where steps rule."""
+        return None if self.steps is not None else 60 * (self.minutes or 10.0)

@@ -38,7 +38,7 @@ class Fastest:
     """As many threads, up to those that torch has now, as take a step fastest beside whatever else the machine does.
 
     torch's threads wait for one another after every operation: beside a program that keeps one of two cores busy, a step of two
-    threads takes three times as long as one of a single thread, beside two such programs twenty times. So the first steps have
+    threads takes three times as long as one of a single thread (docs/experiments.md). So the first steps have
     one thread, and more while that is faster; now and then two are taken with a few more or fewer; and where steps become
     slow it begins again with one.
 

@@ -17,7 +17,7 @@ from napari_unet import distributed, files, nifti, speed, threads, weights
 from napari_unet.budget import Budget
 from napari_unet.dataset import Case, read_image, read_label
 from napari_unet.errors import UNetError
-from napari_unet.evaluate import Score, mean_dice, score_case, summary, write_scores
+from napari_unet.evaluate import Score, mean_dice, segment_and_score, summary, write_scores
 from napari_unet.events import Events
 from napari_unet.fingerprint import changed, of_voxels
 from napari_unet.layout import EVENTS, LOG, LOG_HEAD, MASKS, MODEL, RECORD, RESUME, SCORES
@@ -72,7 +72,7 @@ def train(
         last of all, scores.csv.
     card, reasons : what is known of the data beforehand, and the plan's words, to be kept with the run.
     started : `time.time()` from which `config.minutes` count; now, where None.
-    resume : go on with the run in `out`, bit for bit as if it had not stopped, on the same machine; where False, an
+    resume : go on with the run in `out`, bit for bit as if it had not stopped, on the same machine with as many threads; where False, an
         earlier run in `out` is replaced once the cases have been read.
     start : the weights to begin with (see `finetune`); where None, the seed draws them. Resuming does not need them.
 
@@ -144,11 +144,10 @@ def read_example(case: Case, spec: ModelSpec) -> tuple[Example, str]:
 def _schedule(learner: Learner, kept_out: list[Case], started: float) -> tuple[Schedule, Budget | None]:
     """Steps as asked for, or as many as the minutes hold at the speed measured now, with the budget that keeps to them."""
     config, parts, voxels = learner.config, stages(learner.spec, learner.config), learner.sampler.voxels
-    if config.steps is not None:
-        return in_steps(parts, config.steps, voxels), None
-    minutes = config.minutes or 10.0
-    deadline = time.monotonic() + started + 60 * minutes - time.time()
-    costs = learner.measure(parts, seconds=min(10.0, 2.0 * minutes))
+    if config.seconds is None:
+        return in_steps(parts, config.steps, voxels), None  # type: ignore[arg-type]  # steps rule, so they are there
+    deadline = time.monotonic() + started + config.seconds - time.time()
+    costs = learner.measure(parts, seconds=min(10.0, config.seconds / 30))
     began = time.time()
     if kept_out:
         network = build(learner.spec.network, learner.tensors(), learner.device)
@@ -166,24 +165,18 @@ def _run(
 
     Where none is kept out there is nothing to validate on, and the weights are those of the last step.
     """
-    schedule, config = record.schedule, record.config
+    schedule, count = record.schedule, record.config.checks if record.split.kept_out else 0
     first = step = learner.done
     best = _best(folder) if step else -1.0
-    checks = [(n + 1) / (config.checks + 1) for n in range(config.checks)]
-    checks = [mark for mark in checks if mark > schedule.progress(step)] if record.split.kept_out else []
-    loss, dice, began, saved = math.nan, None if best < 0 else best, time.monotonic(), time.monotonic()
-    log: list[str] = []
-    events = Events(folder / EVENTS, step)
+    checks = [mark for n in range(count) if (mark := (n + 1) / (count + 1)) > schedule.progress(step)]
+    dice, notes, saved = None if best < 0 else best, _Notes(folder, step), time.monotonic()
     try:
         while step < schedule.steps:
             value = learner.step(step, schedule)
             step = learner.done
             checking = bool(checks) and schedule.progress(step) >= checks[0] and step < schedule.steps
             if step % LOG_STEPS == 0 or checking or step in (first + 1, schedule.steps):
-                newest, rate = _finite(learner, value), learner.rate(step - 1, schedule)
-                loss = newest if math.isnan(loss) else loss + SMOOTH * (newest - loss)
-                log.append(f"{step},{newest:.5f},{rate:.3e},,{time.monotonic() - began:.1f}\n")
-                events.add(step, loss=newest, rate=rate)
+                notes.learnt(step, _finite(learner, value), learner.rate(step - 1, schedule))
             if checking:
                 checks = [mark for mark in checks if mark > schedule.progress(step)]
                 scoring = time.monotonic()
@@ -191,36 +184,62 @@ def _run(
                 dice = yield from _validate(learner, kept_out, step, schedule.steps)
                 if budget is not None:
                     budget.scored(time.monotonic() - scoring, len(checks) + 1)
-                log.append(f"{step},,,{dice:.5f},{time.monotonic() - began:.1f}\n")
-                events.add(step, dice=dice)
+                notes.scored(step, dice)
                 if dice >= best:
                     best = dice
                     card = replace(_scored(record.card, {"mean": dice}, step), cases_scored=len(kept_out), note=CHOSEN)
                     weights.save(folder / MODEL, record.spec, card, learner.average())
             fitted = schedule if budget is None else budget.correct(schedule, step)
             if checking or fitted is not schedule or time.monotonic() - saved > SAVE_SECONDS:
-                _save_state(learner, folder, log)
+                _save_state(learner, folder, notes.rows)
                 saved = time.monotonic()
             if fitted is not schedule:  # written after the state, so that no step before it is ever repeated
                 schedule, record = fitted, replace(record, schedule=fitted)
                 files.write_bytes(folder / RECORD, encode(record).encode())
-            passed, progress = max(time.monotonic() - began, 1e-9), schedule.progress(step)
-            pace = (step - first) / passed
-            if budget is not None:
-                left = max(0.0, budget.deadline - time.monotonic())
-            else:  # steps are slower on larger patches
-                left = passed * (1 - progress) / (progress - schedule.progress(first))
-            yield Progress("training", step, schedule.steps, loss, learner.rate(step - 1, schedule), dice, left, speed=pace)
+            passed = max(time.monotonic() - notes.began, 1e-9)
+            left = _seconds_left(schedule, first, step, passed) if budget is None else max(0.0, budget.deadline - time.monotonic())
+            yield Progress("training", step, schedule.steps, notes.loss, learner.rate(step - 1, schedule), dice, left,
+                           speed=(step - first) / passed)  # fmt: skip
         weights.save(folder / MODEL, record.spec, _scored(record.card, {}, step), learner.average())
         yield from _finish(learner, record, by_name, folder)
     finally:
-        events.close()
-        unchosen = best < 0 and learner.done < schedule.steps  # by no validation: the newest are the best
-        if learner.done and learner.finite() and (unchosen or not (folder / MODEL).exists()):
-            card = _scored(record.card, {}, learner.done)
-            card = card if learner.done == schedule.steps else replace(card, note=f"{UNFINISHED}.")
-            weights.save(folder / MODEL, record.spec, card, learner.average())
-        _save_state(learner, folder, log)
+        notes.events.close()
+        _save_newest(learner, record, folder, chosen=best >= 0)
+        _save_state(learner, folder, notes.rows)
+
+
+class _Notes:
+    """What a run writes down as it goes: its log's rows until they are saved, TensorBoard's events, the loss, smoothed."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        self.rows: list[str] = []
+        self.events = Events(folder / EVENTS, step)
+        self.loss, self.began = math.nan, time.monotonic()
+
+    def learnt(self, step: int, loss: float, rate: float) -> None:
+        """A step's loss, and its rate."""
+        self.loss = loss if math.isnan(self.loss) else self.loss + SMOOTH * (loss - self.loss)
+        self.rows.append(f"{step},{loss:.5f},{rate:.3e},,{time.monotonic() - self.began:.1f}\n")
+        self.events.add(step, loss=loss, rate=rate)
+
+    def scored(self, step: int, dice: float) -> None:
+        """What a validation found."""
+        self.rows.append(f"{step},,,{dice:.5f},{time.monotonic() - self.began:.1f}\n")
+        self.events.add(step, dice=dice)
+
+
+def _seconds_left(schedule: Schedule, first: int, step: int, passed: float) -> float:
+    """By the share of the course that the seconds since step `first` went: steps are slower on larger patches."""
+    progress = schedule.progress(step)
+    return passed * (1 - progress) / (progress - schedule.progress(first))
+
+
+def _save_newest(learner: Learner, record: Record, folder: Path, chosen: bool) -> None:
+    """The newest weights, where a run ends without any, or before a validation has `chosen` better ones."""
+    done = learner.done == record.schedule.steps
+    if learner.done and learner.finite() and (not (chosen or done) or not (folder / MODEL).exists()):
+        card = _scored(record.card, {}, learner.done)
+        weights.save(folder / MODEL, record.spec, card if done else replace(card, note=f"{UNFINISHED}."), learner.average())
 
 
 def _finite(learner: Learner, loss: Tensor) -> float:
@@ -255,9 +274,7 @@ def _validate(learner: Learner, cases: list[Case], step: int, steps: int) -> Gen
     scores: list[Score] = []
     for n, case in enumerate(cases):
         yield Progress("validating", step, steps, message=f"scoring {case.name} ({n + 1} of {len(cases)})")
-        image = read_image(case)
-        labels = [label.value for label in learner.spec.labels]
-        scores += score_case(case.name, segmenter.segment(image), read_label(case, image), labels)
+        scores += segment_and_score(segmenter, case)[1]
     return float(summary(scores)["mean"]["dice"] or 0.0)
 
 
@@ -269,10 +286,9 @@ def _finish(learner: Learner, record: Record, by_name: dict[str, Case], folder: 
     for n, name in enumerate(record.split.kept_out):
         message = f"scoring {name} ({n + 1} of {len(record.split.kept_out)})"
         yield Progress("validating", steps, steps, message=message)
-        image = read_image(by_name[name])
-        mask = segmenter.segment(image)
+        mask, found, _ = segment_and_score(segmenter, by_name[name])
         nifti.write(files.make_folder(folder / MASKS) / f"{name}.nii.gz", mask)
-        scores += score_case(name, mask, read_label(by_name[name], image), [label.value for label in record.spec.labels])
+        scores += found
     dice = mean_dice(scores, {label.value: label.name for label in record.spec.labels})
     weights.save(folder / MODEL, record.spec, _scored(record.card, dice, steps), learner.average())
     if scores:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from awkward_grids import affine_for
 from conftest import tiny_spec
 
+from napari_unet.preprocess import prepare
 from napari_unet.segment import Segmenter
 from napari_unet.viewer.engine import Engine
 from napari_unet.viewer.estimate import cost, duration
 from napari_unet.viewer.options import Options
 from napari_unet.volume import Volume
+from napari_unet.windows import Tiling
 
 
 @pytest.mark.parametrize(("dims", "changes"), [
@@ -29,6 +33,15 @@ def test_it_counts_the_voxels_that_the_network_sees(model_file, rng, dims, chang
     expected = cost(spec, volume, Options())
     assert expected.voxels == sum(seen) and expected.windows <= len(seen)
     assert 1 <= expected.first <= expected.windows
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("spacing", [(0.985, 1.015, 1.0), (4.1, 0.7, 0.31), (0.985, 0.5, 3.0)])
+def test_it_counts_on_the_grid_that_is_prepared(dims, spacing, rng):
+    spec = tiny_spec(dims=dims, spacing=(0.0 if dims == 2 else spacing[0], *spacing[1:]), overlap=0.0)
+    volume = Volume(rng.normal(size=(88, 88, 88)).astype(np.float32), affine_for("PSR", (1, 1, 1)))
+    tiling = Tiling.cover(prepare(volume, spec).size, spec.patch, spec.stride, spec.whole, spec.overlap)
+    assert cost(spec, volume, Options()).windows == math.prod(map(len, tiling.starts))
 
 
 def cube(side):

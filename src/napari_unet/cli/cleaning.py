@@ -31,8 +31,7 @@ def cleaning_of(arguments: argparse.Namespace, spec: ModelSpec) -> Cleaning:
 
 
 def _classes(text: str, spec: ModelSpec) -> tuple[int, ...]:
-    values = [label.value for label in spec.labels]
-    chosen = [] if text == "none" else values if text == "all" else [_value(name, spec, "--keep-largest") for name in text.split(",")]
+    chosen = [] if text == "none" else spec.values if text == "all" else [_value(name, spec, "--keep-largest") for name in text.split(",")]
     return tuple(sorted(set(chosen)))
 
 
@@ -47,7 +46,7 @@ def _volumes(text: str, spec: ModelSpec) -> tuple[tuple[int, float], ...]:
             mm3 = -1.0
         if not 0 <= mm3 < float("inf"):
             raise UNetError("--smallest", f"{number!r} is no volume in mm3", "Write 50, or liver=100,spleen=20")
-        found |= dict.fromkeys([_value(name, spec, "--smallest")] if name else [label.value for label in spec.labels], mm3)
+        found |= dict.fromkeys([_value(name, spec, "--smallest")] if name else spec.values, mm3)
     return tuple(sorted(found.items()))
 
 

@@ -14,6 +14,7 @@ from napari_unet.cli.arguments import MODEL, add_json, begin
 from napari_unet.cli.cleaning import add_cleaning, cleaning_of
 from napari_unet.cli.terminal import Line, duration, finish, number, say, say_table, tell
 from napari_unet.errors import UNetError
+from napari_unet.running import DEVICES, PRECISIONS, RUNTIMES
 
 if TYPE_CHECKING:
     from napari_unet.batch import Step
@@ -33,10 +34,10 @@ def add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace masks that exist")
     parser.add_argument("--resume", action="store_true", help="go on where a run ended: what this model has finished in --out is kept")
     parser.add_argument("--part", metavar="N/M", help="only the Nth of M parts of all images, as in 2/8; parts may run at once")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default: auto)")
-    parser.add_argument("--runtime", default="auto", choices=["auto", "torch", "openvino"],
+    parser.add_argument("--device", default="auto", help=f"auto, {', '.join(DEVICES[:-1])} or {DEVICES[-1]} (default: auto)")
+    parser.add_argument("--runtime", default="auto", choices=["auto", *RUNTIMES],
                         help="what runs the network; auto: OpenVINO on x86 CPUs, where it is installed")
-    parser.add_argument("--precision", default="float32", choices=["float32", "int8"],
+    parser.add_argument("--precision", default="float32", choices=PRECISIONS,
                         help="int8 is faster; for models that napari-unet calibrate wrote (default: float32)")
     parser.add_argument("--volume", type=int, help="which volume of 4-D images to segment, from 0")
     parser.add_argument("--uncertainty", action="store_true",

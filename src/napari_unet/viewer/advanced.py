@@ -7,13 +7,11 @@ import os
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QSpinBox, QWidget
 
+from napari_unet.running import DEVICES, PRECISIONS, RUNTIMES
 from napari_unet.viewer.options import Options
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
 OVERLAPS = {"as the model says": None, "0.25 (fast)": 0.25, "0.5": 0.5, "0.75 (smooth)": 0.75}
 WINDOWS = {"several at once": None, "one at a time": 1}
-RUNTIMES = ("auto", "torch", "openvino")
-PRECISIONS = ("float32", "int8")
 MIRRORING = {"as the model says": None, "off": False, "on": True}
 
 
@@ -25,9 +23,9 @@ class AdvancedForm(QWidget):
     def __init__(self) -> None:
         super().__init__()
         preferred = Options.preferred()
-        self.device = _choice(DEVICES, "Where the model runs; auto takes the fastest there is")
+        self.device = _choice(("auto", *DEVICES), "Where the model runs; auto takes the fastest there is")
         self.device.setCurrentText(preferred.device)
-        self.runtime = _choice(RUNTIMES, "What runs it there; auto takes the fastest there is")
+        self.runtime = _choice(("auto", *RUNTIMES), "What runs it there; auto takes the fastest there is")
         self.runtime.setCurrentText(preferred.runtime)
         self.precision = _choice(PRECISIONS, "int8 is faster, for models that napari-unet calibrate wrote; by OpenVINO")
         self.place = QLabel()

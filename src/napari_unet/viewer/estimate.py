@@ -5,12 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
 from napari_unet import files, memory
 from napari_unet.components import Cleaning
 from napari_unet.outline import Outline
-from napari_unet.spacing import spacing_ratios
+from napari_unet.spacing import network_grid
 from napari_unet.spec import ModelSpec
 from napari_unet.viewer.options import Options
 from napari_unet.volume import Volume
@@ -45,11 +43,9 @@ def cost(
     spec: ModelSpec, volume: Volume, options: Options, in_flight: int = 1, volumes: int = 1, feature_maps: float = memory.FEATURE_MAPS
 ) -> Cost:
     """What segmenting so many volumes like this one costs, one after another; in_flight, feature_maps : see `memory.estimate`."""
-    turn, ratio = spacing_ratios(volume.affine, spec)
-    turned = np.array([volume.shape[axis] for axis in turn.axes])
-    size = [int(n) for n in np.round((turned - 1) * ratio) + 1]  # as MONAI's Spacing
+    _, _, size = network_grid(volume.affine, volume.shape, spec)
     overlap = spec.overlap if options.overlap is None else options.overlap
-    window = window_shape(tuple(size), spec.patch, spec.stride, spec.whole)
+    window = window_shape(size, spec.patch, spec.stride, spec.whole)
     counts = [len(window_starts(n, w, overlap)) for n, w in zip(size, window, strict=True)]
     mirrored = spec.mirror_tta if options.mirror is None else options.mirror
     copies = spec.members * (2 ** len(spec.mirror_axes) if mirrored else 1)

@@ -17,7 +17,7 @@ from torch import Tensor
 BEFORE = 3  # times that it runs as it is: libraries choose their kernels, optimisers make their moments
 
 
-class Recorded:
+class Replayed:
     """A function of tensors on a card that always does the same to tensors of the same shapes.
 
     Whatever else it reads or changes has to stay where it lies: weights and moments are changed in place, rates are tensors.
