@@ -80,6 +80,19 @@ def test_a_mask_of_its_own_name_comes_before_one_that_is_named_for_the_image(tmp
     assert found.cases[0].label == name and [path.name for path in found.without_image] == [name.name.replace(".nii.gz", "_seg.nii.gz")]
 
 
+def test_two_masks_named_for_one_image(tmp_path: Path) -> None:
+    for name in ("a.png", "a_seg.png", "a_mask.png"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(UNetError, match=r"a_seg.png: it is named for the same image as a_mask.png. Keep one of them there"):
+        find_cases(tmp_path)
+
+
+def test_a_folder_of_other_folders_is_told_what_it_lacks(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    with pytest.raises(UNetError, match="no folder imagesTr or images or image in it"):
+        find_cases(tmp_path)
+
+
 def test_masks_beside_images_are_not_segmented(tmp_path: Path) -> None:
     for name in ("a.nii.gz", "a_seg.nii.gz", "b_seg.nii.gz", "c_0000.nii.gz", "c_0001.nii.gz", "c_mask.nii.gz"):
         (tmp_path / name).write_bytes(b"")

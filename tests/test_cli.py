@@ -168,6 +168,24 @@ def test_scores_know_the_names_and_the_ignore_value_that_lie_beside_labels(call:
     assert "not scored: voxels whose label is 2, which nobody labelled" in found.out
 
 
+def test_scores_do_without_a_description_that_cannot_be_used(call: Callable[..., Outcome], tmp_path: Path) -> None:
+    """Regions of several values, say."""
+    data = nnunet(tmp_path / "data", 1)
+    (data / "dataset.json").write_text('{"labels": {"background": 0, "whole": [1, 2]}}')
+    found = call("evaluate", data / "labelsTr", data / "labelsTr", "--json")
+    assert found.code == 0 and found.json()["summary"]["mean"]["dice"] == 1.0 and "not used: " in found.out
+
+
+def test_the_honest_command_of_a_run_that_no_command_began(call: Callable[..., Outcome], tmp_path: Path) -> None:
+    data, out = decathlon(tmp_path / "data", 6), tmp_path / "run"
+    cases, spec, config = planned(data, steps=2, checks=0, folds=1)
+    work = train(cases, spec, config, out=out)
+    next(progress for progress in work if progress.phase == "training")
+    work.close()
+    found = call("train", data, "--out", out, "--resume")
+    assert f"an honest score: napari-unet train {data} --out {out}-folds --folds 5" in found.out.splitlines()
+
+
 def test_info_shows_the_card_and_the_walk(call: Callable[..., Outcome], run3d: Path) -> None:
     found = call("info", run3d, "--json")
     assert found.code == 0 and "bottleneck" in found.out and "12 x 16 x 16" in found.out and "CC0" in found.out

@@ -9,9 +9,10 @@ import pytest
 import torch
 from datasets import decathlon, planned
 
-from napari_unet import UNetError, threads
+from napari_unet import UNetError, speed, threads
 from napari_unet.learning import Learner
 from napari_unet.sampling import Sampler
+from napari_unet.schedule import stages
 from napari_unet.train import read_example
 
 VOXELS = 1000.0
@@ -82,11 +83,40 @@ def test_a_single_thread_has_no_choice() -> None:
     assert set(machine.used) == {1}
 
 
-def test_only_a_run_by_minutes_that_was_told_nothing_chooses(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_trial_ends_where_other_work_begins() -> None:
+    machine = Machine(4, lambda count, now: 0.4 / count)
+    machine.run(60)
+    machine.fastest.due = machine.now
+    machine.fastest.took(0.1, VOXELS)
+    machine.fastest.took(0.1, VOXELS)
+    assert machine.used[-1] < 4 and not machine.fastest.settled
+    machine.fastest.rest()
+    assert machine.used[-1] == 4
+
+
+def test_stages_are_measured_with_one_number_of_threads(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else those that are measured while it is looked for would get too few steps for good."""
+    cases, spec, config = planned(decathlon(tmp_path_factory.mktemp("data"), 2), checks=0, fold=0, steps=None)
+    sampler = Sampler([read_example(cases[0], spec)[0]], spec, config, torch.device("cpu"))
+    with threads.limited(3):
+        made, seen = Learner(spec, config, torch.device("cpu"), sampler), []
+        learn = made.learn
+        monkeypatch.setattr(made, "learn", lambda order: (seen.append((order.stage, torch.get_num_threads())), learn(order))[1])
+        parts = stages(spec, config)
+        made.measure(parts, 0.6)
+    assert len({count for stage, count in seen if stage != parts[0]}) == 1 and len(parts) > 1
+
+
+def test_only_a_run_by_minutes_that_was_told_nothing_chooses(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is asked for in steps is the same again, up to the last bit: another number of threads rounds otherwise."""
     folder = decathlon(tmp_path_factory.mktemp("data"), 2)
-    for steps, count, chooses in ((None, None, True), (4, None, False), (None, 2, False)):
-        cases, spec, config = planned(folder, checks=0, fold=0, steps=steps, threads=count)
+    monkeypatch.setattr(speed, "compiled", lambda network, *_: (network.multiscale, ""))
+    for steps, count, compiled, chooses in (
+        (None, None, None, True), (4, None, None, False), (None, 2, None, False), (None, None, True, False),
+    ):  # fmt: skip
+        cases, spec, config = planned(folder, checks=0, fold=0, steps=steps, threads=count, compile=compiled)
         made = Learner(spec, config, torch.device("cpu"), Sampler([read_example(cases[0], spec)[0]], spec, config, torch.device("cpu")))
         assert (made.fastest is not None) == chooses
 

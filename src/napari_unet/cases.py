@@ -171,7 +171,7 @@ def find_cases(folder: str | Path, rule: LabelRule = ALL_LABELLED) -> Dataset:
         return case not in known and any(nifti.stem(path) in known for path in files)
 
     found = {case.name: case for case in _cases(images, labelled_each)}
-    known = {_named_for(name, found, known): path for name, path in known.items()}
+    known = _by_image(known, found)
     cases = tuple(Case(name, found[name].images, known[name]) for name in found if name in known)
     if not cases:
         first = f"{images[0].name} and {masks[0].name} are the first"
@@ -186,10 +186,22 @@ def find_cases(folder: str | Path, rule: LabelRule = ALL_LABELLED) -> Dataset:
 
 def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:
     """The files of two folders of images and of labels, or of one in which masks are named for the images beside them."""
-    if not any((folder / name).is_dir() for name in (*_IMAGE_FOLDERS, *_LABEL_FOLDERS)) and (masks := masks_beside(folder)):
-        return [path for path in list_images(folder) if path not in masks], masks
+    if not any((folder / name).is_dir() for name in (*_IMAGE_FOLDERS, *_LABEL_FOLDERS)):
+        with suppress(UNetError):  # nothing in it: it is no folder of both
+            if masks := masks_beside(folder):
+                return [path for path in list_images(folder) if path not in masks], masks
     images, labels = (list_images(_subfolder(folder, names)) for names in (_IMAGE_FOLDERS, _LABEL_FOLDERS))
     return images, labels
+
+
+def _by_image(masks: dict[str, Path], images: Container[str]) -> dict[str, Path]:
+    """The masks by the image that each belongs to. UNetError where two are named for one."""
+    found: dict[str, Path] = {}
+    for name, path in masks.items():
+        twin = found.setdefault(_named_for(name, images, masks), path)
+        if twin != path:
+            raise UNetError(path, f"it is named for the same image as {twin.name}", "Keep one of them there")
+    return found
 
 
 def _named_for(mask: str, images: Container[str], masks: Container[str]) -> str:

@@ -6,7 +6,7 @@ import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -68,6 +68,7 @@ def profile(spec: ModelSpec, config: TrainConfig, cases: Iterable[Case], seconds
     images = [(case, read_image(case)) for case in cases]
     examples = [Example.make(image, read_label(case, image), spec) for case, image in images]
     device = choose_device(config.device)
+    config = replace(config, threads=config.threads or torch.get_num_threads())  # as many in all that is measured
     learner = Learner(spec, config, device, Sampler(examples, spec, config, device))
     return Profile(tuple(costs(learner, seconds)), limits(device, seconds, torch.bfloat16 if speed.half(config, device) else torch.float32))
 

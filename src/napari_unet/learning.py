@@ -109,8 +109,11 @@ class Learner:
                             "Use fewer features (--features)")  # fmt: skip
 
     def _chooses_threads(self) -> bool:
-        """In a run by minutes; one of so many steps is to be the same whatever else the machine does, up to the last bit."""
-        asked = self.config.threads is not None or self.config.steps is not None
+        """In a run by minutes; one of so many steps is to be the same whatever else the machine does, up to the last bit.
+
+        A compiled network would be compiled anew for each number.
+        """
+        asked = self.config.threads is not None or self.config.steps is not None or speed.repays(self.config, self.device)
         return self.device.type == "cpu" and distributed.size() == 1 and not asked
 
     def _shapes(self) -> list[tuple[int, ...]]:
@@ -221,18 +224,39 @@ class Learner:
     def measure(self, parts: list[Stage], seconds: float) -> list[float]:
         """Median seconds per step of each stage; nothing that is learnt meanwhile is kept."""
         costs = []
-        with self._trial():
+        with self._trial(), self._settled(parts[0], seconds):
             for stage in parts:
                 times: list[float] = []
                 until = self.clock() + seconds / len(parts)
                 while len(times) < 4 or self.clock() < until:
                     began = self.clock()
-                    order = Order(len(times), 0, stage, self.config.rate, 100, self.config.augment, self.config.dropout)
-                    distributed.tell(order)
-                    self.learn(order)
+                    self._rehearse(stage, len(times))
                     times.append(self.clock() - began)
                 costs.append(statistics.median(times[1:]))
         return costs
+
+    def _rehearse(self, stage: Stage, step: int) -> None:
+        order = Order(step, 0, stage, self.config.rate, 100, self.config.augment, self.config.dropout)
+        distributed.tell(order)
+        self.learn(order)
+
+    @contextmanager
+    def _settled(self, stage: Stage, seconds: float) -> Iterator[None]:
+        """The number of threads is found within some seconds, and stays: stages are compared with one another."""
+        fastest, until = self.fastest, self.clock() + seconds / 2
+        while fastest is not None and not fastest.settled and self.clock() < until:
+            self._rehearse(stage, 0)
+        self.rest()
+        self.fastest = None
+        try:
+            yield
+        finally:
+            self.fastest = fastest
+
+    def rest(self) -> None:
+        """What follows is no step: torch has the threads that were fastest for one."""
+        if self.fastest is not None:
+            self.fastest.rest()
 
     @contextmanager
     def _trial(self) -> Iterator[None]:

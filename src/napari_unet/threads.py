@@ -57,6 +57,16 @@ class Fastest:
         self.times: deque[float] = deque(maxlen=2)  # of the newest steps with one number, per unit of work
         use(1)
 
+    @property
+    def settled(self) -> bool:
+        """Whether it is known, for the time being, which number is fastest."""
+        return self.tried == self.kept and self.clock() < self.due
+
+    def rest(self) -> None:
+        """The kept number is that of other work, too, which tells nothing of a step: no trial goes on over it."""
+        if self.tried != self.kept:
+            self._change(self.kept)
+
     def took(self, seconds: float, work: float) -> None:
         """A step with so much work to do (its voxels, say) took so long. The next one may have another number of threads."""
         self.times.append(seconds / work)

@@ -270,6 +270,7 @@ def _save_state(learner: Learner, folder: Path, log: list[str]) -> None:
 
 def _validate(learner: Learner, cases: list[Case], step: int, steps: int) -> Generator[Progress, None, float]:
     """Mean Dice of the averaged weights on whole cases, through the very path that users' volumes take."""
+    learner.rest()
     segmenter = Segmenter(learner.spec, build(learner.spec.network, learner.average(), learner.device))
     scores: list[Score] = []
     for n, case in enumerate(cases):
@@ -280,6 +281,7 @@ def _validate(learner: Learner, cases: list[Case], step: int, steps: int) -> Gen
 
 def _finish(learner: Learner, record: Record, by_name: dict[str, Case], folder: Path) -> Iterator[Progress]:
     """Score the file that users will load on every kept-out case, write its masks, and put the scores on its card."""
+    learner.rest()
     segmenter = Segmenter.load(folder / MODEL, device=str(learner.device))
     scores: list[Score] = []
     steps = record.schedule.steps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -365,6 +366,19 @@ def test_a_mask_without_a_file_comes_back_where_it_lay(viewer_model, shape, plac
     for corner in (np.zeros(len(shape)), np.array(shape) - 1.0):
         assert np.allclose(back.data_to_world(corner), layer.data_to_world(corner))
     assert np.allclose(layers.volume_of(back).affine, layers.volume_of(layer).affine)
+
+
+def test_a_description_by_an_earlier_version_keeps_what_it_says(viewer_model):
+    session = recovery.Session()
+    layer = viewer_model.add_labels(np.ones((4, 5, 6), np.uint8), name="old")
+    session.keep(layer, [layer])()
+    session.close()
+    (found,) = recovery.left_behind()
+    about = recovery._about(found.path)
+    known = json.loads(about.read_text())
+    about.write_text(json.dumps({key: known[key] for key in ("name", "source", "kind", "classes")} | {"picture": False}))
+    (found,) = recovery.left_behind()
+    assert found.name == "old" and found.layer().data.sum() == 120
 
 
 def test_a_mask_painted_over_another_is_not_taken_for_it_after_a_crash(viewer_model, nifti_file):

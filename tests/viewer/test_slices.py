@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from awkward_grids import affine_for
 from conftest import PATIENCE, PLUGIN, tiny_spec
-from napari.layers import Labels
+from napari.layers import Image, Labels
 from napari.layers._layer_actions import _duplicate_layer
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt, QThreadPool
@@ -15,7 +15,7 @@ from napari_unet import nifti
 from napari_unet.segment import Segmenter
 from napari_unet.viewer import editing
 from napari_unet.viewer.answer import Answer
-from napari_unet.viewer.layers import grid_of, volume_of
+from napari_unet.viewer.layers import grid_of, place_of, volume_of
 
 pytestmark = pytest.mark.gui
 
@@ -344,6 +344,25 @@ def test_voxels_that_were_edited_in_place_are_seen(window, qtbot, slow_scan, mod
     idle(widget, qtbot)
     truth = Segmenter.load(path, device="cpu").segment(volume_of(image)).data
     assert np.array_equal(mask_of(viewer).data[3], grid_of(image).shown(truth)[3])
+
+
+def test_data_that_take_the_place_of_others_are_others():
+    """An `id` is given again once an array is gone."""
+    layer = Image(np.zeros((5, 6, 7)))
+    places = set()
+    for _ in range(20):
+        layer.data = np.random.default_rng(0).random((5, 6, 7))
+        places.add(place_of(layer))
+    assert len(places) == 20 and place_of(layer) == place_of(layer)
+
+
+@pytest.mark.parametrize("place", [{"rotate": (90, 0, 0)}, {"affine": [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]}])
+@pytest.mark.filterwarnings("ignore:Non-orthogonal slicing")
+def test_a_layer_turned_by_a_right_angle_sends_the_slider_nowhere_wild(viewer_model, place):
+    layer = viewer_model.add_labels(np.ones((8, 9, 10), np.uint8), **place)
+    editing.show_slice(viewer_model, layer, 0, 3)
+    low, high, _ = viewer_model.dims.range[0]
+    assert low <= viewer_model.dims.point[0] <= high
 
 
 def test_an_image_whose_voxels_are_replaced_gets_a_mask_of_its_own(window, qtbot, slow_scan, model_file):

@@ -6,6 +6,7 @@ import argparse
 
 from napari_unet.cli.arguments import add_json, begin, new_table
 from napari_unet.cli.terminal import finish, number, say, say_table
+from napari_unet.errors import UNetError
 from napari_unet.options import add_settings, rule_of
 from napari_unet.spec import LabelRule
 
@@ -27,7 +28,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from napari_unet.evaluate import evaluate, summary, unpaired, write_scores
 
     out = new_table(arguments.out, arguments.overwrite, "--out")
-    names, rule = described_beside(arguments.labels, rule_of(arguments))
+    names: dict[int, str] = {}
+    rule = rule_of(arguments)
+    try:
+        names, rule = described_beside(arguments.labels, rule)
+    except UNetError as error:  # of regions, say: masks can be compared without names
+        say(f"not used: {error}")
     if rule.ignore is not None:
         say(f"not scored: voxels whose label is {rule.ignore}, which nobody labelled")
     if others := unpaired(arguments.predictions, arguments.labels):

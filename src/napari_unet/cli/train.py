@@ -131,9 +131,13 @@ def _goes_on(arguments: argparse.Namespace, record: Record) -> str:
     return told + (f"\nnot followed: {', '.join(ignored)}; for another training take another --out" if ignored else "")
 
 
-def _without_place(command: str) -> list[str]:
-    """The words of a command that trains, without where it writes and which cases it keeps out."""
-    words, kept = iter(shlex.split(command)), []
+def _without_place(command: str, data: str) -> list[str]:
+    """The words of the command that began a run, without where it writes and what it keeps out; of none, those of a plain one."""
+    kept: list[str] = []
+    try:
+        words = iter(shlex.split(command) or ["napari-unet", "train", data])
+    except ValueError:  # somebody else's
+        words = iter(["napari-unet", "train", data])
     for word in words:
         if word in ("--out", "--folds", "--fold"):
             next(words, None)
@@ -177,6 +181,7 @@ def _follow(run: Iterable[Any]) -> bool:
 
 def _after_training(arguments: argparse.Namespace, out: Path, started: float, dataset: Dataset) -> int:
     minutes = (time.time() - started) / 60  # the weights are on disk; the report comes on top
+    from napari_unet.record import read_record
     from napari_unet.report import write_report
     from napari_unet.splits import honest_score
     from napari_unet.weights import read_card
@@ -187,7 +192,8 @@ def _after_training(arguments: argparse.Namespace, out: Path, started: float, da
         say_table([(name, f"{value:.4f}") for name, value in card.dice.items()], (f"Dice on {card.worth}", ""))
     else:
         groups = {case.name: case.group or case.name for case in dataset.cases}
-        again = [*_without_place(card.command), "--out", f"{out}-folds", *honest_score(list(groups), groups).split()]
+        advice = honest_score(read_record(out).split.training, groups).split()
+        again = [*_without_place(card.command, arguments.data), "--out", f"{out}-folds", *advice]
         say(f"nothing was scored: no case was kept out of training\nan honest score: {shlex.join(again)}")
     if card.note:
         say(card.note)

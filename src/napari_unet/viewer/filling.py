@@ -182,7 +182,7 @@ def answer_layer(viewer: ViewerModel, of: Of, unfinished: bool = False) -> Label
     Of several the one that is selected, else the topmost that is no duplicate of another: a copy is kept as it is.
     """
     active = getattr(viewer.layers.selection.active, "unique_id", None)
-    topmost_first = viewer.layers[::-1]
+    topmost_first = list(reversed(viewer.layers))
     for layer in sorted(topmost_first, key=lambda layer: (layer.unique_id != active, layer.source.parent is not None)):
         if isinstance(layer, Labels) and (answer := Answer.in_layer(layer)) and answer.of == of:
             if answer.open or not unfinished:

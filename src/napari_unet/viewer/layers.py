@@ -7,9 +7,11 @@ positive scales and nothing rotated; a tilted one is shown straightened about it
 
 from __future__ import annotations
 
+import weakref
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any, Literal, TypeAlias
 
 import dask.array
@@ -28,6 +30,8 @@ _TIME_UNITS = {8: "s", 16: "ms", 24: "us"}  # xyzt_units; a fourth axis without 
 _RAS_OF_IPL = np.array([[0.0, 0, -1, 0], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]])
 # layers without a file are (slice, row, column), and volumes made of pictures (row, column, slice)
 _PLAIN = Reorientation(axes=(2, 0, 1), flips=(False, False, False))
+_NUMBERS: dict[int, tuple[Callable[[], Any], int]] = {}  # of arrays, by their `id`
+_COUNT = count()
 
 Kind = Literal["image", "labels"]
 LayerData = tuple[NDArray[Any], dict[str, Any], str]
@@ -233,7 +237,23 @@ def transforms(layer: Any, ndim: int) -> dict[str, Any]:
 
 def place_of(layer: Any) -> str:
     """What is another where a layer's voxels lie elsewhere, are others in number, or were replaced by other data."""
-    return f"{tuple(layer.data.shape)} {zlib.crc32(_world(layer).tobytes()):08x} {id(values_of(layer)):x}"
+    return f"{tuple(layer.data.shape)} {zlib.crc32(_world(layer).tobytes()):08x} {_number_of(values_of(layer))}"
+
+
+def _number_of(data: Any) -> int:
+    """One for each array, as long as it lives: an `id` is given again."""
+    known = _NUMBERS.get(id(data))
+    if known is None or known[0]() is not data:
+        known = _NUMBERS[id(data)] = _reference(data), next(_COUNT)
+    return known[1]
+
+
+def _reference(data: Any) -> Callable[[], Any]:
+    key = id(data)
+    try:
+        return weakref.ref(data, lambda _: _NUMBERS.pop(key, None))
+    except TypeError:  # it knows no weak references: it is lazy, and small
+        return lambda: data
 
 
 def matrix_of(layer: Any) -> NDArray[np.float64]:

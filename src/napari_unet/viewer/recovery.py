@@ -217,9 +217,11 @@ def _found(path: Path) -> Found:
     try:
         about = json.loads(_about(path).read_text("utf-8"))
         classes = tuple((int(value), str(name), str(colour)) for value, name, colour in about["classes"])
+        known = Found(path, str(about["name"]), str(about["source"]), about["kind"], classes)
+        if "place" not in about:  # an earlier version's
+            return known
         turn = Reorientation(tuple(about["axes"]), tuple(about["flips"]))
-        return Found(path, str(about["name"]), str(about["source"]), about["kind"], classes, about["own"], tuple(about["shape"]), turn,
-                     dict(about["place"]))  # fmt: skip
+        return replace(known, own=about["own"] is True, shape=tuple(about["shape"]), turn=turn, place=dict(about["place"]))
     except (OSError, ValueError, KeyError, TypeError):
         return Found(path)
 

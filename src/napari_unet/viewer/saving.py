@@ -22,6 +22,7 @@ from napari_unet.viewer.layers import KEY, Grid, grid_of, is_at_hand, is_picture
 from napari_unet.viewer.options import PLUGIN
 from napari_unet.viewer.writer import file_name, save, with_ending
 
+WRITABLE = (".nii", ".nii.gz", *(ending for ending in pictures.SUFFIXES if ending not in pictures.BLURRED))
 MASK_FILES = "NIfTI (*.nii.gz *.nii);;Picture (*.png *.tif)"
 
 
@@ -36,8 +37,9 @@ def proposal(layer: Labels, others: Iterable[Any] = ()) -> Path:
         return Path(layer.name)
     source = Path(grid.source) if grid.kind else None
     if source and grid.kind == "labels" and grid.own:
-        writable = nifti.suffix(source) in (*pictures.SUFFIXES, ".nii", ".nii.gz", "")
-        return source if writable else source.with_name(f"{nifti.stem(source)}.nii.gz")
+        if nifti.suffix(source) in (*WRITABLE, ""):
+            return source
+        return source.with_name(f"{nifti.stem(source)}{'.png' if is_picture(layer) else '.nii.gz'}")
     name = file_name(layer.name, ".png" if is_picture(layer) else ".nii.gz")
     folder = str(get_plugin_settings(PLUGIN).saving.folder)
     return Path(folder, name) if folder else source.with_name(name) if source else Path(name)

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from napari_unet.viewer.layers import Grid, ScalarLayer, matrix_of
 
+CERTAIN = 1e6  # condition; of a layer that is turned by a right angle the slider shows one slice wherever it stands
+
 
 def to_data(viewer: ViewerModel, layer: Any, point: Any = None) -> NDArray[np.float64]:
     """A point of the viewer's world, or the slices that its sliders show, in a layer's own axes.
@@ -29,8 +31,9 @@ def slider_for(viewer: ViewerModel, layer: Any, axis: int, index: int) -> float:
     """Where the slider along a layer's axis shows that slice of it."""
     hidden, inverse, data = _hidden(viewer, layer), np.linalg.inv(matrix_of(layer)), to_data(viewer, layer)
     data[axis] = index
-    at = np.zeros(layer.ndim)
-    at[hidden] = np.linalg.solve(inverse[np.ix_(hidden, hidden)], data[hidden] - inverse[hidden, -1])
+    at, alone = np.asarray(layer.data_to_world(data), float), inverse[np.ix_(hidden, hidden)]
+    if axis in hidden and np.linalg.cond(alone) < CERTAIN:
+        at[hidden] = np.linalg.solve(alone, data[hidden] - inverse[hidden, -1])
     return float((at / _in_units_of(layer, viewer))[axis])
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import napari
-from napari.layers import Labels, Layer
+from napari.layers import Image, Labels, Layer
 from napari.utils.events import EventEmitter
 from napari.utils.notifications import show_info
 
@@ -36,7 +36,9 @@ def write_image(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
 
 def _layer_of(data: Any, meta: dict[str, Any], kind: str) -> Any:
     """The open layer that napari gives to be written; one like it where it is not open."""
-    return next((layer for layer in _open_layers() if layer.data is data), None) or Layer.create(data, meta, kind)
+    cls = Labels if kind == "labels" else Image
+    mine = (layer for layer in _open_layers() if layer.data is data and isinstance(layer, cls) and layer.name == meta.get("name"))
+    return next(mine, None) or Layer.create(data, meta, kind)
 
 
 def save(path: str | Path, layer: ScalarLayer, others: Iterable[Any] = ()) -> Path:
