@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from datasets import SHAPE, decathlon, describe, nnunet, scan, two_folders, write_pair
 
-from napari_unet import UNetError, cases, find_cases, find_images, nifti
+from napari_unet import UNetError, description, find_cases, find_images, nifti
 from napari_unet.cases import masks_beside
 from napari_unet.dataset import Case, read_image, read_label
 
@@ -348,7 +348,7 @@ def text(content: bytes) -> Callable[[Path], None]:
         (text(b'{"labels": {}, "labels": {}}'), "the key 'labels' stands twice"),
         (text(b'{"labels": {"a": NaN}}'), "not valid JSON"),
         (text(b"[" * 100_000), "not valid JSON"),
-        (text(b" " * (cases.MAX_JSON + 1)), "16,777,217 bytes"),
+        (text(b" " * (description.MAX_JSON + 1)), "16,777,217 bytes"),
         (Path.mkdir, "cannot be read"),
     ],
 )

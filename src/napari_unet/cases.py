@@ -10,20 +10,17 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 from napari_unet import nifti, pictures, zarrs
 from napari_unet.dataset import Case, Dataset
+from napari_unet.description import described_in
 from napari_unet.errors import UNetError
-from napari_unet.schema import strict_json
 from napari_unet.spec import ALL_LABELLED, LabelRule
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a drive has one letter
 _MASK = re.compile(r"(?P<image>.+)_(seg|mask|label|labels)")
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 _IMAGE_FOLDERS, _LABEL_FOLDERS = ("imagesTr", "images", "image"), ("labelsTr", "labels", "masks", "label")
-MAX_JSON = 16 << 20
-IGNORE = "ignore"  # nnU-Net's name for the value of voxels that nobody labelled
 
 
 def list_images(path: str | Path) -> list[Path]:
@@ -154,16 +151,9 @@ def find_cases(folder: str | Path, rule: LabelRule = ALL_LABELLED) -> Dataset:
     if not os.path.isdir(folder):
         what = "it is a file" if os.path.isfile(folder) else "there is no such folder"
         raise UNetError(folder, what, "Give the folder that holds images and labels")
-    description = _description(folder / "dataset.json")
-    labels, channels = _names(description, folder / "dataset.json")
-    rule = _merged(rule, labels)
-    listed = description.get("training")
-    if isinstance(listed, list) and not _lists_channels(folder, listed):
-        cases = _listed(folder, listed)
-        return replace(_described(folder, description), cases=cases, labels=labels, channels=channels).with_rule(rule)
-    if isinstance(description.get("dataset"), dict):
-        cases = _mapped(folder, description["dataset"])
-        return replace(_described(folder, description), cases=cases, labels=labels, channels=channels).with_rule(rule)
+    described, rule = described_in(folder, rule)
+    if described.cases:
+        return described.with_rule(rule)
     images, masks = _images_and_masks(folder)
     known = _by_name(masks)
 
@@ -178,7 +168,7 @@ def find_cases(folder: str | Path, rule: LabelRule = ALL_LABELLED) -> Dataset:
         raise UNetError(folder, f"no image in {images[0].parent.name} has a label of the same name in {masks[0].parent.name} ({first})",
                         "Name them alike, or labels as in scan_seg.nii.gz")  # fmt: skip
     return replace(
-        _described(folder, description), cases=cases, labels=labels, channels=channels,
+        described, cases=cases,
         unlabelled=tuple(path for name in found if name not in known for path in found[name].images),
         without_image=tuple(path for name, path in known.items() if name not in found),
     ).with_rule(rule)  # fmt: skip
@@ -210,29 +200,6 @@ def _named_for(mask: str, images: Container[str], masks: Container[str]) -> str:
     return image if image is not None and mask not in images and image in images and image not in masks else mask
 
 
-def described_beside(labels: str | Path, rule: LabelRule = ALL_LABELLED) -> tuple[dict[int, str], LabelRule]:
-    """The classes' names and the rule with the value to ignore, as the dataset.json beside a folder of labels has them, if there is one.
-
-    What the rule ignores already counts more. Raises UNetError for a dataset.json that is not to be trusted.
-    """
-    folder = Path(labels) if os.path.isdir(labels) else Path(labels).parent
-    path = folder.parent / "dataset.json"
-    if not folder.name.startswith(_LABEL_FOLDERS[-1]) or not path.exists():  # labelsTr, labelsTs, labels
-        return {}, rule
-    names, _ = _names(_description(path), path)
-    return names, rule if rule.ignore is not None else _merged(rule, names)
-
-
-def _merged(rule: LabelRule, labels: dict[int, str]) -> LabelRule:
-    """The rule with the value that `labels` call "ignore", which is taken out of them: it is no class."""
-    value = next((value for value, name in labels.items() if name == IGNORE), rule.ignore)
-    if rule.ignore not in (None, value):
-        raise UNetError("--ignore", f"{rule.ignore}, but dataset.json names {value}", "Leave it out, or correct dataset.json")
-    if value is not None and labels.pop(value, IGNORE) != IGNORE:
-        raise UNetError("--ignore", f"{value} is a class in dataset.json", "Give the value of voxels that nobody labelled")
-    return replace(rule, ignore=value)
-
-
 def _by_name(paths: list[Path]) -> dict[str, Path]:
     known: dict[str, Path] = {}
     for path in paths:
@@ -248,107 +215,3 @@ def _subfolder(folder: Path, names: tuple[str, ...]) -> Path:
             return folder / name
     raise UNetError(folder, f"no folder {' or '.join(names)} in it",
                     "Use imagesTr and labelsTr (Decathlon, nnU-Net), or images and labels")  # fmt: skip
-
-
-def _description(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    if path.stat().st_size > MAX_JSON:
-        raise UNetError(path, f"{path.stat().st_size:,} bytes", "A description has a few kilobytes")
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise UNetError(path, f"cannot be read ({error.strerror})", "Check the path and its permissions") from error
-    found = strict_json(text, str(path))
-    if not isinstance(found, dict):
-        raise UNetError(path, "it is not a table", "Follow the Decathlon's or nnU-Net's layout")
-    return found
-
-
-def _names(description: dict[str, Any], path: Path) -> tuple[dict[int, str], tuple[str, ...]]:
-    """Label and channel names; the Decathlon maps values to names, nnU-Net names to values."""
-    try:
-        labels: dict[int, str] = {}
-        named = description.get("labels", {})
-        if not isinstance(named, dict):
-            raise ValueError(f"labels is {str(named)[:100]}, not names with values")
-        by_name = all(type(value) is int for value in named.values())  # nnU-Net's, whose names may be numbers: teeth, vertebrae
-        for key, value in named.items():
-            by_value = not by_name and str(key).lstrip("-").isdigit()
-            number, name = (str(key), str(value)) if by_value else (str(value), str(key))
-            if not re.fullmatch(r"\d{1,5}", number) or not (name == IGNORE) <= int(number) <= nifti.MAX_LABEL:
-                raise ValueError(f"{key!r}: {value!r}"[:120])
-            if labels.setdefault(int(number), name[:200]) != name[:200]:
-                raise ValueError(f"two names for {number}")
-        twice = next((name for name, count in Counter(labels.values()).items() if count > 1 or name == "mean"), None)
-        if twice is not None:
-            raise ValueError(f"the class name {twice!r}" + (" is used twice" if twice != "mean" else " means the mean of all"))
-        table = description.get("channel_names") or description.get("modality") or {}
-        if not isinstance(table, dict):
-            raise ValueError(f"channels are {str(table)[:100]}, not numbers with names")
-        channels = tuple(str(table[key])[:200] for key in sorted(table, key=int))
-    except (TypeError, ValueError) as error:
-        raise UNetError(path, f"labels or channels cannot be understood ({error})",
-                        'Write "labels": {"background": 0, "name": 1, "ignore": 2}, the last where voxels are unlabelled; '
-                        "regions of several values are not supported") from None  # fmt: skip
-    labels.pop(0, None)
-    return labels, channels
-
-
-def _described(folder: Path, description: dict[str, Any]) -> Dataset:
-    """A data set without its cases: what it shows, where it comes from, and its licence."""
-    origin = ", ".join(str(description[key]) for key in ("name", "reference") if description.get(key))
-    licence = description.get("licence") or description.get("license") or ""
-    about = str(description.get("description") or "")
-    return Dataset(folder, (), {}, (), about=about[:500], origin=origin[:500], licence=str(licence)[:200])
-
-
-def _lists_channels(folder: Path, entries: list[Any]) -> bool:
-    """nnU-Net's first version lists `case.nii.gz` where the folder holds `case_0000.nii.gz`."""
-    first = entries[0].get("image") if entries and isinstance(entries[0], dict) else None
-    if not isinstance(first, str):
-        return False
-    path = folder / first
-    return not os.path.exists(path) and os.path.exists(path.parent / f"{nifti.stem(path)}_0000{nifti.suffix(path)}")
-
-
-def _listed(folder: Path, entries: list[Any]) -> tuple[Case, ...]:
-    """The pairs that the Decathlon's dataset.json lists; paths stay inside the folder."""
-    cases = []
-    for entry in entries:
-        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("image", "label")):
-            raise UNetError(folder / "dataset.json", f"the training entry {str(entry)[:120]}",
-                            'Write {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}')  # fmt: skip
-        image, label = (_inside(folder, entry[key]) for key in ("image", "label"))
-        cases.append(Case(nifti.stem(image), (image,), label))
-    names = [name for case in cases for name in (case.name, case.label)]
-    twice = next((name for name, count in Counter(names).items() if count > 1), None)
-    if twice is not None or not cases:
-        raise UNetError(folder / "dataset.json", f"{twice} is listed twice" if cases else "its list of training cases is empty",
-                        "List every case once")  # fmt: skip
-    return tuple(cases)
-
-
-def _mapped(folder: Path, entries: dict[str, Any]) -> tuple[Case, ...]:
-    """The cases of nnU-Net's `dataset` table: name -> channels' files and label; paths stay inside the folder."""
-    cases = []
-    for name, entry in entries.items():
-        images, label = (entry.get("images"), entry.get("label")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(images, list) or not images or not all(isinstance(path, str) for path in images) or not isinstance(label, str):
-            raise UNetError(folder / "dataset.json", f"the case {name[:60]}: {str(entry)[:120]}",
-                            'Write "name": {"images": ["./imagesTr/a_0000.nii.gz"], "label": "./labelsTr/a.nii.gz"}')  # fmt: skip
-        cases.append(Case(name, tuple(_inside(folder, path) for path in images), _inside(folder, label)))
-    if not cases:
-        raise UNetError(folder / "dataset.json", "its table of cases is empty", "List every case")
-    return tuple(cases)
-
-
-def _inside(folder: Path, entry: str) -> Path:
-    path = folder / entry
-    if "\0" in entry or not Path(entry).name:
-        raise UNetError(folder / "dataset.json", f"the path {entry!r} names no file", "Use paths inside the folder")
-    if Path(entry).is_absolute() or ".." in Path(entry).parts:
-        raise UNetError(folder / "dataset.json", f"the path {entry!r} leads out of the folder", "Use paths inside it")
-    if not os.path.exists(path) and path.name.startswith("._"):
-        raise UNetError(folder / "dataset.json", f"the path {entry!r} is a leftover of macOS", "Remove the entry")
-    return path

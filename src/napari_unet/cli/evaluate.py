@@ -24,7 +24,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Scores per case and class, then the means."""
-    from napari_unet.cases import described_beside
+    from napari_unet.description import described_beside
     from napari_unet.evaluate import evaluate, summary, unpaired, write_scores
 
     out = new_table(arguments.out, arguments.overwrite, "--out")
