@@ -108,7 +108,7 @@ def test_stopped_and_resumed_it_ends_as_an_unbroken_run_of_as_many_processes(two
 def torchrun(folder: Path, out: Path, at_work: Callable[[psutil.Process], None]) -> tuple[int, str]:
     """Train in two processes; what becomes of it when something happens to torchrun's process once they learn."""
     command = [*TORCHRUN, "-m", "napari_unet", "train", str(folder), "--out", str(out), "--steps", "100000",
-               "--features", "4,8", "--patch", "12,16,16", "--checks", "0", "--batch", "1"]  # fmt: skip
+               "--features", "4,8", "--patch", "12,16,16", "--checks", "0", "--batch", "1", "--device", "cpu"]  # fmt: skip
     child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | ONE_THREAD)
     for _ in range(6000):
         if (out / RECORD).exists() or child.poll() is not None:

@@ -86,7 +86,7 @@ def test_a_smaller_draw_is_part_of_every_larger_one(count: int, seed: int) -> No
 def test_a_run_scores_what_it_never_saw_and_is_not_done_twice(tmp_path: Path) -> None:
     dataset, out = find_cases(decathlon(tmp_path / "data", 4)), tmp_path / "run"
     training, unseen = last_out(dataset, 1)
-    config = TrainConfig(steps=3, grow=False)
+    config = TrainConfig(steps=3, grow=False, device="cpu")
     with pytest.raises(UNetError, match="a3: it is to be trained on and to be unseen"):
         list(run(dataset, dataset.cases, unseen, out=out, config=config))
 
@@ -100,7 +100,7 @@ def test_a_run_scores_what_it_never_saw_and_is_not_done_twice(tmp_path: Path) ->
     outcome, scores = read_outcome(out)
     assert (outcome.unseen, outcome.steps, outcome.samples) == (1, 3, 6) and outcome.trained == 3 and outcome.minutes > 0
     assert {score.case for score in scores} == {"a3"} and read_spec(out / "model.safetensors").network.features == (4, 8)
-    mask, again = nifti.read_labels(out / MASKS / "a3.nii.gz"), Segmenter.load(out).segment(read_image(unseen[0]))
+    mask, again = nifti.read_labels(out / MASKS / "a3.nii.gz"), Segmenter.load(out, device="cpu").segment(read_image(unseen[0]))
     truth = nifti.read_labels(unseen[0].label or "")
     assert np.array_equal(mask.data, again.data)
     assert [s.dice for s in scores] == pytest.approx([dice(mask.data == s.label, truth.data == s.label) for s in scores], abs=1e-5)

@@ -68,7 +68,7 @@ def test_voxels_of_no_class_count_for_nothing_and_are_not_drawn(value: int, dtyp
     shown = Slice.of(image, mask, truth.with_data(unknown), SPEC)
     assert shown.name == "axial slice 12 of 20"
     for part, same in ((2, True), (1, False)):  # the model finds what is unknown; then, what is known to be there is not
-        unknown = np.where(truth.data == 2, value, truth.data).astype(dtype)
+        unknown = np.where(truth.data == 2, value, truth.data.astype(dtype))
         absent = np.where(truth.data == part, 0, truth.data)
         seen = [overlay(Slice.of(image, mask, truth.with_data(data), SPEC), SPEC) for data in (unknown, absent)]
         assert (seen[0] == seen[1]) == same

@@ -261,7 +261,7 @@ def test_it_learns_on_faster_than_from_nothing() -> None:
 @pytest.fixture(scope="module")
 def new(folder: Path, old: Base) -> tuple[Any, dict[str, Any]]:
     """What `train` needs to go on from the old model, and its weights."""
-    spec, config, _ = told(folder, old.spec, gentle(TrainConfig(steps=STEPS, checks=1, fold=0)))
+    spec, config, _ = told(folder, old.spec, gentle(TrainConfig(steps=STEPS, checks=1, fold=0, device="cpu")))
     return (find_cases(folder).cases, spec, config), {"start": old.start(spec), "card": old.derive(Card(data="New", licence="CC0"))}
 
 

@@ -211,7 +211,7 @@ import sys, threading, time, psutil
 import torch
 from napari_unet import Segmenter, read
 torch.set_num_threads(int(sys.argv[4]))
-segmenter, process, stop = Segmenter.load(sys.argv[1], runtime=sys.argv[3]), psutil.Process(), []
+segmenter, process, stop = Segmenter.load(sys.argv[1], device="cpu", runtime=sys.argv[3]), psutil.Process(), []
 before = highest = process.memory_info().rss
 def watch():
     global highest

@@ -371,7 +371,7 @@ def trained(folder: Path, kind: str, rule: LabelRule, *masks: Change) -> Path:
     two_folders(folder / "data", 4, ".png" if kind == "pictures" else ".nii.gz")
     dataset = find_cases(relabel(folder / "data", *masks), rule)
     facts = [report.facts for report in check(dataset) if report.facts]
-    spec, config, _ = plan(dataset, facts, KINDS[kind], TrainConfig(steps=5, checks=1, foreground=0.4, fold=0))
+    spec, config, _ = plan(dataset, facts, KINDS[kind], TrainConfig(steps=5, checks=1, foreground=0.4, fold=0, device="cpu"))
     list(train(dataset.cases, spec, config, out=folder / "run"))
     return folder / "run"
 

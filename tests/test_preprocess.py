@@ -184,7 +184,9 @@ def test_a_part_is_what_it_is_in_the_whole(target: tuple[float, ...], orientatio
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(preprocess, "SMALL", 0)
         part = prepared.box(*where)
-    for found in (part, prepared.box(*where)):
+        patch.setattr(preprocess, "SMALL", 2000)  # slab by slab
+        brought = prepared.on(torch.device("cpu")).box(*where)
+    for found in (part, brought, prepared.box(*where)):
         np.testing.assert_array_equal(found, prepared.data[(slice(None), *where)], strict=True)
 
 

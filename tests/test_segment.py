@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import threading
 from dataclasses import replace
@@ -26,7 +27,7 @@ from engine import (
 from hostile import ORIENTATIONS, affine_for
 from PIL import Image
 
-from napari_unet import files, nifti, torch_runtime, weights
+from napari_unet import files, nifti, preprocess, torch_runtime, weights
 from napari_unet.errors import UNetError
 from napari_unet.memory import of_window
 from napari_unet.preprocess import prepare
@@ -86,6 +87,19 @@ def test_each_voxel_once_and_the_asked_slice_first(first: tuple[int, int] | None
         assert axis == first[0] and pieces[0].region[axis] == slice(first[1], first[1] + 1)
     else:
         assert pieces[0].region[axis].start in (image.shape[axis] // 2 - 1, image.shape[axis] // 2), "the middle"
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA card")
+@pytest.mark.parametrize("count", [None, 1])
+@every_model
+def test_a_card_gives_the_processors_labels(model: str, count: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The volume is brought to the card as a whole, in several slabs, or, for few slices, window by window."""
+    monkeypatch.setattr(preprocess, "SMALL", 2000)
+    image, spec = volume((16, 18, 20), "LPS", tilt=7), MODELS[model]
+    there = Segmenter(spec, *(copy.deepcopy(net).cuda() for net in segmenter(spec).networks), uncertainty=True)
+    for one, other in zip(there.stream(image, (0, 7), count), segmenter(spec, uncertainty=True).stream(image, (0, 7), count), strict=True):
+        assert one.region == other.region and (one.labels == other.labels).mean() >= 0.99  # of a slice with few voxels
+        np.testing.assert_allclose(one.uncertainty, other.uncertainty, atol=0.02)
 
 
 @pytest.mark.parametrize("index", [0, 11, 25, 37, 59])

@@ -99,15 +99,15 @@ def run(
     spec, config, reasons = plan(chosen, facts, choices, config if several(config) else replace(config, **EVERY_CASE))
     yield from learn(chosen.with_groups(groups_of(facts)).cases, spec, config, out=folder, reasons=tuple(reasons), started=started)
     minutes = (time.time() - started) / 60
-    yield from _score(folder, unseen)
+    yield from _score(folder, unseen, config.device)
     record = read_record(folder)
     stages = record.schedule.stages
     outcome = Outcome(len(record.split.training), len(unseen), record.schedule.steps, sum(s.steps * s.batch for s in stages), minutes)
     files.write_bytes(folder / OUTCOME, encode(outcome).encode())
 
 
-def _score(folder: Path, unseen: tuple[Case, ...]) -> Iterator[Progress]:
-    segmenter, masks = Segmenter.load(folder), files.make_folder(folder / MASKS)
+def _score(folder: Path, unseen: tuple[Case, ...], device: str) -> Iterator[Progress]:
+    segmenter, masks = Segmenter.load(folder, device), files.make_folder(folder / MASKS)
     scores: list[Score] = []
     for n, case in enumerate(unseen):
         yield Progress("validating", n, len(unseen), message=f"scoring {case.name} ({n + 1} of {len(unseen)}), which is unseen")

@@ -53,14 +53,12 @@ def estimate(
     """
     held = image.nbytes if image.held is None else image.held
     voxels, (_, ratios, grid) = math.prod(image.shape), network_grid(image.affine, image.shape, spec)
-    classes, members = spec.network.classes, spec.members
     size = window_shape(grid, spec.patch, spec.stride, spec.whole)
     window = math.prod(size)
 
     whole_masks = voxels * (np.dtype(np.uint16).itemsize + FLOAT * uncertainty)
     masks = _kept(image, spec, whole_masks) if streamed else whole_masks
-    outputs = classes * (1 + members * (uncertainty and members > 1))
-    open_logits = FLOAT * outputs * min(grid[0], math.ceil(OPEN * size[0]) + 2) * grid[1] * grid[2]
+    open_logits = FLOAT * outputs(spec, uncertainty) * min(grid[0], math.ceil(OPEN * size[0]) + 2) * grid[1] * grid[2]
     whole = FLOAT * len(spec.channels) * math.prod(grid)
     prepared = whole if whole <= FLOAT * SMALL else 0
     cut_out = 2 * FLOAT * len(spec.channels) * min(voxels, math.ceil(window / ratios.prod()))  # from the image, before it is resampled
@@ -71,6 +69,11 @@ def estimate(
         segmenting=int(held + masks + prepared + open_logits + in_flight * (cut_out + ends) + max(1, in_flight - 1) * features + LIBRARIES),
         cleaning=held + 2 * masks + parts,
     )
+
+
+def outputs(spec: ModelSpec, uncertainty: bool) -> int:
+    """Logits per voxel that are added up: of the whole model, and for the uncertainty of an ensemble those of each member."""
+    return spec.network.classes * (1 + spec.members * (uncertainty and spec.members > 1))
 
 
 def of_window(spec: ModelSpec, size: Three, feature_maps: float = FEATURE_MAPS) -> tuple[int, float]:

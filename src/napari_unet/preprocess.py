@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -40,7 +40,8 @@ class Prepared:
 
     turned : the volume's own voxels, a view (z, y, x, C); normalise : each channel's rule; size : the network's grid;
     turn : the volume's axes to (z, y, x); shape : the volume's own, turned;
-    scale, shift : network index = scale * turned index + shift, per axis; source : the file or layer, for messages.
+    scale, shift : network index = scale * turned index + shift, per axis; source : the file or layer, for messages;
+    whole : `data`, where it lies on a card already (see `on`).
     """
 
     turned: NDArray[Any]
@@ -51,16 +52,34 @@ class Prepared:
     scale: tuple[float, float, float]
     shift: tuple[float, float, float]
     source: str
+    whole: Tensor | None = None
+
+    @property
+    def values(self) -> int:
+        """How many there are in `data`."""
+        return int(self.turned.shape[3]) * math.prod(self.size)
 
     @cached_property
     def data(self) -> Tensor:
         """All of it: float32 (C, z, y, x). Raises UNetError where that does not fit into memory."""
-        check_memory(4 * self.turned.shape[3] * math.prod(self.size), self.source)
+        check_memory(4 * self.values, self.source)
         return self._cut(*(slice(0, n) for n in self.size))
+
+    def on(self, device: torch.device) -> Prepared:
+        """The same with `data` on a device, brought there slab by slab: of windows that overlap, each voxel once."""
+        z, y, x = self.size
+        whole = torch.empty(self.turned.shape[3], z, y, x, device=device)
+        step = max(1, SMALL * z // self.values)
+        for begin in range(0, z, step):
+            part = slice(begin, min(begin + step, z))
+            whole[:, part] = self._cut(part, slice(0, y), slice(0, x))
+        return replace(self, whole=whole)
 
     def box(self, *where: slice) -> Tensor:
         """A part of `data`, to the bit: float32 (C, *where), of slices along (z, y, x) inside the grid."""
-        if isinstance(self.turned, np.ndarray) and self.turned.shape[3] * math.prod(self.size) <= SMALL:
+        if self.whole is not None:
+            return self.whole[(slice(None), *where)]
+        if isinstance(self.turned, np.ndarray) and self.values <= SMALL:
             return self.data[(slice(None), *where)]
         return self._cut(*where)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import Counter
 from collections.abc import Container, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -17,11 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_unet import ensemble, preprocess
+from napari_unet.blending import blended
 from napari_unet.calibration import Ranges
 from napari_unet.components import Cleaning
 from napari_unet.errors import UNetError, first_line
 from napari_unet.files import check_memory
-from napari_unet.memory import of_window
+from napari_unet.memory import of_window, outputs
 from napari_unet.network import UNet
 from napari_unet.preprocess import Prepared
 from napari_unet.runtime import choose_runtime, start_runtime
@@ -193,31 +193,18 @@ class Segmenter:
         check_memory(int(sum(of_window(self.spec, tiling.window, self.runtime.feature_maps))), self.spec.name)
         wanted = range(prepared.size[axis]) if wanted is None else wanted
         tiles = [tile for tile in tiling.tiles(axis, centre) if any(n in wanted for n in tile.inside(prepared.size)[axis])]
+        place = self._place(prepared, axis, tiling)
+        if place.type != "cpu" and len(tiles) * math.prod(tiling.window) >= math.prod(prepared.size):
+            prepared = prepared.on(place)
         windows = (_cut(prepared, tile.begin, tiling.window, self.spec.neighbours) for tile in tiles)
-        plane = [n for a, n in enumerate(prepared.size) if a != axis]
-        pending = Counter(n for tile in tiles for n in tile.inside(prepared.size)[axis])
-        open_slices: dict[int, Tensor] = {}
-        place = self.runtime.place(4 * self._outputs * math.prod(plane) * 2 * tiling.window[axis])  # rows of windows overlap
         with closing(self.runtime.each(windows, self.in_flight, len(tiles))) as answers:
-            for tile, members in zip(tiles, answers, strict=True):
-                inside = tile.inside(prepared.size)
-                b, c = (slice(part.start, part.stop) for a, part in enumerate(inside) if a != axis)
-                slices = self._inside(members.to(place), tile, prepared.size).unbind(axis + 1)
-                along, across = tile.weights(axis, prepared.size)
-                weight = torch.from_numpy(across).to(place)
-                for n, part, share in zip(inside[axis], slices, along.tolist(), strict=True):
-                    if n in wanted:
-                        if n not in open_slices:
-                            open_slices[n] = torch.zeros(len(part), *plane, device=place)
-                        open_slices[n][:, b, c].addcmul_(part, weight, value=share)
-                        pending[n] -= 1
-                for n in sorted((n for n in inside[axis] if n in wanted and not pending[n]), key=lambda n: abs(n - centre)):
-                    yield n, open_slices.pop(n)
+            inside = (self._inside(members, tile, prepared.size) for tile, members in zip(tiles, answers, strict=True))
+            yield from blended(tiles, inside, prepared.size, axis, centre, wanted, place)
 
-    @property
-    def _outputs(self) -> int:
-        """Logits per voxel: the ensemble's, and each member's."""
-        return self.spec.network.classes * (1 + len(self.networks))
+    def _place(self, prepared: Prepared, axis: int, tiling: Tiling) -> torch.device:
+        """Where the volume and the logits of two rows of windows across it lie: where they are computed, if that has the memory."""
+        plane = math.prod(prepared.size) // prepared.size[axis]
+        return self.runtime.place(4 * (outputs(self.spec, self.uncertainty) * plane * 2 * tiling.window[axis] + prepared.values))
 
     def _finished(self, plane: Tensor, prepared: Prepared, axis: int) -> tuple[Tensor, Tensor | None]:
         """Logits (K, b, c) of the network's plane across `axis` -> class indices uint8 and uncertainty on the volume's own."""
