@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hostile import affine_for
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis.extra.numpy import arrays
-from hypothesis.strategies import floats, lists
+from hypothesis.strategies import floats, lists, tuples
+from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+from scipy import ndimage
 from scipy.stats import sem, t
 
 from napari_unet import nifti
@@ -86,6 +89,37 @@ def test_surfaces() -> None:
     along_y = score_case("a", mask((1, np.s_[2:6, 4:8, 2:6])), mask((1, SMALL)), [1], surface=True)[0]
     assert 0 < along_y.surface_dice < 1 and along_y.hausdorff95_mm == 2, "two millimetres are not"
     assert score_case("a", mask((1, SHIFTED)), mask((1, SMALL)))[0].surface_dice is None, "only where asked for"
+
+
+@given(arrays(bool, (5, 6, 4)), arrays(bool, (5, 6, 4)), tuples(*[floats(0.3, 4)] * 3))
+@settings(max_examples=40)
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # MONAI warns of its own calls
+def test_surfaces_are_those_of_monai(a: np.ndarray, b: np.ndarray, spacing: tuple[float, float, float]) -> None:
+    assume(a.any() and b.any())
+    found, truth = (Volume(one.astype(np.uint8), np.diag([*spacing, 1])) for one in (a, b))
+    (score,) = score_case("a", found, truth, [1], surface=True)
+    pair = [torch.from_numpy(np.stack([~one, one])[None].astype(np.float32)) for one in (a, b)]
+    assert score.surface_dice == pytest.approx(float(compute_surface_dice(*pair, [1.0], spacing=spacing)), abs=1e-6)
+    assert score.hausdorff95_mm == pytest.approx(float(compute_hausdorff_distance(*pair, percentile=95, spacing=spacing)), abs=1e-4)
+
+
+@pytest.mark.parametrize("apart", [(0, 0, 3), (0, 2, 1), (0, -2, 1), (4, 1, -2)])
+def test_surfaces_of_a_sheared_grid_are_as_far_apart_as_their_voxels(apart: tuple[int, int, int]) -> None:
+    """As of a CT with a tilted gantry, whose slices do not stand at right angles to the axis along which they lie."""
+    affine = np.diag([0.8, 0.8, 2.5, 1])
+    affine[1, 2] = 2.5 * np.tan(np.radians(20))
+    one, other = (Volume(mask((1, tuple(np.add((5, 5, 4), off)))).data, affine) for off in ((0, 0, 0), apart))
+    (score,) = score_case("a", one, other, surface=True)
+    assert score.hausdorff95_mm == pytest.approx(np.linalg.norm(affine[:3, :3] @ apart))
+
+
+def test_surfaces_take_no_more_than_their_structures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the whole grid: what is eroded is the box around a structure."""
+    seen, erode = [], ndimage.binary_erosion
+    monkeypatch.setattr(ndimage, "binary_erosion", lambda inside, *rest: seen.append(inside.shape) or erode(inside, *rest))
+    whole = [mask((1, box), shape=(60, 50, 40)) for box in (SMALL, SHIFTED)]
+    (score,) = score_case("a", *whole, surface=True)
+    assert score.hausdorff95_mm == 0.5 and seen == [(4, 4, 4)] * 2
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])

@@ -121,6 +121,13 @@ def test_units_and_steps_are_put_together(tmp_path: Path) -> None:
     np.testing.assert_allclose(affine, [[1, 0, 0, 10], [0, 1e-3, 0, 2e-4], [0, 0, 6e-3, 3e-2], [0, 0, 0, 1]])
 
 
+@pytest.mark.parametrize("angstroms", [0.5, 1.35, 10.0])
+def test_molecules_are_as_good_as_bodies(angstroms: float, tmp_path: Path) -> None:
+    told = multiscales([axis(name, unit="angstrom") for name in "zyx"], {"type": "scale", "scale": [angstroms] * 3})
+    image = read(stored(tmp_path / "a.zarr", voxels(5, 6, 7), told=told))
+    assert image.spacing == pytest.approx([angstroms * 1e-7] * 3, rel=1e-6)
+
+
 def test_an_orientation_that_is_told_is_kept(tmp_path: Path) -> None:
     """RFC 4: z downwards, y to the back, x to the left."""
     ways = {"z": "superior-to-inferior", "y": "anterior-to-posterior", "x": "right-to-left"}
@@ -256,6 +263,15 @@ def test_a_folder_of_them(call: Call, model: Path, tmp_path: Path) -> None:  # n
     before = contents(tmp_path / "masks")
     again = call("predict", model, tmp_path / "in", "--out", tmp_path / "masks", "--uncertainty", "--resume", "--json")
     assert again.code == 1 and again.json()["finished_before"] == 3 and contents(tmp_path / "masks") == before
+
+
+def test_the_share_of_the_work_follows_what_is_in_an_images_folder(model: Path, tmp_path: Path) -> None:
+    """A folder's own size on disk says nothing."""
+    for name, slices in (("a", 4), ("b", 36)):
+        stored(tmp_path / f"in/{name}.zarr", np.random.default_rng(0).integers(0, 30_000, (slices, 16, 16), np.int16))
+    jobs = jobs_for(find_images([tmp_path / "in"]), tmp_path / "out")
+    ends = [step.share for step in segment_all(Segmenter.load(model), jobs, Cleaning()) if step.over]
+    assert ends == [pytest.approx(0.1, abs=0.05), 1]
 
 
 def test_cleaned_masks_and_other_files(call: Call, model: Path, tmp_path: Path) -> None:  # noqa: F811

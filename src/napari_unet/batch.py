@@ -6,6 +6,7 @@ from collections.abc import Generator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 
+from napari_unet import fingerprint
 from napari_unet.canvas import Canvas, canvas_for, streamed
 from napari_unet.components import Cleaning
 from napari_unet.dataset import check_kind, check_names, read_image
@@ -86,7 +87,7 @@ def _alone(error: UNetError) -> UNetError:
 
 def _bytes(job: Job) -> int:
     """How much work an image is, as the size of its files tells it: nothing has to be opened for that."""
-    return sum(path.stat().st_size for path in job.case.images if path.exists())
+    return sum(file.stat().st_size for image in job.case.images for file in fingerprint.files_of(image))
 
 
 @dataclass(frozen=True, eq=False)

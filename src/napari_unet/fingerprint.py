@@ -31,16 +31,22 @@ def of_files(images: Iterable[Path]) -> str:
     Of a zarr, the names and sizes of its files, its descriptions, and its first chunk; of a pair, both files.
     """
     whole = hashlib.sha256()
-    for image in [file for named in images for file in (named, *_other_half(named))]:
+    for image in images:
+        parts = files_of(image)
         if image.is_dir():
-            parts = sorted(part for part in image.rglob("*") if part.is_file())
             whole.update("".join(f"{part.relative_to(image).as_posix()} {part.stat().st_size}\n" for part in parts).encode())
             chunks = [part for part in parts if part.name not in DESCRIPTIONS]
-            for part in (*(part for part in parts if part.name in DESCRIPTIONS), *chunks[:1]):
-                whole.update(_ends(part))
-        elif image.exists():
-            whole.update(_ends(image))
+            parts = [*(part for part in parts if part.name in DESCRIPTIONS), *chunks[:1]]
+        for part in parts:
+            whole.update(_ends(part))
     return whole.hexdigest()
+
+
+def files_of(image: Path) -> list[Path]:
+    """What there is of an image on disk: its file, both files of a pair, all files of a zarr."""
+    if image.is_dir():
+        return sorted(part for part in image.rglob("*") if part.is_file())
+    return [file for file in (image, *_other_half(image)) if file.exists()]
 
 
 def _ends(path: Path) -> bytes:

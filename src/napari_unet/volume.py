@@ -155,13 +155,13 @@ def voxel_ml(affine: Affine) -> float:
 
 
 def check_affine(affine: Affine, source: str) -> None:
-    """UNetError unless the affine is (4, 4) and invertible, with voxels between a nanometre and a kilometre, not too far."""
+    """UNetError unless the affine is (4, 4) and invertible, with voxels between a hundredth of a nanometre and a kilometre, not too far."""
     good = affine.shape == (4, 4) and bool((np.abs(affine) < FARTHEST_MM).all()) and np.allclose(affine[3], (0, 0, 0, 1))
     if good:
         spacing = np.array(spacing_of(affine))
         # relative to its own columns, so that microscopes' nanometres are as good as millimetres
         volume = abs(np.linalg.det(affine[:3, :3])) / spacing.prod() if spacing.all() else 0.0
-        good = bool(volume > 1e-4 and spacing.min() > 1e-6 and spacing.max() < 1e6)
+        good = bool(volume > 1e-4 and spacing.min() > 1e-8 and spacing.max() < 1e6)
     if not good:
         raise UNetError(
             source,
