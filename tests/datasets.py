@@ -15,6 +15,7 @@ from napari_unet import PlanChoices, TrainConfig, Volume, cases, checks, find_ca
 from napari_unet.files import write_bytes
 from napari_unet.plan import plan
 from napari_unet.spec import ModelSpec
+from napari_unet.suffixes import PICTURES, is_picture
 
 SHAPE = (20, 24, 18)
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}  # for children: threads that wait for each other cost tiny networks more than all else
@@ -48,7 +49,7 @@ def write_pair(image_file: Path, label_file: Path, image: Volume, label: Volume)
     """A case on disk; a picture where the ending says so, its image as uint8 and its label as 0 and 255."""
     for file in (image_file, label_file):
         file.parent.mkdir(parents=True, exist_ok=True)
-    if nifti.suffix(image_file) in pictures.SUFFIXES:
+    if is_picture(image_file):
         pictures.write(image_file, image.data.clip(0, 255).astype(np.uint8), "image")
         pictures.write(label_file, label.data * 255 if label.data.max() == 1 else label.data, "label")
     else:
@@ -86,7 +87,7 @@ def nnunet(folder: Path, count: int = 3, channels: int = 2, described: bool = Tr
 
 def two_folders(folder: Path, count: int = 4, ending: str = ".nii.gz", classes: int = 2, **scans: Any) -> Path:
     """images/ and labels/ with equal names."""
-    flat = {"shape": (64, 48, 1)} if ending in pictures.SUFFIXES else {}
+    flat = {"shape": (64, 48, 1)} if ending in PICTURES else {}
     for n in range(count):
         image, label = scan(n, **flat | scans)
         label = label if classes == 2 else label.with_data((label.data == 1).astype(np.uint8))

@@ -139,11 +139,6 @@ class TestReading:
         labels = nifti.read_labels(data / "hippocampus" / "labelsTr" / "hippocampus_001.nii.gz")
         assert labels.data.dtype == np.uint8 and set(np.unique(labels.data)) == {0, 1, 2}
 
-    @pytest.mark.parametrize(("name", "kind", "root"), [("a.b.NII.GZ", ".nii.gz", "a.b"), ("a.mgz", ".mgz", "a"), (".nii", ".nii", ""),
-                                                        ("a.txt", "", "a.txt"), ("nii", "", "nii")])  # fmt: skip
-    def test_endings(self, name: str, kind: str, root: str) -> None:
-        assert (nifti.suffix(f"folder.nii/{name}"), nifti.stem(f"folder.nii/{name}")) == (kind, root)
-
 
 SOURCES = {
     "NIfTI-1": nifti_bytes(descrip=b"of ours", **{"dim_info": 57}),

@@ -46,6 +46,7 @@ from napari_unet.report import write_report
 from napari_unet.sampling import Example, Sampler
 from napari_unet.schedule import Stage, in_steps
 from napari_unet.spec import ModelSpec
+from napari_unet.suffixes import is_picture
 from napari_unet.train import train
 
 SPEC = model_spec(network_spec(classes=3))
@@ -91,7 +92,7 @@ def relabel(folder: Path, *changes: Change) -> Path:
     for n, path in enumerate(files):
         mask = nifti.read_labels(path)
         changed = mask.with_data(changes[n % len(changes)](mask.data))
-        if nifti.suffix(path) in pictures.SUFFIXES:
+        if is_picture(path):
             pictures.write(path, changed.data.astype(np.uint8), "mask")
         else:
             nifti.write(path, changed)

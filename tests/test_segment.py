@@ -33,6 +33,7 @@ from napari_unet.memory import of_window
 from napari_unet.preprocess import prepare
 from napari_unet.segment import Segmenter, _cut, most_likely, uncertainty_of
 from napari_unet.spec import Card, Channel
+from napari_unet.suffixes import suffix
 from napari_unet.volume import Volume, check_same_grid
 from napari_unet.windows import Tiling
 
@@ -384,7 +385,7 @@ def test_real_images(name: str, data: Path, tmp_path: Path) -> None:
     image = nifti.read(data / name)
     flat = name.endswith("png")
     spec = model_spec(threshold_spec(2 if flat else 3), patch=(1, 256, 256) if flat else (32, 32, 32), orientation="SRA")
-    path = tmp_path / f"mask{nifti.suffix(data / name)}"
+    path = tmp_path / f"mask{suffix(data / name)}"
     nifti.write(path, thresholder(spec).segment(image))
     mask = nifti.read_labels(path)
     check_same_grid(mask, image)

@@ -20,8 +20,9 @@ from pathlib import Path
 
 import torch
 
-from napari_unet import UNetError, find_cases, nifti
+from napari_unet import UNetError, find_cases
 from napari_unet.dataset import read_image, read_label
+from napari_unet.suffixes import suffix
 
 DATASET = 900
 
@@ -32,7 +33,7 @@ def link(data: str, root: str) -> None:
         os.environ[f"nnUNet_{name}"] = str(Path(root) / name)
     dataset = find_cases(data)
     folder = Path(root) / "raw" / f"Dataset{DATASET}_benchmark"
-    ending = nifti.suffix(dataset.cases[0].images[0])
+    ending = suffix(dataset.cases[0].images[0])
     (folder / "imagesTr").mkdir(parents=True)
     (folder / "labelsTr").mkdir()
     highest = 1

@@ -14,6 +14,7 @@ from napari_unet.components import Cleaning
 from napari_unet.measure import Tally
 from napari_unet.segment import Piece, Segmenter
 from napari_unet.spec import Label
+from napari_unet.suffixes import is_picture
 from napari_unet.targets import Job
 from napari_unet.volume import Reorientation, Volume
 from napari_unet.volumes import Extent, extents_in, extents_of
@@ -42,12 +43,12 @@ class Canvas(Protocol):
 
 def streamed(job: Job, cleaning: Cleaning) -> bool:
     """Whether a mask can be written while it is made: it is no picture, and nothing is left out of it in the end."""
-    return nifti.suffix(job.mask) not in pictures.SUFFIXES and cleaning == Cleaning()
+    return not is_picture(job.mask) and cleaning == Cleaning()
 
 
 def canvas_for(job: Job, image: Volume, segmenter: Segmenter, cleaning: Cleaning) -> Canvas:
     """The one for a job. Raises UNetError where nothing can be written."""
-    if nifti.suffix(job.mask) in pictures.SUFFIXES:
+    if is_picture(job.mask):
         pictures.check_shape(job.mask, image.shape, image.source)
     return Streamed(job, image, segmenter) if streamed(job, cleaning) else Held(job, image, segmenter, cleaning)
 
@@ -71,7 +72,7 @@ class Held:
 
     def finish(self) -> tuple[Extent, ...]:
         """See `Canvas`."""
-        if nifti.suffix(self.job.case.images[0]) in pictures.SUFFIXES:
+        if is_picture(self.job.case.images[0]):
             self.dpi = pictures.resolution(self.job.case.images[0])
         self.labels = self.segmenter.clean(self.labels, 1000 * self.image.voxel_ml, self.cleaning)
         return extents_in(self.job.case.name, self.image.with_data(self.labels), self.segmenter.spec.labels, picture=self.job.picture)
@@ -81,7 +82,7 @@ class Held:
         if self.job.uncertainty is not None and self.doubt is not None:
             nifti.write(self.job.uncertainty, self.image.with_data(self.doubt), labels=False)
         mask, labels = self.image.with_data(self.labels), self.segmenter.spec.labels
-        if nifti.suffix(self.job.mask) in pictures.SUFFIXES:  # in the classes' colours, and with the picture's resolution
+        if is_picture(self.job.mask):  # in the classes' colours, and with the picture's resolution
             pictures.write(self.job.mask, mask.data, mask.source, {label.value: label.colour for label in labels}, self.dpi)
         elif zarrs.is_zarr(self.job.mask):
             zarrs.write(self.job.mask, mask, labels)

@@ -11,11 +11,12 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from napari_unet import nifti, pictures, zarrs
+from napari_unet import zarrs
 from napari_unet.dataset import Case, Dataset
 from napari_unet.description import described_in
 from napari_unet.errors import UNetError
 from napari_unet.spec import ALL_LABELLED, LabelRule
+from napari_unet.suffixes import KNOWN, stem, suffix
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a drive has one letter
 _MASK = re.compile(r"(?P<image>.+)_(seg|mask|label|labels)")
@@ -33,12 +34,11 @@ def list_images(path: str | Path) -> list[Path]:
     if not os.path.isdir(path):
         raise UNetError(path, "there is no such file or folder", "Check the path")
     try:
-        found = sorted(p for p in path.iterdir() if nifti.suffix(p) not in ("", ".img") and not p.name.startswith("."))
+        found = sorted(p for p in path.iterdir() if suffix(p) not in ("", ".img") and not p.name.startswith("."))
     except OSError as error:
         raise UNetError(path, f"cannot be read ({error.strerror})", "Check its permissions") from error
     if not found:
-        endings = " ".join((*nifti.SUFFIXES, *pictures.SUFFIXES, *zarrs.SUFFIXES))
-        raise UNetError(path, "no image files in it", f"Put files with one of these endings there: {endings}")
+        raise UNetError(path, "no image files in it", f"Put files with one of these endings there: {' '.join(KNOWN)}")
     return found
 
 
@@ -65,8 +65,8 @@ def masks_beside(source: str | Path) -> list[Path]:
     if not os.path.isdir(source) or zarrs.is_zarr(Path(source)):
         return []
     paths = list_images(source)
-    names = {name for path in paths for name in (nifti.stem(path), _split(path)[0])}
-    return [path for path in paths if _image_of(nifti.stem(path)) in names]
+    names = {name for path in paths for name in (stem(path), _split(path)[0])}
+    return [path for path in paths if _image_of(stem(path)) in names]
 
 
 def _image_of(mask: str) -> str | None:
@@ -85,7 +85,7 @@ def _series(folder: Path) -> frozenset[str]:
     counts: Counter[str] = Counter()
     with suppress(OSError):  # a folder that may not be listed
         for path in map(Path, os.listdir(folder)):
-            if match := _CHANNEL.fullmatch(nifti.stem(path)):
+            if match := _CHANNEL.fullmatch(stem(path)):
                 counts[f"{match['case']}{_ending(path)}"] += 1
     return frozenset(name for name, count in counts.items() if count > 1)
 
@@ -95,7 +95,7 @@ def _cases(inputs: Iterable[str | Path], apart: Callable[[str, list[Path]], bool
     groups: list[tuple[Path, dict[int, Path]]] = []
     for group, known in _grouped(inputs).items():
         one = apart(group.name, list(known.values()))
-        groups += [(group.with_name(nifti.stem(path)), {0: path}) for path in known.values()] if one else [(group, known)]
+        groups += [(group.with_name(stem(path)), {0: path}) for path in known.values()] if one else [(group, known)]
     counts = Counter(group.name.casefold() for group, _ in groups)  # which many a disk takes for one name
     for group, _ in groups:
         if counts[group.name.casefold()] > 1:
@@ -118,16 +118,16 @@ def _grouped(inputs: Iterable[str | Path]) -> dict[Path, dict[int, Path]]:
 
 def _split(path: Path) -> tuple[str, int]:
     """Case and channel of a file; only where a channel 0 exists is `_0001` one."""
-    match = _CHANNEL.fullmatch(nifti.stem(path))
+    match = _CHANNEL.fullmatch(stem(path))
     if match:
         if (path.parent / f"{match['case']}_0000{_ending(path)}").exists():
             return match["case"], int(match["channel"])
-    return nifti.stem(path), 0
+    return stem(path), 0
 
 
 def _ending(path: Path) -> str:
     """What follows a file's stem, in its own letters."""
-    return path.name[len(nifti.stem(path)) :]
+    return path.name[len(stem(path)) :]
 
 
 def _in_order(case: Path, channels: dict[int, Path]) -> tuple[Path, ...]:
@@ -158,7 +158,7 @@ def find_cases(folder: str | Path, rule: LabelRule = ALL_LABELLED) -> Dataset:
     known = _by_name(masks)
 
     def labelled_each(case: str, files: list[Path]) -> bool:
-        return case not in known and any(nifti.stem(path) in known for path in files)
+        return case not in known and any(stem(path) in known for path in files)
 
     found = {case.name: case for case in _cases(images, labelled_each)}
     known = _by_image(known, found)
@@ -203,7 +203,7 @@ def _named_for(mask: str, images: Container[str], masks: Container[str]) -> str:
 def _by_name(paths: list[Path]) -> dict[str, Path]:
     known: dict[str, Path] = {}
     for path in paths:
-        twin = known.setdefault(nifti.stem(path), path)
+        twin = known.setdefault(stem(path), path)
         if twin != path:
             raise UNetError(path, f"it has the name of {twin.name}", "Rename one of them")
     return known

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_unet import nifti, pictures, zarrs
+from napari_unet import nifti, zarrs
 from napari_unet.errors import UNetError
 from napari_unet.partial import mark
 from napari_unet.spec import ALL_LABELLED, LabelRule, ModelSpec
+from napari_unet.suffixes import is_picture
 from napari_unet.volume import Volume, check_same_grid
 
 
@@ -35,7 +36,7 @@ class Case:
     def picture(self) -> bool:
         """Whether it is one, or a zarr without z, whose pixels have no size and no direction in a body. UNetError for a damaged zarr."""
         first = self.images[0]
-        return nifti.suffix(first) in pictures.SUFFIXES or (zarrs.is_zarr(first) and zarrs.peek(first).flat)
+        return is_picture(first) or (zarrs.is_zarr(first) and zarrs.peek(first).flat)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from napari_unet.dataset import Case, Dataset
 from napari_unet.errors import UNetError
 from napari_unet.schema import strict_json
 from napari_unet.spec import ALL_LABELLED, LabelRule
+from napari_unet.suffixes import stem, suffix
 
 NAME = "dataset.json"
 MAX_JSON = 16 << 20
@@ -120,7 +121,7 @@ def _lists_channels(folder: Path, entries: list[Any]) -> bool:
     if not isinstance(first, str):
         return False
     path = folder / first
-    return not os.path.exists(path) and os.path.exists(path.parent / f"{nifti.stem(path)}_0000{nifti.suffix(path)}")
+    return not os.path.exists(path) and os.path.exists(path.parent / f"{stem(path)}_0000{suffix(path)}")
 
 
 def _listed(folder: Path, entries: list[Any]) -> tuple[Case, ...]:
@@ -131,7 +132,7 @@ def _listed(folder: Path, entries: list[Any]) -> tuple[Case, ...]:
             raise UNetError(folder / NAME, f"the training entry {str(entry)[:120]}",
                             'Write {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}')  # fmt: skip
         image, label = (_inside(folder, entry[key]) for key in ("image", "label"))
-        cases.append(Case(nifti.stem(image), (image,), label))
+        cases.append(Case(stem(image), (image,), label))
     names = [name for case in cases for name in (case.name, case.label)]
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None or not cases:

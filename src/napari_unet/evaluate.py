@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_unet import nifti, pictures, zarrs
+from napari_unet import nifti, zarrs
 from napari_unet.cases import list_images
 from napari_unet.dataset import Case, read_image, read_label, read_mask
 from napari_unet.errors import UNetError
 from napari_unet.files import write_bytes
 from napari_unet.partial import UNLABELLED, labelled
 from napari_unet.spec import ALL_LABELLED, LabelRule
+from napari_unet.suffixes import is_picture, stem
 from napari_unet.targets import masks_among
 from napari_unet.volume import Affine, Volume, check_same_grid
 
@@ -66,7 +67,7 @@ def score_case(
     surface = surface and bool(known.all())
     found = prediction.data if known.all() else np.where(known, prediction.data, 0)
     flat = isinstance(reference.header, zarrs.Layout) and reference.header.flat
-    picture = flat or nifti.suffix(Path(reference.source)) in pictures.SUFFIXES
+    picture = flat or is_picture(reference.source)
     chosen = list(labels) or sorted((set(np.unique(found)) | set(np.unique(reference.data))) - {0, UNLABELLED})
     scores = []
     for label in chosen:
@@ -156,8 +157,8 @@ def _is_one(source: str | Path) -> bool:
 def _by_name(source: str | Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in masks_among(list_images(source)):
-        if path != found.setdefault(nifti.stem(path), path):
-            raise UNetError(path, f"it has the name of {found[nifti.stem(path)].name}", "Keep one of them")
+        if path != found.setdefault(stem(path), path):
+            raise UNetError(path, f"it has the name of {found[stem(path)].name}", "Keep one of them")
     return found
 
 

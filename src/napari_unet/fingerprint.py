@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_unet import nifti
 from napari_unet.errors import UNetError
+from napari_unet.suffixes import suffix
 from napari_unet.volume import Volume
 
 EDGE = 1 << 20  # bytes of a file's beginning and end
@@ -59,7 +59,7 @@ def _ends(path: Path) -> bytes:
 
 def _other_half(image: Path) -> Iterator[Path]:
     """The voxels of a header that has none, or their header."""
-    others = {".hdr": (".img", ".IMG"), ".img": (".hdr", ".HDR")}.get(nifti.suffix(image), ())
+    others = {".hdr": (".img", ".IMG"), ".img": (".hdr", ".HDR")}.get(suffix(image), ())
     yield from map(image.with_suffix, others)
 
 

@@ -21,23 +21,11 @@ from napari_unet import header as headers
 from napari_unet.errors import UNetError
 from napari_unet.files import check_memory, write_atomically
 from napari_unet.packed import GZIP, check_claim, opened
+from napari_unet.suffixes import BLURRED, KNOWN, PICTURES, WRITABLE, ZARRS, is_picture, suffix
 from napari_unet.volume import Volume, grid_distance_mm
 
-SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img", ".mgh", ".mgz")
 LABEL_INTENT = 1002
 MAX_LABEL = 65535
-
-
-def suffix(path: str | Path) -> str:
-    """The file's ending as one of the known ones ("" where it is none): `.nii.gz` is one ending."""
-    name = Path(path).name.lower()
-    return next((s for s in (".nii.gz", *SUFFIXES, *pictures.SUFFIXES, *zarrs.SUFFIXES) if name.endswith(s)), "")
-
-
-def stem(path: str | Path) -> str:
-    """The file's name without its known ending."""
-    name = Path(path).name
-    return name[: len(name) - len(suffix(path))]
 
 
 def read(path: str | Path) -> Volume:
@@ -57,7 +45,7 @@ def read(path: str | Path) -> Volume:
 
 
 def _read(path: Path, kind: str) -> Volume:
-    if kind in pictures.SUFFIXES:
+    if kind in PICTURES:
         return pictures.read(path)
     if kind in (".nii", ".nii.gz"):
         return _read_nifti(path, path)
@@ -65,8 +53,7 @@ def _read(path: Path, kind: str) -> Volume:
         return _read_pair(path)
     if kind in (".mgh", ".mgz"):
         return foreign.read(path)
-    known = " ".join((*SUFFIXES, *pictures.SUFFIXES, *zarrs.SUFFIXES))
-    raise UNetError(path, f"its ending is not one of {known}", "Convert it to NIfTI")
+    raise UNetError(path, f"its ending is not one of {' '.join(KNOWN)}", "Convert it to NIfTI")
 
 
 def in_memory(volume: Volume) -> Volume:
@@ -88,9 +75,9 @@ def read_labels(path: str | Path, ignore: int | None = None) -> Volume:
     if volume.channels > 1:
         raise UNetError(path, f"a mask with {volume.channels} channels", "Give one value per voxel")
     data = volume.data[..., 0] if volume.data.ndim == 4 else volume.data
-    if suffix(path) in pictures.BLURRED and not np.isin(data, [0, data.max()]).all():
+    if suffix(path) in BLURRED and not np.isin(data, [0, data.max()]).all():
         raise UNetError(path, f"a mask with {len(np.unique(data))} values in a JPEG, which blurs class indices", "Save it as PNG or TIFF")
-    return Volume(_whole_numbers(data, str(path), suffix(path) in pictures.SUFFIXES, ignore), volume.affine, volume.header,
+    return Volume(_whole_numbers(data, str(path), is_picture(path), ignore), volume.affine, volume.header,
                   volume.source, volume.notes, volume.shape_on_disk)  # fmt: skip
 
 
@@ -194,12 +181,12 @@ def _scaled(values: NDArray[Any], parsed: headers.Header) -> NDArray[Any]:
     return scaled
 
 
-def _half(path: Path, suffix: str) -> Path:
+def _half(path: Path, ending: str) -> Path:
     """One file of a pair, its ending in small letters or large."""
-    for part in (path.with_suffix(suffix), path.with_suffix(suffix.upper())):
+    for part in (path.with_suffix(ending), path.with_suffix(ending.upper())):
         if part.exists():
             return part
-    raise UNetError(path, f"its other half {path.with_suffix(suffix).name} is missing", "Put both files into one folder")
+    raise UNetError(path, f"its other half {path.with_suffix(ending).name} is missing", "Put both files into one folder")
 
 
 def header_file(path: Path) -> Path | None:
@@ -217,7 +204,7 @@ def header_file(path: Path) -> Path | None:
 
 def _read_pair(path: Path) -> Volume:
     """A header and an image file, NIfTI or Analyze."""
-    header_path, data_path = (_half(path, suffix) for suffix in (".hdr", ".img"))
+    header_path, data_path = (_half(path, ending) for ending in (".hdr", ".img"))
     if header_file(path):
         return _read_nifti(header_path, data_path)
     volume = foreign.read(header_path)
@@ -237,7 +224,7 @@ def write(path: str | Path, volume: Volume, *, labels: bool = True) -> None:
     integer type. Raises UNetError for masks that are not whole numbers and where the file cannot be written.
     """
     kind = suffix(path)
-    if kind not in (".nii", ".nii.gz", *pictures.SUFFIXES, *zarrs.SUFFIXES):
+    if kind not in (*WRITABLE, *BLURRED, *ZARRS):
         raise UNetError(path, f"the ending {Path(path).suffix!r}", "Use .nii or .nii.gz, or .png or .tif for 2-D masks")
     volume = in_memory(volume)
     data = _whole_numbers(volume.data, volume.source, False) if labels else volume.data
@@ -245,9 +232,9 @@ def write(path: str | Path, volume: Volume, *, labels: bool = True) -> None:
         raise UNetError(volume.source, f"voxels of type {data.dtype}", "Give real values, such as the magnitude")
     if data.dtype.kind not in "iu":
         data = data.astype(np.uint8 if data.dtype == np.bool_ else np.float32, copy=False)
-    if kind in pictures.SUFFIXES:
+    if kind in PICTURES:
         return pictures.write(path, data, volume.source)
-    if kind in zarrs.SUFFIXES:
+    if kind in ZARRS:
         return zarrs.write(path, volume.with_data(data), () if labels else None)
     _write(path, _header_for(volume, data, labels), np.moveaxis(data, -1, 0))
 

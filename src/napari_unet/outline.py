@@ -11,6 +11,7 @@ import numpy as np
 
 from napari_unet import nifti, pictures, zarrs
 from napari_unet.dataset import Case
+from napari_unet.suffixes import is_picture
 from napari_unet.volume import Affine, check_affine
 
 
@@ -53,8 +54,7 @@ def outline(case: Case) -> Outline:
 def _outline(path: Path) -> Outline:
     if zarrs.is_zarr(path):
         return _zarr(path)
-    kind = nifti.suffix(path)
-    if kind in pictures.SUFFIXES:
+    if is_picture(path):
         return _picture(path)
     header = nifti.header_file(path)
     return _foreign(path) if header is None else _nifti(header)

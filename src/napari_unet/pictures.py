@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 
 from napari_unet.errors import UNetError, understood
 from napari_unet.files import check_memory, write_bytes
+from napari_unet.suffixes import BLURRED
 from napari_unet.volume import Volume
 
-BLURRED = (".jpg", ".jpeg")
-SUFFIXES = (".png", ".tif", ".tiff", *BLURRED)
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I", "I;16", "I;16L", "I;16B", "F")
 _PER_INCH = {"inch": 1.0, "cm": 2.54, "mm": 25.4, "micron": 25400.0, "um": 25400.0, "\\u00B5m": 25400.0, "µm": 25400.0,
              "nm": 25.4e6}  # fmt: skip

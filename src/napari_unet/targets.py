@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_unet import nifti, zarrs
+from napari_unet import zarrs
 from napari_unet.dataset import Case
 from napari_unet.errors import UNetError
+from napari_unet.suffixes import WRITABLE, ZARRS, stem, suffix
 
-WRITABLE = (".nii", ".nii.gz", ".png", ".tif", ".tiff", *zarrs.SUFFIXES)
+MASKS = (*WRITABLE, *ZARRS)
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Job:
 
 def is_file(out: Path) -> bool:
     """Whether an output means a file, or a zarr, rather than a folder of them."""
-    return nifti.suffix(out) in zarrs.SUFFIXES or (nifti.suffix(out) != "" and not out.is_dir())
+    return suffix(out) in ZARRS or (suffix(out) != "" and not out.is_dir())
 
 
 def jobs_for(cases: Sequence[Case], out: Path, uncertainty: bool = False) -> list[Job]:
@@ -51,8 +52,8 @@ def jobs_for(cases: Sequence[Case], out: Path, uncertainty: bool = False) -> lis
     """
     if is_file(out) and len(cases) > 1:
         raise UNetError(out, f"one file for {len(cases)} images", "Give a folder")
-    if is_file(out) and nifti.suffix(out) not in WRITABLE:
-        raise UNetError(out, f"no mask can be written as {nifti.suffix(out)}", f"Use one of {' '.join(WRITABLE)}")
+    if is_file(out) and suffix(out) not in MASKS:
+        raise UNetError(out, f"no mask can be written as {suffix(out)}", f"Use one of {' '.join(MASKS)}")
     jobs = [_job(case, out, uncertainty) for case in cases]
     if twins := {job.mask for job in jobs} & {job.uncertainty for job in jobs}:
         raise UNetError(min(filter(None, twins)), "it would be a mask and an uncertainty", "Rename the image, or segment it on its own")
@@ -76,8 +77,8 @@ def check_apart(inputs: Iterable[str | Path], out: Path) -> None:
 
 def uncertainty_beside(mask: Path) -> Path:
     """Where the uncertainty of a mask is written."""
-    ending = nifti.suffix(mask) if zarrs.is_zarr(mask) else ".nii.gz"
-    return mask.with_name(f"{nifti.stem(mask)}_uncertainty{ending}")
+    ending = suffix(mask) if zarrs.is_zarr(mask) else ".nii.gz"
+    return mask.with_name(f"{stem(mask)}_uncertainty{ending}")
 
 
 def masks_among(paths: Iterable[Path]) -> list[Path]:
@@ -98,7 +99,7 @@ def _job(case: Case, out: Path, uncertainty: bool) -> Job:
 def _ending(job: Job) -> str:
     """Of the mask's name, as the image's kind has it."""
     if job.chunked:
-        return nifti.suffix(job.case.images[0]) or zarrs.SUFFIXES[-1]
+        return suffix(job.case.images[0]) or ZARRS[-1]
     return ".png" if job.picture else ".nii.gz"
 
 

@@ -24,19 +24,19 @@ from napari_unet.files import partial_beside, put_folder, sweep, writing
 from napari_unet.lazy import Box, Chunks, Layers, LazyArray
 from napari_unet.ngff import AXES, Grid
 from napari_unet.spec import Label
+from napari_unet.suffixes import ZARRS
 from napari_unet.volume import Affine, Volume
 
 if TYPE_CHECKING:
     import zarr
 
-SUFFIXES = (".ome.zarr", ".zarr")
 LEAST_CACHE, MOST_CACHE = 32 << 20, 1 << 30  # bytes of decoded chunks
 _MARKS = ("zarr.json", ".zgroup", ".zarray")
 
 
 def is_zarr(path: str | Path) -> bool:
     """Whether a path means one: by its ending, or as a group or array inside of one, which has none."""
-    return str(path).lower().endswith(SUFFIXES) or is_there(path)
+    return str(path).lower().endswith(ZARRS) or is_there(path)
 
 
 def is_there(path: str | Path) -> bool:
@@ -238,7 +238,7 @@ class Draft:
         if not layout.version:
             named: dict[str, Any] = {"_ARRAY_DIMENSIONS": list(grid.names)} if "_ARRAY_DIMENSIONS" in layout.attributes else {}
             return zarr.create_array(self._folder, zarr_format=version, attributes=named, **options)
-        name = next((self.path.name.removesuffix(end) for end in SUFFIXES if self.path.name.endswith(end)), self.path.name)
+        name = next((self.path.name.removesuffix(end) for end in ZARRS if self.path.name.endswith(end)), self.path.name)
         attributes = ngff.write(grid, name, layout.version, labels, _from(self.path, layout.path.resolve()))
         group = zarr.open_group(self._folder, mode="w", zarr_format=version, attributes=attributes)
         return group.create_array(grid.path, **options)

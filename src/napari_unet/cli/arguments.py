@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from napari_unet.errors import UNetError
+from napari_unet.suffixes import suffix
 
 DATA = ("data", "", "folder: Decathlon's or nnU-Net's layout, or images/ and labels/")
 MODEL = ("model", "", "weights file, folder of a training run, or name of a shipped model")
@@ -34,10 +35,10 @@ def new_table(path: str | None, overwrite: bool, flag: str) -> Path | None:
 
     Raises UNetError for an image, for what exists already, and for a folder.
     """
-    from napari_unet import files, nifti
+    from napari_unet import files
 
     out = Path(path) if path else None
-    if out and nifti.suffix(out):
+    if out and suffix(out):
         raise UNetError(out, "it is an image by its name", f"Use another {flag}, such as table.csv")
     if out and out.exists() and not overwrite:
         raise UNetError(out, "it exists already", f"Use --overwrite, or another {flag}")

@@ -20,7 +20,8 @@ from napari.layers import Image, Labels
 from numpy.typing import NDArray
 
 from napari_unet.errors import UNetError
-from napari_unet.nifti import header_of, stem
+from napari_unet.nifti import header_of
+from napari_unet.suffixes import stem
 from napari_unet.volume import Affine, Reorientation, Volume, spacing_of, tilt_degrees
 
 ORIENTATION = "IPL"

@@ -17,6 +17,7 @@ from napari_unet import nifti
 from napari_unet.errors import UNetError
 from napari_unet.files import check_memory
 from napari_unet.lazy import LazyArray
+from napari_unet.suffixes import MEDICAL, stem, suffix
 from napari_unet.viewer.layers import LayerData, notes_on, to_layer
 from napari_unet.volume import Volume
 
@@ -34,13 +35,13 @@ def get_reader(path: str | list[str]) -> Callable[[str], list[LayerData]] | None
         return None
     if os.path.isdir(path):
         return read_folder if volumes_in(path) else None
-    return read if nifti.suffix(path) in nifti.SUFFIXES else None
+    return read if suffix(path) in MEDICAL else None
 
 
 def volumes_in(folder: str | Path) -> list[Path]:
     """The medical volumes that lie in a folder itself, by name; a pair counts once, by its header."""
     try:
-        paths = sorted(path for path in Path(folder).iterdir() if nifti.suffix(path) in nifti.SUFFIXES and path.is_file())
+        paths = sorted(path for path in Path(folder).iterdir() if suffix(path) in MEDICAL and path.is_file())
     except OSError:
         return []
     return [path for path in paths if not (path.suffix == ".img" and path.with_suffix(".hdr") in paths)]
@@ -102,7 +103,7 @@ def mask_in(volume: Volume) -> NDArray[Any] | None:
 
 
 def _named_like_a_mask(path: Path) -> bool:
-    return any(_SAYS_MASK.search(part.lower()) for part in (nifti.stem(path), path.parent.name))
+    return any(_SAYS_MASK.search(part.lower()) for part in (stem(path), path.parent.name))
 
 
 def _whole_numbers(data: NDArray[Any]) -> NDArray[Any] | None:

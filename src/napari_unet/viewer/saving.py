@@ -14,15 +14,14 @@ from napari.utils.notifications import show_info
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication, QFileDialog, QHBoxLayout, QMessageBox, QPushButton, QWidget
 
-from napari_unet import nifti, pictures
 from napari_unet.errors import UNetError
+from napari_unet.suffixes import WRITABLE, stem, suffix
 from napari_unet.viewer import recovery, worker, writer
 from napari_unet.viewer.card import text
 from napari_unet.viewer.layers import KEY, Grid, grid_of, is_at_hand, is_picture
 from napari_unet.viewer.options import PLUGIN
 from napari_unet.viewer.writer import file_name, save, with_ending
 
-WRITABLE = (".nii", ".nii.gz", *(ending for ending in pictures.SUFFIXES if ending not in pictures.BLURRED))
 MASK_FILES = "NIfTI (*.nii.gz *.nii);;Picture (*.png *.tif)"
 
 
@@ -37,9 +36,9 @@ def proposal(layer: Labels, others: Iterable[Any] = ()) -> Path:
         return Path(layer.name)
     source = Path(grid.source) if grid.kind else None
     if source and grid.kind == "labels" and grid.own:
-        if nifti.suffix(source) in (*WRITABLE, ""):
+        if suffix(source) in (*WRITABLE, ""):
             return source
-        return source.with_name(f"{nifti.stem(source)}{'.png' if is_picture(layer) else '.nii.gz'}")
+        return source.with_name(f"{stem(source)}{'.png' if is_picture(layer) else '.nii.gz'}")
     name = file_name(layer.name, ".png" if is_picture(layer) else ".nii.gz")
     folder = str(get_plugin_settings(PLUGIN).saving.folder)
     return Path(folder, name) if folder else source.with_name(name) if source else Path(name)

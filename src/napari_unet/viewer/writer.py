@@ -15,6 +15,7 @@ from napari.utils.notifications import show_info
 
 from napari_unet import nifti
 from napari_unet.errors import UNetError
+from napari_unet.suffixes import suffix
 from napari_unet.viewer.layers import KEY, Grid, ScalarLayer, grid_of, volume_of
 
 saved = EventEmitter(type_name="saved")  # with each Labels layer that napari's own Save has written here
@@ -58,7 +59,7 @@ def save(path: str | Path, layer: ScalarLayer, others: Iterable[Any] = ()) -> Pa
 
 def with_ending(path: str | Path) -> Path:
     """The path, with `.nii.gz` where it has no known ending."""
-    return Path(path) if nifti.suffix(path) else Path(f"{path}.nii.gz")
+    return Path(path) if suffix(path) else Path(f"{path}.nii.gz")
 
 
 def file_name(name: str, ending: str) -> str:
