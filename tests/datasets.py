@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hostile import affine_for
 
-from napari_unet import PlanChoices, TrainConfig, Volume, cases, checks, find_cases, nifti, pictures
+from napari_unet import PlanChoices, TrainConfig, Volume, cases, checks, find_cases, images, pictures
 from napari_unet.files import write_bytes
 from napari_unet.plan import plan
 from napari_unet.spec import ModelSpec
@@ -53,8 +53,8 @@ def write_pair(image_file: Path, label_file: Path, image: Volume, label: Volume)
         pictures.write(image_file, image.data.clip(0, 255).astype(np.uint8), "image")
         pictures.write(label_file, label.data * 255 if label.data.max() == 1 else label.data, "label")
     else:
-        nifti.write(image_file, image, labels=False)
-        nifti.write(label_file, label)
+        images.write(image_file, image, labels=False)
+        images.write(label_file, label)
 
 
 def describe(folder: Path, **description: Any) -> None:

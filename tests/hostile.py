@@ -25,7 +25,7 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.orientations import axcodes2ornt
 from scipy.spatial.transform import Rotation
 
-from napari_unet import nifti
+from napari_unet import images
 from napari_unet.errors import UNetError
 
 ORIENTATIONS = ["".join(letters) for pairs in permutations(("RL", "AP", "SI")) for letters in product(*pairs)]
@@ -284,7 +284,7 @@ def odd_files() -> list[Odd]:
 
 
 def read(path: Path) -> Any:
-    return nifti.read_labels(path) if path.name.startswith("label") else nifti.read(path)
+    return images.read_labels(path) if path.name.startswith("label") else images.read(path)
 
 
 def outcome(path: Path) -> dict[str, Any]:

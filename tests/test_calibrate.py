@@ -13,11 +13,12 @@ import pytest
 import torch
 from engine import model_spec, network_spec, random_network
 
-from napari_unet import Segmenter, find_cases, nifti, phantoms, runtime, weights
+from napari_unet import Segmenter, find_cases, phantoms, runtime, weights
 from napari_unet.calibrate import WATCHED, calibrate, watch
 from napari_unet.calibration import Calibration, Ranges
 from napari_unet.cli import main
 from napari_unet.errors import UNetError
+from napari_unet.images import read, read_labels, write
 from napari_unet.network import UNet
 from napari_unet.weights import shipped
 
@@ -36,7 +37,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for n in range(2):
         for part, volume in zip(("images", "labels"), phantoms.make(4_000_000 + n), strict=True):
             (folder / part).mkdir(exist_ok=True)
-            nifti.write(folder / part / f"head{n}.nii.gz", volume, labels=part == "labels")
+            write(folder / part / f"head{n}.nii.gz", volume, labels=part == "labels")
     return folder
 
 
@@ -107,9 +108,9 @@ def test_a_model_that_loses_is_refused_and_nothing_written(labelled: Path, tmp_p
 def test_cases_without_what_the_model_finds_prove_nothing(labelled: Path, tmp_path: Path) -> None:
     for name in ("images", "labels"):
         (tmp_path / "data" / name).mkdir(parents=True)
-    image = nifti.read(labelled / "images/head0.nii.gz")
-    nifti.write(tmp_path / "data/images/a.nii.gz", image, labels=False)
-    nifti.write(tmp_path / "data/labels/a.nii.gz", image.with_data(np.full(image.shape, 9, np.uint8)))
+    image = read(labelled / "images/head0.nii.gz")
+    write(tmp_path / "data/images/a.nii.gz", image, labels=False)
+    write(tmp_path / "data/labels/a.nii.gz", image.with_data(np.full(image.shape, 9, np.uint8)))
     with pytest.raises(UNetError, match="it finds nothing that is labelled in 1 cases"):
         list(calibrate("phantoms", find_cases(tmp_path / "data").cases, tmp_path / "a.safetensors"))
     assert not (tmp_path / "a.safetensors").exists()
@@ -162,5 +163,5 @@ def test_the_commands(calibrated: Path, labelled: Path, tmp_path: Path, capsys: 
     assert json.loads((tmp_path / "masks/predict.json").read_text())["precision"] == "int8"
     assert main(["predict", str(calibrated), images, "--out", str(tmp_path / "masks"), "--resume"]) == 2
     assert "precision int8, not float32" in capsys.readouterr().err
-    expected = Segmenter.load(calibrated, precision="int8").segment(nifti.read(labelled / "images/head0.nii.gz"))
-    assert np.array_equal(nifti.read_labels(tmp_path / "masks/head0.nii.gz").data, expected.data)
+    expected = Segmenter.load(calibrated, precision="int8").segment(read(labelled / "images/head0.nii.gz"))
+    assert np.array_equal(read_labels(tmp_path / "masks/head0.nii.gz").data, expected.data)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from datasets import SHAPE, decathlon, describe, nnunet, scan, two_folders, write_pair
 
-from napari_unet import UNetError, description, find_cases, find_images, nifti
+from napari_unet import UNetError, description, find_cases, find_images, images
 from napari_unet.cases import masks_beside
 from napari_unet.dataset import Case, read_image, read_label
 
@@ -404,7 +404,7 @@ def test_two_folders_in_doubt(tmp_path: Path, harm: Callable[[Path], None], word
 def test_channels_on_different_grids(tmp_path: Path) -> None:
     nnunet(tmp_path, 1)
     image, _ = scan(1, shape=(20, 24, 17))
-    nifti.write(tmp_path / "imagesTr/b0_0001.nii.gz", image, labels=False)
+    images.write(tmp_path / "imagesTr/b0_0001.nii.gz", image, labels=False)
     with pytest.raises(UNetError) as error:
         read_image(find_cases(tmp_path).cases[0])
     assert "b0_0001.nii.gz: its shape is (20, 24, 17)" in sentence(error)
@@ -413,7 +413,7 @@ def test_channels_on_different_grids(tmp_path: Path) -> None:
 def test_a_channel_that_is_itself_many(tmp_path: Path) -> None:
     nnunet(tmp_path, 1)
     image, _ = scan()
-    nifti.write(tmp_path / "imagesTr/b0_0001.nii.gz", image.with_data(np.stack([image.data] * 2, -1)), labels=False)
+    images.write(tmp_path / "imagesTr/b0_0001.nii.gz", image.with_data(np.stack([image.data] * 2, -1)), labels=False)
     with pytest.raises(UNetError) as error:
         read_image(find_cases(tmp_path).cases[0])
     assert "b0_0001.nii.gz: 2 volumes in a file that is one channel of b0" in sentence(error)

@@ -14,7 +14,7 @@ import pytest
 from datasets import affine_for, decathlon, describe, nnunet, scan, two_folders, write_pair
 from hostile import nifti_bytes, packed
 
-from napari_unet import UNetError, check, find_cases, nifti
+from napari_unet import UNetError, check, find_cases, images
 from napari_unet.checks import MAX_CLASSES, SAMPLES, Report, refuse
 from napari_unet.spec import MAX_CHANNELS
 from napari_unet.survey import table, write_table
@@ -36,7 +36,7 @@ def image(change: Callable[[np.ndarray], np.ndarray], part: str = "imagesTr", **
     def write(folder: Path) -> None:
         volume = scan(1, **scans)[part == "labelsTr"]
         data = change(volume.data.copy())
-        nifti.write(folder / part / "a1.nii.gz", volume.with_data(data) if data.shape[:3] == volume.shape else
+        images.write(folder / part / "a1.nii.gz", volume.with_data(data) if data.shape[:3] == volume.shape else
                     type(volume)(data, volume.affine), labels=False)  # fmt: skip
 
     return write
@@ -169,18 +169,18 @@ def test_every_fault_of_every_file_in_one_pass(folder: Path) -> None:
 def test_a_class_in_a_broken_case_is_not_called_missing(folder: Path) -> None:
     for name in ("a0", "a2"):
         _, mask = scan(int(name[1]))
-        nifti.write(folder / f"labelsTr/{name}.nii.gz", mask.with_data((mask.data == 1).astype(np.uint8)))
+        images.write(folder / f"labelsTr/{name}.nii.gz", mask.with_data((mask.data == 1).astype(np.uint8)))
     image(put(np.nan))(folder)
     assert found(checked(folder), "warning") == []
 
 
 def test_what_is_odd_but_allowed_is_a_warning(folder: Path) -> None:
     _, mask = scan(0)
-    nifti.write(folder / "labelsTr/a0.nii.gz", mask.with_data(mask.data * 0))
+    images.write(folder / "labelsTr/a0.nii.gz", mask.with_data(mask.data * 0))
     for n in (1, 2):
         shutil.copy(folder / "imagesTr/a1.nii.gz", folder / "imagesTr/a2.nii.gz")
         _, mask = scan(n)
-        nifti.write(folder / f"labelsTr/a{n}.nii.gz", mask.with_data((mask.data == 1).astype(np.uint8)))
+        images.write(folder / f"labelsTr/a{n}.nii.gz", mask.with_data((mask.data == 1).astype(np.uint8)))
     reports = checked(folder)
     assert found(reports, "error") == []
     assert found(reports, "warning") == [
@@ -244,7 +244,7 @@ def test_255_for_the_only_class(tmp_path: Path) -> None:
     two_folders(tmp_path, 2, classes=1)
     describe(tmp_path, labels={"background": 0, "thing": 1})
     _, mask = scan(1)
-    nifti.write(tmp_path / "labels/c1.nii.gz", mask.with_data((mask.data == 1) * np.uint8(255)))
+    images.write(tmp_path / "labels/c1.nii.gz", mask.with_data((mask.data == 1) * np.uint8(255)))
     (finding,) = [finding for report in checked(tmp_path) for finding in report.findings]
     assert (finding.what, finding.remedy) == ("the mask value 255 is none of 0 and [1]", "Save 255 as 1")
 
@@ -283,7 +283,7 @@ def test_an_image_in_the_place_of_a_mask(tmp_path: Path) -> None:
     numbers = np.arange(mask.data.size, dtype=np.uint16).reshape(mask.shape)
     write_pair(tmp_path / "images/a.nii.gz", tmp_path / "labels/a.nii.gz", image, mask.with_data(numbers))
     assert found(checked(tmp_path), "error") == ["a.nii.gz: a mask with 8,639 different values"]
-    nifti.write(tmp_path / "labels/a.nii.gz", mask.with_data((numbers % (MAX_CLASSES + 1)).astype(np.uint8)))
+    images.write(tmp_path / "labels/a.nii.gz", mask.with_data((numbers % (MAX_CLASSES + 1)).astype(np.uint8)))
     (report,) = checked(tmp_path)
     assert report.facts is not None and len(report.facts.voxels) == MAX_CLASSES
 

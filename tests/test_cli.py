@@ -35,8 +35,9 @@ from test_cases import DESCRIPTIONS
 from test_checks import ERRORS
 from test_train import Signal
 
-from napari_unet import nifti, weights
+from napari_unet import weights
 from napari_unet.cli import main
+from napari_unet.images import read, read_labels, write
 from napari_unet.record import read_record
 from napari_unet.train import train
 
@@ -159,8 +160,8 @@ def test_scores_know_the_names_and_the_ignore_value_that_lie_beside_labels(call:
     (data / "dataset.json").write_text(json.dumps(description))
     masks = Path(shutil.copytree(data / "labelsTr", tmp_path / "masks"))
     for path in sorted(masks.iterdir()):
-        mask = nifti.read_labels(path)
-        nifti.write(path, mask.with_data(np.where(mask.data == 2, 1, mask.data).astype(np.uint8)))
+        mask = read_labels(path)
+        write(path, mask.with_data(np.where(mask.data == 2, 1, mask.data).astype(np.uint8)))
     shutil.copy(path, masks / "third.nii.gz")
     found = call("evaluate", masks, data / "labelsTr", "--json")
     assert found.code == 0 and found.json()["summary"]["mean"]["dice"] == 1.0
@@ -214,7 +215,7 @@ def test_check_tells_what_is_there(call: Callable[..., Outcome], data3d: Path) -
 def test_check_of_many_cases_stays_readable(call: Callable[..., Outcome], tmp_path: Path) -> None:
     folder = decathlon(tmp_path / "data", 30, shape=(6, 6, 6), affine=affine_for("RAS", (1, 1, 1)))
     for n in range(20, 30):
-        nifti.write(folder / f"labelsTr/a{n}.nii.gz", nifti.read(folder / "imagesTr/a0.nii.gz").with_data(np.zeros((6, 6, 6), np.uint8)))
+        write(folder / f"labelsTr/a{n}.nii.gz", read(folder / "imagesTr/a0.nii.gz").with_data(np.zeros((6, 6, 6), np.uint8)))
     (folder / "imagesTr/a7.nii.gz").write_bytes(b"")
     found = call("check", folder, "--csv", tmp_path / "t.csv", "--json")
     lines = [" ".join(line.split()) for line in found.out.splitlines()[:-1]]
@@ -598,7 +599,7 @@ def test_predict_into_a_folder_keeps_every_grid(call: Callable[..., Outcome], ru
     grids = {"straight": affine_for("RAS", (1, 1, 1)), "tilted": affine_for("LPS", (0.9, 1.1, 2.5), tilt=17),
              "turned": affine_for("SLA", (1.3, 0.7, 1))}  # fmt: skip
     for n, (name, affine) in enumerate(grids.items()):
-        nifti.write(tmp_path / f"{name}.nii.gz", scan(n, (17, 21, 13 + n), affine)[0], labels=False)
+        write(tmp_path / f"{name}.nii.gz", scan(n, (17, 21, 13 + n), affine)[0], labels=False)
     found = call("predict", run3d, tmp_path, "--out", tmp_path / "masks", "--json")
     assert found.code == 0 and len(found.json()["masks"]) == 3 and found.json()["failed"] == []
     for name in grids:
@@ -613,8 +614,8 @@ def test_predict_to_a_file(call: Callable[..., Outcome], data3d: Path, run3d: Pa
     image = data3d / "imagesTr/a0.nii.gz"
     assert call("predict", run3d / "model.safetensors", image, "--out", tmp_path / "new/m.nii").code == 0
     assert call("predict", run3d, image, "--out", tmp_path / "folder").code == 0
-    mask = nifti.read_labels(tmp_path / "new/m.nii")
-    assert np.array_equal(mask.data, nifti.read_labels(tmp_path / "folder/a0.nii.gz").data)
+    mask = read_labels(tmp_path / "new/m.nii")
+    assert np.array_equal(mask.data, read_labels(tmp_path / "folder/a0.nii.gz").data)
 
 
 def test_a_mask_is_the_same_whatever_runs_the_network(
@@ -623,7 +624,7 @@ def test_a_mask_is_the_same_whatever_runs_the_network(
     image = data3d / "imagesTr/a0.nii.gz"
     for runtime, threads in (("torch", 1), ("auto", 2)):
         assert call("predict", run3d, image, "--out", tmp_path / f"{runtime}.nii.gz", "--runtime", runtime, "--threads", threads).code == 0
-    one, other = (nifti.read_labels(tmp_path / f"{name}.nii.gz").data for name in ("torch", "auto"))
+    one, other = (read_labels(tmp_path / f"{name}.nii.gz").data for name in ("torch", "auto"))
     assert (one == other).mean() >= 0.999
     assert call("predict", run3d, image, "--out", tmp_path / "m.nii.gz", "--runtime", "fast").code == 2
     assert not (tmp_path / "m.nii.gz").exists()
@@ -632,7 +633,7 @@ def test_a_mask_is_the_same_whatever_runs_the_network(
 def test_uncertainty_beside_the_masks(call: Callable[..., Outcome], data3d: Path, run3d: Path, tmp_path: Path) -> None:
     affine = affine_for("LSP", (1, 1.2, 1.5), tilt=11)
     (tmp_path / "in").mkdir()
-    nifti.write(tmp_path / "in/a.nii.gz", scan(5, (17, 21, 13), affine)[0], labels=False)
+    write(tmp_path / "in/a.nii.gz", scan(5, (17, 21, 13), affine)[0], labels=False)
     ask = ("predict", run3d, tmp_path / "in", "--out")
     assert call(*ask, tmp_path / "plain").code == 0 and call(*ask, tmp_path / "masks", "--uncertainty").code == 0
     assert {path.name for path in (tmp_path / "masks").iterdir()} == {"a.nii.gz", "a_uncertainty.nii.gz", *BOOKS}
@@ -650,7 +651,7 @@ def test_uncertainty_beside_the_masks(call: Callable[..., Outcome], data3d: Path
 def test_one_bad_file_among_good_ones(call: Callable[..., Outcome], data3d: Path, run3d: Path, tmp_path: Path) -> None:
     folder = Path(shutil.copytree(data3d / "imagesTr", tmp_path / "images"))
     (folder / "a1.nii.gz").write_bytes((folder / "a1.nii.gz").read_bytes()[:-50])
-    nifti.write(folder / "a2.nii.gz", nifti.read(folder / "a2.nii.gz").with_data(np.zeros((20, 24, 18, 2), np.int16)), labels=False)
+    write(folder / "a2.nii.gz", read(folder / "a2.nii.gz").with_data(np.zeros((20, 24, 18, 2), np.int16)), labels=False)
     found = call("predict", run3d, folder, "--out", tmp_path / "masks", "--json")
     assert found.code == 1 and {path.name for path in (tmp_path / "masks").iterdir()} == {"a0.nii.gz", "a3.nii.gz", *BOOKS}
     assert [failure["case"] for failure in found.json()["failed"]] == ["a1", "a2"]
@@ -667,7 +668,7 @@ def test_what_exists_is_not_replaced_unasked(call: Callable[..., Outcome], data3
     again = ("predict", run3d, data3d / "imagesTr", "--out", masks)
     assert call(*again).refused("a3.nii.gz: it exists already", "--overwrite")
     assert [path.name for path in masks.iterdir()] == ["a3.nii.gz"] and (masks / "a3.nii.gz").read_text() == "mine"
-    assert call(*again, "--overwrite").code == 0 and nifti.read_labels(masks / "a3.nii.gz")
+    assert call(*again, "--overwrite").code == 0 and read_labels(masks / "a3.nii.gz")
 
 
 def test_never_over_an_input(call: Callable[..., Outcome], data3d: Path, run3d: Path, tmp_path: Path) -> None:
@@ -706,14 +707,14 @@ def test_pictures_become_pictures_of_class_indices(call: Callable[..., Outcome],
 def test_one_volume_of_several(call: Callable[..., Outcome], run3d: Path, tmp_path: Path) -> None:
     volumes = [scan(n)[0] for n in range(3)]
     series = volumes[0].with_data(np.stack([volume.data for volume in volumes], -1))
-    nifti.write(tmp_path / "series.nii.gz", series, labels=False)
-    nifti.write(tmp_path / "one.nii.gz", volumes[1], labels=False)
+    write(tmp_path / "series.nii.gz", series, labels=False)
+    write(tmp_path / "one.nii.gz", volumes[1], labels=False)
     ask = ("predict", run3d, tmp_path / "series.nii.gz", "--out")
     assert call(*ask, tmp_path / "m.nii.gz").refused("3 channels", "--volume")
     assert call(*ask, tmp_path / "m.nii.gz", "--volume", 3).refused("volume 3 of 3", "Choose 0 to 2")
     assert call(*ask, tmp_path / "m.nii.gz", "--volume", 1).code == 0
     assert call("predict", run3d, tmp_path / "one.nii.gz", "--out", tmp_path / "n.nii.gz").code == 0
-    masks = [nifti.read_labels(tmp_path / f"{name}.nii.gz") for name in "mn"]
+    masks = [read_labels(tmp_path / f"{name}.nii.gz") for name in "mn"]
     assert masks[0].shape_on_disk == (20, 24, 18) and np.array_equal(masks[0].data, masks[1].data)
 
 
@@ -726,7 +727,7 @@ def test_channels_in_files_of_their_own(call: Callable[..., Outcome], tmp_path: 
 
 def test_a_name_as_long_as_names_can_be(call: Callable[..., Outcome], run3d: Path, tmp_path: Path) -> None:
     path = tmp_path / f"{'脳' * 20}{'x' * 180}.nii.gz"
-    nifti.write(path, scan()[0], labels=False)
+    write(path, scan()[0], labels=False)
     assert call("predict", run3d, path, "--out", tmp_path / "masks").code == 0
     assert (tmp_path / "masks" / path.name).exists()
 

@@ -15,7 +15,7 @@ import pytest
 from datasets import _one_thread, decathlon, planned, scan  # noqa: F401 - a fixture
 from scipy.ndimage import binary_dilation
 
-from napari_unet import Segmenter, UNetError, crossval, find_cases, nifti, schema, weights
+from napari_unet import Segmenter, UNetError, crossval, find_cases, images, schema, weights
 from napari_unet.components import NOISE, keep_largest, pays
 from napari_unet.crossval import learn
 from napari_unet.dataset import read_image, read_label
@@ -129,7 +129,7 @@ def test_every_case_is_scored_once_by_the_model_that_never_saw_it(plan: Plan, un
             assert (unbroken / mask).read_bytes() == (fold / mask).read_bytes()
             case = next(case for case in plan[0] if case.name == name)
             found = Segmenter.load(fold, device="cpu").segment(read_image(case))
-            assert np.array_equal(found.data, nifti.read_labels(unbroken / mask).data)
+            assert np.array_equal(found.data, images.read_labels(unbroken / mask).data)
     card = weights.read_card(unbroken / MODEL)
     assert (card.cases_trained, card.cases_scored, card.independent, card.scored_by) == (4, 4, True, "folds")
     assert card.steps == record_of(unbroken).schedule.steps == 2 * STEPS
@@ -218,12 +218,12 @@ def test_data_that_change_between_folds(plan: Plan, folder: Path, tmp_path: Path
     three = with_((cases, *rest), folds=4)
     run(three, tmp_path / "run", lambda p: (p.phase, p.fold) == ("preparing", "fold 2 of 4"))
     (name,) = set(record_of(tmp_path / "run/fold_0").split.training[:1])
-    image = nifti.read(data / f"imagesTr/{name}.nii.gz")
-    nifti.write(data / f"imagesTr/{name}.nii.gz", image.with_data(image.data + 1), labels=False)
+    image = images.read(data / f"imagesTr/{name}.nii.gz")
+    images.write(data / f"imagesTr/{name}.nii.gz", image.with_data(image.data + 1), labels=False)
     before = files_in(tmp_path / "run")
     with pytest.raises(UNetError, match="its case a. has changed. Resume with the data the run began with"):
         run(three, tmp_path / "run", resume=True)
-    nifti.write(data / f"imagesTr/{name}.nii.gz", image, labels=False)
+    images.write(data / f"imagesTr/{name}.nii.gz", image, labels=False)
     assert before.items() <= files_in(tmp_path / "run").items()
     assert run(three, tmp_path / "run", resume=True)[-1].phase == "done"
 
@@ -291,7 +291,7 @@ def numbered(folder: Path, count: int) -> Plan:
     for n in range(count):
         image, _ = scan(n)
         values = (np.arange(image.data.size) + n * image.data.size).reshape(image.shape).astype(np.int32)
-        nifti.write(folder / f"imagesTr/a{n}.nii.gz", image.with_data(values), labels=False)
+        images.write(folder / f"imagesTr/a{n}.nii.gz", image.with_data(values), labels=False)
     cases, spec, config = planned(folder, steps=1, checks=0)
     return cases, replace(spec, channels=(Channel("number", "clip", 0, 65536, 0, 1),)), config
 
@@ -329,7 +329,7 @@ def test_one_volume_is_scored_by_halves(folder: Path, tmp_path: Path) -> None:
     (name,) = {score.case[:2] for score in scores}
     (whole,) = (case for case in plan[0] if case.name == name)
     for part in halves(whole):
-        image, mask = read_image(part), nifti.read_labels(tmp_path / MASKS / f"{part.name}.nii.gz")
+        image, mask = read_image(part), images.read_labels(tmp_path / MASKS / f"{part.name}.nii.gz")
         again = score_case(part.name, mask, read_label(part, image), [1, 2])  # raises unless they lie on one grid
         assert [s.dice for s in again] == pytest.approx([s.dice for s in scores if s.case == part.name], abs=1e-5)
     before = files_in(tmp_path)
@@ -436,7 +436,7 @@ def test_the_largest_component_is_kept_where_the_folds_say_so(plan: Plan, unbrok
             wrong[-1, -1, -1] = 1
             wrong[0, :, 0][truth.data[0, :, 0] == 0] = 2
             wrong[-1, :4, 0] = 2
-            nifti.write(fold / MASKS / f"{name}.nii.gz", truth.with_data(wrong))
+            images.write(fold / MASKS / f"{name}.nii.gz", truth.with_data(wrong))
             scores += score_case(name, truth.with_data(wrong), truth, [1, 2])
         write_scores(fold / SCORES, scores)
     folds = folds_of_one_split([out / "fold_0", out / "fold_1"])
@@ -454,13 +454,13 @@ def test_the_largest_component_is_judged_where_it_is_labelled(plan: Plan, unbrok
     fold = Path(shutil.copytree(unbroken / "fold_0", tmp_path / "fold"))
     record = record_of(fold)
     for name in record.split.kept_out:
-        label = nifti.read_labels(record.labels[name])
+        label = images.read_labels(record.labels[name])
         block = label.data == 1
         wide = binary_dilation(block, iterations=2)
-        nifti.write(tmp_path / f"{name}.nii.gz", label.with_data(np.where(block, 1, 2 * wide)))  # 2 is around it
+        images.write(tmp_path / f"{name}.nii.gz", label.with_data(np.where(block, 1, 2 * wide)))  # 2 is around it
         mask = wide.astype(np.uint8)
         mask[tuple(-int(block[0, 0, 0]) for _ in range(3))] = 1  # a speck in a corner
-        nifti.write(fold / MASKS / f"{name}.nii.gz", label.with_data(mask))
+        images.write(fold / MASKS / f"{name}.nii.gz", label.with_data(mask))
     paths = {name: str(tmp_path / f"{name}.nii.gz") for name in record.split.kept_out}
     (fold / RECORD).write_text(schema.encode(replace(record, rule=LabelRule(ignore=2), labels=record.labels | paths)))
     found = _dice_of_largest([read_fold(fold)])
@@ -471,15 +471,15 @@ def test_a_class_of_two_parts_is_left_alone(plan: Plan, folder: Path, tmp_path: 
     """Both blocks are one class, and found as they are: keeping one would lose the other."""
     data = Path(shutil.copytree(folder, tmp_path / "data"))
     for path in (data / "labelsTr").iterdir():
-        label = nifti.read_labels(path)
-        nifti.write(path, label.with_data((label.data > 0).astype(np.uint8)))
+        label = images.read_labels(path)
+        images.write(path, label.with_data((label.data > 0).astype(np.uint8)))
     plan = (find_cases(data).cases, plan[1], replace(plan[2], steps=1))
     run(plan, tmp_path / "run")
     parted: list[str] = []
     for fold in (tmp_path / "run/fold_0", tmp_path / "run/fold_1"):
         for name in record_of(fold).split.kept_out:
             shutil.copy(data / f"labelsTr/{name}.nii.gz", fold / MASKS / f"{name}.nii.gz")
-        truths = [(name, nifti.read_labels(data / f"labelsTr/{name}.nii.gz")) for name in record_of(fold).split.kept_out]
+        truths = [(name, images.read_labels(data / f"labelsTr/{name}.nii.gz")) for name in record_of(fold).split.kept_out]
         parted += [name for name, truth in truths if (keep_largest(truth.data, [1]) != truth.data).any()]
         write_scores(fold / SCORES, [score for name, truth in truths for score in score_case(name, truth, truth, [1, 2])])
     assert parted

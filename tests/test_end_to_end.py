@@ -18,7 +18,7 @@ from engine import model_spec, network_spec, random_network
 from hostile import affine_for
 from torch import Tensor, nn
 
-from napari_unet import PlanChoices, Segmenter, TrainConfig, Volume, check, find_cases, nifti
+from napari_unet import PlanChoices, Segmenter, TrainConfig, Volume, check, find_cases, images
 from napari_unet.checks import refuse
 from napari_unet.cli import main
 from napari_unet.evaluate import evaluate, summary
@@ -47,15 +47,15 @@ def file_of(name: str, folder: Path) -> Path:
     """An image file for a spec of SPECS: tilted, its axes stored another way round, or a picture."""
     if name == "pictures":
         path = folder / "image.png"
-        nifti.write(path, scan(4, (32, 48, 1))[0].with_data(scan(4, (32, 48, 1))[0].data.astype(np.uint8)))
+        images.write(path, scan(4, (32, 48, 1))[0].with_data(scan(4, (32, 48, 1))[0].data.astype(np.uint8)))
     else:
         path = folder / "image.nii.gz"
-        nifti.write(path, scan(4, (20, 18, 24), affine_for("LSP", (1.0, 1.0, 1.0), tilt=7))[0], labels=False)
+        images.write(path, scan(4, (20, 18, 24), affine_for("LSP", (1.0, 1.0, 1.0), tilt=7))[0], labels=False)
     return path
 
 
 def from_file(path: Path) -> Volume:
-    return nifti.read(path)
+    return images.read(path)
 
 
 def from_layer(path: Path) -> Volume:
@@ -63,7 +63,7 @@ def from_layer(path: Path) -> Volume:
     layers = pytest.importorskip("napari_unet.viewer.layers")
     from napari.layers import Layer
 
-    return layers.volume_of(Layer.create(*layers.to_layer(nifti.read(path))))
+    return layers.volume_of(Layer.create(*layers.to_layer(images.read(path))))
 
 
 def seen_by(network: nn.Module, work: Callable[[], object]) -> list[Tensor]:
@@ -80,7 +80,7 @@ def seen_by(network: nn.Module, work: Callable[[], object]) -> list[Tensor]:
 @pytest.mark.parametrize("name", SPECS)
 def test_training_sees_to_the_bit_what_segmenting_sees(name: str, scheme: str, way: Callable[[Path], Volume], tmp_path: Path) -> None:
     spec = replace(SPECS[name], channels=(CHANNELS[scheme],))
-    image = nifti.read(file_of(name, tmp_path))
+    image = images.read(file_of(name, tmp_path))
     prepared = prepare(image, spec).data
     assert prepared.shape[2:] == spec.patch[1:] and (spec.network.dims == 2 or prepared.shape[1] == spec.patch[0])
 

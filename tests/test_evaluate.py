@@ -18,7 +18,7 @@ from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from scipy import ndimage
 from scipy.stats import sem, t
 
-from napari_unet import nifti
+from napari_unet import images
 from napari_unet.cli import main
 from napari_unet.dataset import Case
 from napari_unet.errors import UNetError
@@ -158,7 +158,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     for folder, boxes in (("masks", (SHIFTED, SMALL, np.s_[:0])), ("labels", (SMALL, SMALL, np.s_[:0]))):
         (tmp_path / folder).mkdir()
         for name, box in zip("abc", boxes, strict=True):
-            nifti.write(tmp_path / folder / f"{name}.nii.gz", mask((1, box)))
+            images.write(tmp_path / folder / f"{name}.nii.gz", mask((1, box)))
     return tmp_path / "masks", tmp_path / "labels"
 
 
@@ -170,18 +170,18 @@ def test_uncertainties_beside_masks_and_labels_are_neither(tmp_path: Path, suffi
         (tmp_path / folder).mkdir()
         for name in ("a", "b"):
             job = Job(Case(name, ()), tmp_path / folder / f"{name}{suffix}", uncertainty_beside(tmp_path / folder / f"{name}{suffix}"))
-            nifti.write(job.mask, mask((1, np.s_[2:6, 3:7]), shape=shape))
-            nifti.write(job.uncertainty, Volume(np.full(shape, 0.25, np.float32), mask(shape=shape).affine), labels=False)
-        nifti.write(tmp_path / folder / f"c_uncertainty{suffix}", mask((1, np.s_[2:6, 3:7]), shape=shape))
+            images.write(job.mask, mask((1, np.s_[2:6, 3:7]), shape=shape))
+            images.write(job.uncertainty, Volume(np.full(shape, 0.25, np.float32), mask(shape=shape).affine), labels=False)
+        images.write(tmp_path / folder / f"c_uncertainty{suffix}", mask((1, np.s_[2:6, 3:7]), shape=shape))
     found = list(evaluate(tmp_path / "masks", tmp_path / "labels"))
     assert [(score.case, score.dice) for scores in found for score in scores] == [("a", 1), ("b", 1), ("c_uncertainty", 1)]
 
 
 def test_folders_are_paired_by_name(folders: tuple[Path, Path]) -> None:
     predictions, labels = folders
-    nifti.write(predictions / "unasked.nii.gz", mask())
+    images.write(predictions / "unasked.nii.gz", mask())
     (predictions / "c.nii.gz").unlink()
-    nifti.write(predictions / "c.nii", mask())  # the ending does not count
+    images.write(predictions / "c.nii", mask())  # the ending does not count
     found = list(evaluate(predictions, labels))
     assert [[(s.case, s.label, s.dice) for s in case] for case in found] == [[("a", 1, 0.75)], [("b", 1, 1.0)], []]
 
@@ -204,7 +204,7 @@ def test_two_zarrs_are_a_pair_whatever_their_names(tmp_path: Path) -> None:
 
 def test_pictures_have_no_ml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("mask.png", "label.png"):
-        nifti.write(tmp_path / name, mask((1, np.s_[2:6, 3:7]), shape=(12, 11, 1)))
+        images.write(tmp_path / name, mask((1, np.s_[2:6, 3:7]), shape=(12, 11, 1)))
     ((score,),) = evaluate(tmp_path / "mask.png", tmp_path / "label.png")
     assert (score.dice, score.ml, score.reference_ml) == (1, None, None)
     write_scores(tmp_path / "scores.csv", [score])
@@ -225,14 +225,14 @@ def test_a_label_without_a_prediction_is_named(folders: tuple[Path, Path]) -> No
     predictions, labels = folders
     (predictions / "b.nii.gz").unlink()
     for n in range(9):
-        nifti.write(labels / f"more{n}.nii.gz", mask())
+        images.write(labels / f"more{n}.nii.gz", mask())
     with pytest.raises(UNetError, match=r"masks: no prediction for 10 of 12 labels: b\.nii\.gz, more0\.nii\.gz, .+gz and 5 more\. Name"):
         next(evaluate(predictions, labels))
 
 
 @pytest.mark.parametrize("folder", [0, 1])
 def test_two_files_of_one_name_are_refused(folder: int, folders: tuple[Path, Path]) -> None:
-    nifti.write(folders[folder] / "a.nii", mask())
+    images.write(folders[folder] / "a.nii", mask())
     with pytest.raises(UNetError, match=r"a\.nii\.gz: it has the name of a\.nii\. Keep one of them"):
         next(evaluate(*folders))
 

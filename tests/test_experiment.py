@@ -12,7 +12,7 @@ from datasets import _one_thread, decathlon  # noqa: F401 - a fixture
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_unet import PlanChoices, Segmenter, TrainConfig, UNetError, find_cases, nifti, read_spec
+from napari_unet import PlanChoices, Segmenter, TrainConfig, UNetError, find_cases, images, read_spec
 from napari_unet.dataset import Case, Dataset, read_image
 from napari_unet.evaluate import Score, by_case, dice
 from napari_unet.experiment import (
@@ -100,8 +100,8 @@ def test_a_run_scores_what_it_never_saw_and_is_not_done_twice(tmp_path: Path) ->
     outcome, scores = read_outcome(out)
     assert (outcome.unseen, outcome.steps, outcome.samples) == (1, 3, 6) and outcome.trained == 3 and outcome.minutes > 0
     assert {score.case for score in scores} == {"a3"} and read_spec(out / "model.safetensors").network.features == (4, 8)
-    mask, again = nifti.read_labels(out / MASKS / "a3.nii.gz"), Segmenter.load(out, device="cpu").segment(read_image(unseen[0]))
-    truth = nifti.read_labels(unseen[0].label or "")
+    mask, again = images.read_labels(out / MASKS / "a3.nii.gz"), Segmenter.load(out, device="cpu").segment(read_image(unseen[0]))
+    truth = images.read_labels(unseen[0].label or "")
     assert np.array_equal(mask.data, again.data)
     assert [s.dice for s in scores] == pytest.approx([dice(mask.data == s.label, truth.data == s.label) for s in scores], abs=1e-5)
 

@@ -19,7 +19,7 @@ from hostile import Fault, Odd
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
-from napari_unet import header, nifti
+from napari_unet import header, images, nifti
 from napari_unet.errors import UNetError
 from napari_unet.volume import Volume
 
@@ -103,7 +103,7 @@ def test_nothing_is_left_open(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["folder.nii", "absent.nii.gz", "folder.nii/below.nii", "x" * 300 + ".nii", "a\0.nii"], ids=ascii)
 def test_what_is_no_file(name: str, folder: Path) -> None:
     with pytest.raises(UNetError, match=r"it is a folder\. Give|cannot be read \(.+\)\. Check"):
-        nifti.read(folder / name)
+        images.read(folder / name)
 
 
 @little_memory
@@ -133,7 +133,7 @@ def test_no_flipped_bit_of_a_compressed_file_goes_unnoticed(seed: int, tmp_path:
 
 def nifti_read(folder: Path, content: bytes) -> Volume:
     (folder / "scan.nii.gz").write_bytes(content)
-    return nifti.read(folder / "scan.nii.gz")
+    return images.read(folder / "scan.nii.gz")
 
 
 VALUES = {

@@ -17,7 +17,7 @@ from engine import model_spec, network_spec, volume
 from hostile import affine_for
 from PIL import Image
 
-from napari_unet import files, nifti, weights
+from napari_unet import files, images, weights
 from napari_unet.components import Cleaning
 from napari_unet.dataset import Case, read_image
 from napari_unet.errors import UNetError
@@ -246,7 +246,7 @@ def saved(path: Path, spec: ModelSpec) -> Path:
 ], ids=["many slices", "a wide network"])  # fmt: skip
 def test_it_is_about_what_is_taken(tmp_path: Path, shape: tuple[int, ...], spec: ModelSpec) -> None:
     model, scan = saved(tmp_path / "m.safetensors", spec), tmp_path / "a.nii"
-    nifti.write(scan, Volume(volume((32, 32, 32)).data.repeat(8, 0).repeat(8, 1).repeat(8, 2)[tuple(map(slice, shape))],
+    images.write(scan, Volume(volume((32, 32, 32)).data.repeat(8, 0).repeat(8, 1).repeat(8, 2)[tuple(map(slice, shape))],
                              affine_for("RAS", (1, 1, 1))), labels=False)  # fmt: skip
     told = estimate(outline(Case("a", (scan,))), spec, in_flight=PAIR).needed
     taken = measured(model, scan, "torch", 1)
@@ -263,7 +263,7 @@ def test_openvino_takes_about_as_much_as_is_told(tmp_path: Path, shape: tuple[in
     """Two windows at work, one that waits."""
     openvino_runtime = pytest.importorskip("napari_unet.openvino_runtime")
     model, scan = saved(tmp_path / "m.safetensors", spec), tmp_path / "a.nii"
-    nifti.write(scan, Volume(np.tile(volume((64, 64, 64)).data, (8, 8, 1))[tuple(map(slice, shape))], np.eye(4)), labels=False)
+    images.write(scan, Volume(np.tile(volume((64, 64, 64)).data, (8, 8, 1))[tuple(map(slice, shape))], np.eye(4)), labels=False)
     told = estimate(outline(Case("a", (scan,))), spec, in_flight=3, feature_maps=openvino_runtime.FEATURE_MAPS).needed
     taken = measured(model, scan, "openvino", 2)
     print(f"told {told / 1e6:.0f} MB, taken {taken / 1e6:.0f} MB")

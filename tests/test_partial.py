@@ -29,12 +29,12 @@ from napari_unet import (
     Volume,
     check,
     find_cases,
-    nifti,
     pictures,
     weights,
 )
 from napari_unet.dataset import Case, read_image, read_label, read_mask
 from napari_unet.evaluate import evaluate, read_scores, score_case
+from napari_unet.images import read_labels, write
 from napari_unet.layout import LOG, MASKS, MODEL, RESUME, SCORES
 from napari_unet.learning import Learner
 from napari_unet.loss import IGNORE_INDEX
@@ -90,12 +90,12 @@ def relabel(folder: Path, *changes: Change) -> Path:
     """Other masks: `changes` in turn, one for each file."""
     files = sorted(path for place in ("labels", "labelsTr") for path in (folder / place).glob("*"))
     for n, path in enumerate(files):
-        mask = nifti.read_labels(path)
+        mask = read_labels(path)
         changed = mask.with_data(changes[n % len(changes)](mask.data))
         if is_picture(path):
             pictures.write(path, changed.data.astype(np.uint8), "mask")
         else:
-            nifti.write(path, changed)
+            write(path, changed)
     return folder
 
 
@@ -258,7 +258,7 @@ def test_the_plan_says_which_slices(tmp_path: Path) -> None:
     at = affine_for("LSA", (1.0, 1.0, 1.0))
     dataset = find_cases(relabel(two_folders(tmp_path, affine=at), sparse(0, axis=1)), LabelRule(labelled_slices="auto"))
     facts = [report.facts for report in check(dataset) if report.facts]
-    painted = sum(int(nifti.read_labels(case.label).data.any((0, 2)).sum()) for case in dataset.cases)
+    painted = sum(int(read_labels(case.label).data.any((0, 2)).sum()) for case in dataset.cases)
     settled = dataset.with_rule(settle(dataset.rule, [f.labelled for f in facts]))
     words = plan(settled, facts)[2]
     assert settled.rule.labelled_slices == "axial"
@@ -515,7 +515,7 @@ def test_a_changed_rule_is_changed_data(tmp_path: Path) -> None:
 def test_a_file_cannot_say_unlabelled_by_itself(tmp_path: Path) -> None:
     image, label = scan()
     write_pair(tmp_path / "i.nii.gz", tmp_path / "l.nii.gz", image, label)
-    nifti.write(tmp_path / "l.nii.gz", label.with_data(label.data.astype(np.int16) - 1), labels=False)
+    write(tmp_path / "l.nii.gz", label.with_data(label.data.astype(np.int16) - 1), labels=False)
     with pytest.raises(UNetError, match="a mask with the value -1"):
         read_mask(Case("a", (), tmp_path / "l.nii.gz", LabelRule(ignore=9)))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_unet import check, find_cases, nifti
+from napari_unet import check, find_cases, images
 from napari_unet.phantoms import LABELS, SHAPE, SPACING, make, tiled, write_dataset
 from napari_unet.volume import Reorientation, tilt_degrees
 
@@ -65,8 +65,8 @@ def test_written_as_a_decathlon_whose_test_cases_training_cannot_see(tmp_path: P
     assert hidden == sorted(path.name for path in (tmp_path / "data/labelsTs").iterdir()) and len(hidden) == 2
     assert not {case.images[0].name for case in dataset.cases} & set(hidden)
     image, mask = make(1003)
-    assert np.array_equal(nifti.read(tmp_path / "data/imagesTs/phantom_1003.nii.gz").data, image.data)
-    assert np.array_equal(nifti.read_labels(tmp_path / "data/labelsTs/phantom_1003.nii.gz").data, mask.data)
+    assert np.array_equal(images.read(tmp_path / "data/imagesTs/phantom_1003.nii.gz").data, image.data)
+    assert np.array_equal(images.read_labels(tmp_path / "data/labelsTs/phantom_1003.nii.gz").data, mask.data)
 
 
 @pytest.mark.parametrize("orientation", ["RAS", "SAR", "ILP"])

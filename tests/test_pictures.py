@@ -14,7 +14,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from napari_unet import nifti, pictures
+from napari_unet import images, pictures
 from napari_unet.errors import UNetError
 from napari_unet.volume import Volume
 
@@ -33,8 +33,8 @@ def test_masks_come_back(tmp_path: Path) -> None:
     for ending in (".png", ".tif", ".TIFF"):
         for highest, dtype in ((3, np.uint8), (300, np.uint16)):
             mask = (GREY.astype(int) % 4 * highest // 3)[..., None]
-            nifti.write(tmp_path / f"mask{ending}", Volume(mask, np.eye(4)))
-            back = nifti.read_labels(tmp_path / f"mask{ending}")
+            images.write(tmp_path / f"mask{ending}", Volume(mask, np.eye(4)))
+            back = images.read_labels(tmp_path / f"mask{ending}")
             np.testing.assert_array_equal(back.data, mask)
             assert back.data.dtype == dtype and back.shape == (7, 5, 1) and back.channels == 1
 
@@ -42,7 +42,7 @@ def test_masks_come_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("values", "expected"), [((0, 255), (0, 1)), ((255,), (1,)), ((0,), (0,)), ((0, 1, 255), (0, 1, 255))], ids=str)
 def test_black_and_white_are_two_classes(values: tuple[int, ...], expected: tuple[int, ...], tmp_path: Path) -> None:
     data = np.resize(values, (4, 6)).astype(np.uint8)
-    labels = nifti.read_labels(save(tmp_path / "mask.png", data)).data[..., 0]
+    labels = images.read_labels(save(tmp_path / "mask.png", data)).data[..., 0]
     np.testing.assert_array_equal(labels, np.resize(expected, (4, 6)))
 
 
@@ -57,24 +57,24 @@ def test_grey_of_every_kind(mode: str, ending: str, expected: np.ndarray, tmp_pa
     elif mode == "1":
         image = Image.fromarray(GREY > 127)
     image.convert(mode).save(tmp_path / f"picture{ending}")
-    volume = nifti.read(tmp_path / f"picture{ending}")
+    volume = images.read(tmp_path / f"picture{ending}")
     np.testing.assert_array_equal(volume.data[..., 0], expected)
     assert (volume.affine == np.eye(4)).all() and volume.spacing == (1, 1, 1)
 
 
 @pytest.mark.parametrize("ending", [".png", ".tif"])
 def test_colours_lose_their_transparency(ending: str, tmp_path: Path) -> None:
-    volume = nifti.read(save(tmp_path / f"picture{ending}", RGBA))
+    volume = images.read(save(tmp_path / f"picture{ending}", RGBA))
     np.testing.assert_array_equal(volume.data[:, :, 0], RGBA[..., :3])
     with pytest.raises(UNetError, match="3 channels"):
-        nifti.read_labels(tmp_path / f"picture{ending}")
+        images.read_labels(tmp_path / f"picture{ending}")
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4])
 def test_every_channel_of_a_microscope_counts(channels: int, tmp_path: Path) -> None:
     data = RNG.integers(0, 60000, (7, 5, channels)).astype(np.uint16)
     tifffile.imwrite(tmp_path / "scan.tif", data, photometric="minisblack", planarconfig="contig")
-    np.testing.assert_array_equal(nifti.read(tmp_path / "scan.tif").data[:, :, 0], data)
+    np.testing.assert_array_equal(images.read(tmp_path / "scan.tif").data[:, :, 0], data)
 
 
 @pytest.mark.parametrize("dtype", ["u1", "i1", "u2", ">u2", "i2", "u4", "i4", "f4", "f8"])
@@ -82,7 +82,7 @@ def test_every_channel_of_a_microscope_counts(channels: int, tmp_path: Path) -> 
 def test_tiff_types(dtype: str, compression: str | None, tmp_path: Path) -> None:
     data = GREY.astype(dtype)
     tifffile.imwrite(tmp_path / "scan.tif", data, compression=compression, byteorder=">" if ">" in dtype else "<")
-    found = nifti.read(tmp_path / "scan.tif").data[..., 0]
+    found = images.read(tmp_path / "scan.tif").data[..., 0]
     np.testing.assert_array_equal(found, data)
     assert found.dtype == data.dtype.newbyteorder("=")
 
@@ -90,7 +90,7 @@ def test_tiff_types(dtype: str, compression: str | None, tmp_path: Path) -> None
 @pytest.mark.parametrize("compression", ["tiff_lzw", "packbits", "tiff_adobe_deflate"])
 def test_tiffs_of_other_programs(compression: str, tmp_path: Path) -> None:
     Image.fromarray(GREY).save(tmp_path / "scan.tif", compression=compression)
-    np.testing.assert_array_equal(nifti.read(tmp_path / "scan.tif").data[..., 0], GREY)
+    np.testing.assert_array_equal(images.read(tmp_path / "scan.tif").data[..., 0], GREY)
 
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "packbits", "tiff_adobe_deflate"])
@@ -99,7 +99,7 @@ def test_pixels_count_as_stored_where_a_tiff_shows_low_ones_white(compression: s
     data, white_is_zero = (GREY > 100 if dtype == np.bool_ else GREY.astype(dtype)), {262: 0}
     Image.fromarray(data).save(tmp_path / "scan.tif", compression=compression, tiffinfo=white_is_zero)
     stored = data if dtype == np.uint16 else ~data  # Pillow turns others round when it writes them
-    np.testing.assert_array_equal(nifti.read(tmp_path / "scan.tif").data[..., 0], stored)
+    np.testing.assert_array_equal(images.read(tmp_path / "scan.tif").data[..., 0], stored)
 
 
 def stack(path: Path, **how: object) -> None:
@@ -154,7 +154,7 @@ def test_pictures_that_cannot_be_used(name: str, tmp_path: Path) -> None:
     make, words = REFUSED[name]
     make(tmp_path / name)
     with pytest.raises(UNetError, match=rf"^{re.escape(str(tmp_path / name))}: .*({words}).*\. [A-Z].+\.$"):
-        nifti.read(tmp_path / name)
+        images.read(tmp_path / name)
 
 
 @pytest.mark.parametrize("channels", [2, 3, 4])
@@ -168,11 +168,11 @@ def test_classes_that_jpeg_has_blurred_are_no_mask(tmp_path: Path) -> None:
     """Two values became forty; a picture of one value stays what it is."""
     mask = np.zeros((40, 50), np.uint8)
     Image.fromarray(mask).save(tmp_path / "empty.jpg")
-    assert not nifti.read_labels(tmp_path / "empty.jpg").data.any()
+    assert not images.read_labels(tmp_path / "empty.jpg").data.any()
     mask[10:23, 11:32] = 255
     Image.fromarray(mask).save(tmp_path / "mask.jpg")
     with pytest.raises(UNetError, match=r"a mask with \d+ values in a JPEG, which blurs class indices. Save it as PNG or TIFF"):
-        nifti.read_labels(tmp_path / "mask.jpg")
+        images.read_labels(tmp_path / "mask.jpg")
 
 
 @pytest.mark.parametrize(("name", "data", "words"), [
@@ -182,18 +182,18 @@ def test_classes_that_jpeg_has_blurred_are_no_mask(tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_what_is_not_written_as_a_picture(name: str, data: np.ndarray, words: str, tmp_path: Path) -> None:
     with pytest.raises(UNetError, match=words):
-        nifti.write(tmp_path / name, Volume(data, np.eye(4), source="scan"), labels=name.startswith("mask"))
+        images.write(tmp_path / name, Volume(data, np.eye(4), source="scan"), labels=name.startswith("mask"))
     assert not list(tmp_path.iterdir())
 
 
 def test_no_flipped_bit_of_a_png_goes_unnoticed(tmp_path: Path) -> None:
     """Of a PNG alone: plain TIFF and JPEG have no checksums."""
     content, rng, same = save(tmp_path / "good.png", RNG.integers(0, 4, (40, 50), np.uint8)).read_bytes(), random.Random(1), 0
-    good, path = nifti.read(tmp_path / "good.png").data, tmp_path / "flipped.png"
+    good, path = images.read(tmp_path / "good.png").data, tmp_path / "flipped.png"
     for bit in rng.sample(range(8 * len(content)), 300):
         path.write_bytes(content[: bit // 8] + bytes([content[bit // 8] ^ 1 << bit % 8]) + content[bit // 8 + 1 :])
         try:
-            np.testing.assert_array_equal(nifti.read(path).data, good)
+            np.testing.assert_array_equal(images.read(path).data, good)
         except UNetError:
             continue
         same += 1
@@ -202,7 +202,7 @@ def test_no_flipped_bit_of_a_png_goes_unnoticed(tmp_path: Path) -> None:
 
 def test_real_pictures(data: Path) -> None:
     for path in sorted((data / "membrane" / "labels").iterdir())[:3]:
-        labels, image = nifti.read_labels(path), nifti.read(data / "membrane" / "images" / path.name)
+        labels, image = images.read_labels(path), images.read(data / "membrane" / "images" / path.name)
         assert labels.shape == image.shape == (512, 512, 1) and set(np.unique(labels.data)) == {0, 1}
         np.testing.assert_array_equal(labels.data[..., 0], np.asarray(Image.open(path)) == 255)
 
@@ -215,13 +215,13 @@ def test_an_indexed_mask_shows_colours_and_holds_classes(tmp_path: Path) -> None
         shown = np.asarray(image.convert("RGB"))
     assert (shown[mask[..., 0] == 1] == (255, 128, 0)).all() and (shown[mask[..., 0] == 3] == (0, 0, 255)).all()
     assert not shown[np.isin(mask[..., 0], (0, 2))].any()
-    np.testing.assert_array_equal(nifti.read_labels(tmp_path / "m.png").data, mask)
+    np.testing.assert_array_equal(images.read_labels(tmp_path / "m.png").data, mask)
 
 
 def test_what_no_palette_can_hold_stays_grey(tmp_path: Path) -> None:
     mask = np.full((3, 4, 1), 300, np.uint16)
     pictures.write(tmp_path / "m.png", mask, "scan", {300: "#ff8000"})
-    np.testing.assert_array_equal(nifti.read_labels(tmp_path / "m.png").data, mask)
+    np.testing.assert_array_equal(images.read_labels(tmp_path / "m.png").data, mask)
 
 
 @pytest.mark.parametrize(("written", "told"), [
@@ -244,7 +244,7 @@ def test_the_size_of_a_picture_without_its_pixels(tmp_path: Path) -> None:
     for name, data in (("a.png", GREY), ("b.png", RGBA[..., :3]), ("c.tif", GREY.astype(np.uint16)), ("d.jpg", RGBA[..., :3])):
         path = save(tmp_path / name, data)
         rows, columns, channels, dtype = pictures.peek(path)
-        assert (rows, columns, channels) == (*data.shape, 1)[:3] and dtype == nifti.read(path).data.dtype
+        assert (rows, columns, channels) == (*data.shape, 1)[:3] and dtype == images.read(path).data.dtype
 
 
 def test_how_large_a_picture_may_be_is_a_matter_of_memory(tmp_path: Path) -> None:

@@ -23,12 +23,13 @@ from scipy import ndimage
 from test_cli import BOOKS, Outcome, call, process  # noqa: F401 - a fixture
 from test_memory import honest_giant
 
-from napari_unet import nifti, pictures, weights
+from napari_unet import pictures, weights
 from napari_unet.batch import segment_all
 from napari_unet.cases import find_images
 from napari_unet.cli import main
 from napari_unet.cli.terminal import duration
 from napari_unet.components import Cleaning
+from napari_unet.images import read_labels, write
 from napari_unet.network import UNet
 from napari_unet.segment import Segmenter
 from napari_unet.spec import Card, Label, ModelSpec
@@ -160,7 +161,7 @@ def test_an_image_that_takes_too_much_stops_no_other(model: Path, tmp_path: Path
     """A limit that nobody foresees: windows' logits of so many rows and columns are refused by torch, outside of the network."""
     tiny = scan(0, (25, 25, 8))[0]
     for name, image in (("tiny", tiny), ("big", Volume(np.tile(tiny.data, (100, 100, 1)), tiny.affine))):
-        nifti.write(tmp_path / f"{name}.nii", image, labels=False)
+        write(tmp_path / f"{name}.nii", image, labels=False)
     ask = [sys.executable, "-c", LITTLE, model, tmp_path / "tiny.nii", tmp_path / "big.nii", tmp_path]
     found = subprocess.run(ask, capture_output=True, text=True, check=False, env=os.environ | ONE_THREAD)
     assert found.returncode == 1 and "Traceback" not in found.stderr, found.stderr
@@ -291,7 +292,7 @@ def test_the_table_is_what_the_masks_hold(model: Path, images: Path, expected: d
     table = rows(model.parent / "masks")
     assert [(row["case"], row["name"]) for row in table] == [(f"a{n}", name) for n in range(6) for name in ("liver", "spleen")]
     for row in table:
-        mask = nifti.read_labels(model.parent / "masks" / f"{row['case']}.nii.gz")
+        mask = read_labels(model.parent / "masks" / f"{row['case']}.nii.gz")
         found = mask.data == int(row["label"])
         assert int(row["voxels"]) == found.sum() and float(row["ml"]) == pytest.approx(found.sum() / 1000, rel=1e-5)
         inside = found.copy()
@@ -302,7 +303,7 @@ def test_the_table_is_what_the_masks_hold(model: Path, images: Path, expected: d
 def test_a_single_mask_is_told_of_on_the_spot(call: Call, model: Path, images: Path, tmp_path: Path) -> None:  # noqa: F811
     found = call("predict", model, images / "a0.nii.gz", "--out", tmp_path / "m.nii.gz", "--json")
     assert found.code == 0 and [path.name for path in tmp_path.iterdir()] == ["m.nii.gz"]
-    mask = nifti.read_labels(tmp_path / "m.nii.gz")
+    mask = read_labels(tmp_path / "m.nii.gz")
     assert [(row["name"], row["voxels"]) for row in found.json()["volumes"]] == [
         (label.name, int((mask.data == label.value).sum())) for label in NAMES]  # fmt: skip
     assert re.search(r"^class +voxels +ml +touches\n1 liver +[\d,]+ +\d+\.\d{3}", found.out, re.MULTILINE)
@@ -324,7 +325,7 @@ def speckled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     data = np.full((16, 18, 20), 100, np.int16)
     for n, size in enumerate((1, 2, 3, 4)):
         data[2 : 2 + size, 3 * n + 2 : 3 * n + 4, 2:4] = 900  # 4 size voxels each
-    nifti.write(folder / "a.nii.gz", scan(0, data.shape, np.diag([1, 1, 0.5, 1.0]))[0].with_data(data), labels=False)
+    write(folder / "a.nii.gz", scan(0, data.shape, np.diag([1, 1, 0.5, 1.0]))[0].with_data(data), labels=False)
     return saved(folder / "m.safetensors", spec, threshold_network(spec.network, 1.0)), folder / "a.nii.gz"
 
 
@@ -337,7 +338,7 @@ def test_small_parts_go_by_their_volume(
     call: Call, speckled: tuple[Path, Path], tmp_path: Path, flags: tuple[str, ...], sizes: list[int]  # noqa: F811
 ) -> None:
     assert call("predict", *speckled, "--out", tmp_path / "m.nii.gz", *flags).code == 0
-    parts, count = ndimage.label(nifti.read_labels(tmp_path / "m.nii.gz").data)
+    parts, count = ndimage.label(read_labels(tmp_path / "m.nii.gz").data)
     assert sorted(np.bincount(parts.ravel())[1:].tolist() if count else []) == sizes
 
 
@@ -379,7 +380,7 @@ def test_pictures_become_indexed_pictures_in_the_models_colours(call: Call, tmp_
             values = np.asarray(mask)
             assert mask.mode == "P" and mask.getpalette()[:9] == [0, 0, 0, 0xE6, 0x19, 0x4B, 0x3C, 0xB4, 0x4B]  # type: ignore[index]
             assert mask.info.get("dpi") == (dpi and pytest.approx(dpi))
-        np.testing.assert_array_equal(nifti.read_labels(tmp_path / f"masks/{path}.png").data[..., 0], values)
+        np.testing.assert_array_equal(read_labels(tmp_path / f"masks/{path}.png").data[..., 0], values)
         counted = {row["label"]: row["voxels"] for row in rows(tmp_path / "masks") if row["case"] == path}
         assert counted == {str(value): str((values == value).sum()) for value in (1, 2)}
     assert all(row["ml"] == "" for row in rows(tmp_path / "masks"))
@@ -395,7 +396,7 @@ def test_a_spacing_far_from_the_model_s_is_a_note_and_no_fault(call: Call, tmp_p
     for name, size in (("near", 1.5), ("far", 6.0)):
         image, _ = scan(0, shape=(8, 9, 4), affine=affine_for("RAS", (1.0, 1.0, size)))
         images.append(tmp_path / f"{name}.nii.gz")
-        nifti.write(images[-1], image, labels=False)
+        write(images[-1], image, labels=False)
     found = call("predict", resampling, *images, "--out", tmp_path / "masks")
     assert found.code == 0 and (tmp_path / "masks" / "far.nii.gz").exists()
     notes = [line for line in found.err.splitlines() if line.startswith("note: ")]

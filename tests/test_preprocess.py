@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from napari_unet import nifti, preprocess
+from napari_unet import images, preprocess
 from napari_unet.dataset import Case, read_image
 from napari_unet.errors import UNetError
 from napari_unet.preprocess import (
@@ -62,8 +62,8 @@ def test_the_order_of_voxels_does_not_matter(orientation: str, tilt: float, spac
 def test_a_file_and_the_same_voxels_from_elsewhere_are_one(spacing: tuple[float, ...], tmp_path: Path) -> None:
     image, spec = volume(orientation="LPS", tilt=5), model_spec(spacing=spacing)
     for name in ("scan.nii", "scan.nii.gz"):
-        nifti.write(tmp_path / name, image, labels=False)
-        read = prepare(nifti.read(tmp_path / name), spec)
+        images.write(tmp_path / name, image, labels=False)
+        read = prepare(images.read(tmp_path / name), spec)
         same(read, prepare(image, spec))
         for dtype in (np.int32, np.float32, np.float64, ">i2"):
             for order in "CF":
@@ -72,7 +72,7 @@ def test_a_file_and_the_same_voxels_from_elsewhere_are_one(spacing: tuple[float,
 
 @pytest.mark.parametrize("dataset", ["hippocampus/imagesTr/hippocampus_001.nii.gz", "ct/example_ct_sm.nii.gz", "volumes/spm152.nii.gz"])
 def test_real_files_too(dataset: str, data: Path) -> None:
-    image, spec = nifti.read(data / dataset), model_spec(spacing=(2.0, 2.0, 2.0))
+    image, spec = images.read(data / dataset), model_spec(spacing=(2.0, 2.0, 2.0))
     prepared = prepare(image, spec)
     same(prepared, prepare(Volume(np.array(image.data), image.affine.copy()), spec))
     same(prepared, prepare(seen_as(image, "PIR"), spec))
@@ -132,7 +132,7 @@ def test_channels_keep_their_order(tmp_path: Path) -> None:
     whole = prepare(image, spec)
     for n in range(3):
         np.testing.assert_array_equal(whole.data[n : n + 1], prepare(image.channel(n), with_channels(Channel("a"), spacing=RESAMPLED)).data)
-        nifti.write(tmp_path / f"case_{n:04d}.nii.gz", image.channel(n), labels=False)
+        images.write(tmp_path / f"case_{n:04d}.nii.gz", image.channel(n), labels=False)
     same(whole, prepare(read_image(Case("case", tuple(sorted(tmp_path.iterdir())))), spec))
 
 

@@ -14,7 +14,7 @@ from datasets import _one_thread, decathlon, nnunet, planned, scan, two_folders,
 from hostile import affine_for
 from PIL import Image
 
-from napari_unet import PlanChoices, UNetError, nifti, schema
+from napari_unet import PlanChoices, UNetError, images, schema
 from napari_unet.crossval import learn
 from napari_unet.evaluate import Score, confidence, read_scores, write_scores
 from napari_unet.figures import overview
@@ -351,4 +351,4 @@ def test_from_another_place(run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path
     list(train(*planned(Path("data"), steps=1, fold=0), out=Path("run")))
     monkeypatch.chdir(folder)
     reported(tmp_path / "run")
-    assert nifti.read_labels(next((tmp_path / "run" / MASKS).iterdir())).shape == (20, 24, 18)
+    assert images.read_labels(next((tmp_path / "run" / MASKS).iterdir())).shape == (20, 24, 18)

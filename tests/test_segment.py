@@ -27,7 +27,7 @@ from engine import (
 from hostile import ORIENTATIONS, affine_for
 from PIL import Image
 
-from napari_unet import files, nifti, preprocess, torch_runtime, weights
+from napari_unet import files, images, preprocess, torch_runtime, weights
 from napari_unet.errors import UNetError
 from napari_unet.memory import of_window
 from napari_unet.preprocess import prepare
@@ -373,21 +373,21 @@ def test_pictures(mode: str, tmp_path: Path) -> None:
     """Rows and columns stay rows and columns, from PNG to PNG."""
     pixels = volume((30, 41, 1, 3)[: 3 if mode == "L" else 4], dtype=np.uint8).data[:, :, 0]
     Image.fromarray(pixels, mode).save(tmp_path / "a.png")
-    image, channels = nifti.read(tmp_path / "a.png"), len(mode)
+    image, channels = images.read(tmp_path / "a.png"), len(mode)
     spec = model_spec(threshold_spec(2, channels), pictures=True, orientation="SRA")
-    nifti.write(tmp_path / "mask.png", thresholder(spec).segment(image))
+    images.write(tmp_path / "mask.png", thresholder(spec).segment(image))
     red = pixels.reshape(30, 41, channels)[..., 0]
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "mask.png")), red > red.mean())
 
 
 @pytest.mark.parametrize("name", ["hippocampus/imagesTr/hippocampus_001.nii.gz", "membrane/images/00.png"])
 def test_real_images(name: str, data: Path, tmp_path: Path) -> None:
-    image = nifti.read(data / name)
+    image = images.read(data / name)
     flat = name.endswith("png")
     spec = model_spec(threshold_spec(2 if flat else 3), patch=(1, 256, 256) if flat else (32, 32, 32), orientation="SRA")
     path = tmp_path / f"mask{suffix(data / name)}"
-    nifti.write(path, thresholder(spec).segment(image))
-    mask = nifti.read_labels(path)
+    images.write(path, thresholder(spec).segment(image))
+    mask = images.read_labels(path)
     check_same_grid(mask, image)
     assert ((mask.data > 0) == (image.data > image.data.mean(dtype=float))).mean() > 0.9999
 

@@ -17,7 +17,7 @@ from datasets import _one_thread  # noqa: F401 - a fixture
 from engine import model_spec, network_spec, random_network, volume
 from test_cli import Outcome, call  # noqa: F401 - a fixture
 
-from napari_unet import Segmenter, intensities, nifti, preprocess, spool, weights
+from napari_unet import Segmenter, images, intensities, preprocess, spool, weights
 from napari_unet.batch import segment_all
 from napari_unet.cases import find_images
 from napari_unet.components import Cleaning
@@ -54,7 +54,7 @@ def test_it_is_the_file_that_is_written_at_once(
     assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".")], "it has its name when it is whole"
     draft.commit()
     draft.close()
-    nifti.write(tmp_path / f"at_once{suffix}", image.with_data(values), labels=kind != "float")
+    images.write(tmp_path / f"at_once{suffix}", image.with_data(values), labels=kind != "float")
     assert {path.name for path in tmp_path.iterdir()} == {f"drafted{suffix}", f"at_once{suffix}"}
     assert (tmp_path / f"drafted{suffix}").read_bytes() == (tmp_path / f"at_once{suffix}").read_bytes()
 
@@ -72,13 +72,13 @@ def test_a_mask_is_the_same_whether_it_is_held_or_not(
     """The slices run along each of the file's axes; what is held is a mask that is cleaned, here of nothing."""
     spec = model_spec(network_spec(dims, classes=3))
     model = saved(tmp_path / "m.safetensors", spec)
-    nifti.write(tmp_path / "a.nii.gz", volume((16, 18, 20), orientation), labels=False)
+    images.write(tmp_path / "a.nii.gz", volume((16, 18, 20), orientation), labels=False)
     for name, flags in (("streamed", ()), ("held", ("--smallest", "0.0001"))):
         ask = ("predict", model, tmp_path / "a.nii.gz", "--out", tmp_path / name / "m.nii.gz", "--uncertainty", *flags)
         assert call(*ask).code == 0
     one, two = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("streamed", "held"))
     assert one == two and one.keys() == {"m.nii.gz", "m_uncertainty.nii.gz"}
-    assert len(np.unique(nifti.read_labels(tmp_path / "held/m.nii.gz").data)) == 3
+    assert len(np.unique(images.read_labels(tmp_path / "held/m.nii.gz").data)) == 3
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -91,7 +91,7 @@ def test_memory_over_the_image_does_not_grow_with_the_mask(dims: int, tmp_path: 
     segmenter, peaks = Segmenter(spec, random_network(spec.network), uncertainty=True), []
     for count in (40, 160):
         image = Volume(np.tile(volume((64, 64, 40)).data, (1, 1, count // 40)), np.eye(4))
-        nifti.write(tmp_path / f"a{count}.nii", image, labels=False)
+        images.write(tmp_path / f"a{count}.nii", image, labels=False)
         (job,) = jobs_for(find_images([tmp_path / f"a{count}.nii"]), tmp_path / f"m{count}.nii.gz", uncertainty=True)
         tracemalloc.start()
         try:
@@ -106,7 +106,7 @@ def test_memory_over_the_image_does_not_grow_with_the_mask(dims: int, tmp_path: 
 
 def test_what_is_given_up_leaves_nothing(tmp_path: Path) -> None:
     spec = model_spec(network_spec(2))
-    nifti.write(tmp_path / "a.nii", volume(), labels=False)
+    images.write(tmp_path / "a.nii", volume(), labels=False)
     (job,) = jobs_for(find_images([tmp_path / "a.nii"]), tmp_path / "m.nii.gz")
     steps = segment_all(Segmenter(spec, random_network(spec.network)), [job], Cleaning())
     while next(steps).done < 3:
@@ -123,7 +123,7 @@ from napari_unet.cli import main
 resource.setrlimit(resource.RLIMIT_FSIZE, (16 * 18 * 20 - 1, 1 << 30))
 sys.exit(main(sys.argv[1:]))
 """
-    nifti.write(tmp_path / "a.nii", volume((16, 18, 20)), labels=False)
+    images.write(tmp_path / "a.nii", volume((16, 18, 20)), labels=False)
     model = saved(tmp_path / "m.safetensors", model_spec(network_spec(2)))
     ask = ["predict", str(model), str(tmp_path / "a.nii"), "--out", str(tmp_path / "m.nii.gz")]
     found = subprocess.run([sys.executable, "-c", code, *ask], capture_output=True, text=True, check=False)

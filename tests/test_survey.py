@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from datasets import affine_for, decathlon, describe, nnunet, scan, two_folders, write_pair
 
-from napari_unet import check, find_cases, nifti, pictures
+from napari_unet import check, find_cases, images, pictures
 from napari_unet.checks import MAX_CLASSES, CaseFacts, Finding, Report, refuse
 from napari_unet.dataset import Case, Dataset
 from napari_unet.errors import UNetError
@@ -42,7 +42,7 @@ def masks(*values: tuple[int, int]) -> Change:
     def write(folder: Path) -> None:
         for n, pair in enumerate(values):
             _, mask = scan(n)
-            nifti.write(folder / f"labels/c{n}.nii.gz", mask.with_data(np.array([0, *pair], np.uint16)[mask.data]))
+            images.write(folder / f"labels/c{n}.nii.gz", mask.with_data(np.array([0, *pair], np.uint16)[mask.data]))
 
     return write
 
@@ -50,7 +50,7 @@ def masks(*values: tuple[int, int]) -> Change:
 def series(folder: Path) -> None:
     for n in range(4):
         image, _ = scan(n)
-        nifti.write(folder / f"images/c{n}.nii.gz", image.with_data(np.stack([image.data] * 3, -1)), labels=False)
+        images.write(folder / f"images/c{n}.nii.gz", image.with_data(np.stack([image.data] * 3, -1)), labels=False)
 
 
 def named(folder: Path) -> None:
@@ -73,7 +73,7 @@ def many(folder: Path) -> None:
     for n in range(4):
         _, mask = scan(n)
         numbers = np.arange(mask.data.size, dtype=np.uint16).reshape(mask.shape) % 70 + 70 * n
-        nifti.write(folder / f"labels/c{n}.nii.gz", mask.with_data(numbers))
+        images.write(folder / f"labels/c{n}.nii.gz", mask.with_data(numbers))
 
 
 SETS: dict[str, tuple[Change, list[str]]] = {

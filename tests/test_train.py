@@ -27,8 +27,9 @@ import torch
 from datasets import ONE_THREAD, _one_thread, decathlon, planned, scan, two_folders  # noqa: F401 - a fixture
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from napari_unet import UNetError, learning, nifti, schema, weights
+from napari_unet import UNetError, learning, schema, weights
 from napari_unet.evaluate import read_scores
+from napari_unet.images import read, write
 from napari_unet.layout import EVENTS, LOG, MASKS, MODEL, RECORD, RESUME, SCORES
 from napari_unet.record import Record
 from napari_unet.sampling import Sampler
@@ -150,8 +151,8 @@ def test_cases_kept_out_teach_it_nothing(plan: Plan, unbroken: Path, folder: Pat
     (name,) = record_of(unbroken).split.kept_out
     shutil.copytree(folder, tmp_path / "data")
     image, label = scan(77)
-    nifti.write(tmp_path / f"data/imagesTr/{name}.nii.gz", image.with_data(image.data[::-1] * 3), labels=False)
-    nifti.write(tmp_path / f"data/labelsTr/{name}.nii.gz", label)
+    write(tmp_path / f"data/imagesTr/{name}.nii.gz", image.with_data(image.data[::-1] * 3), labels=False)
+    write(tmp_path / f"data/labelsTr/{name}.nii.gz", label)
     cases, _, _ = planned(tmp_path / "data")
     run((cases, *plan[1:]), tmp_path / "run")
     one, two = (weights.load(out / MODEL)[1] for out in (unbroken, tmp_path / "run"))
@@ -500,9 +501,9 @@ def test_a_new_run_takes_the_place_of_an_old_one_only_once_it_can(plan: Plan, un
 
 def change_voxel(folder: Path, part: str, name: str) -> None:
     path = folder / part / f"{name}.nii.gz"
-    volume = nifti.read(path)
+    volume = read(path)
     volume.data[5, 5, 5] = 1 - volume.data[5, 5, 5] % 2
-    nifti.write(path, volume, labels=part == "labelsTr")
+    write(path, volume, labels=part == "labelsTr")
 
 
 @pytest.mark.parametrize("part", ["imagesTr", "labelsTr"])
@@ -571,7 +572,7 @@ def test_a_label_that_moved_after_the_check(plan: Plan, folder: Path, tmp_path: 
     data = Path(shutil.copytree(folder, tmp_path / "data"))
     cases, _, _ = planned(data)
     _, label = scan(0)
-    nifti.write(data / "labelsTr/a0.nii.gz", label.with_data(label.data * 5))
+    write(data / "labelsTr/a0.nii.gz", label.with_data(label.data * 5))
     with pytest.raises(UNetError, match="a0.nii.gz: the mask value"):
         run((cases, *plan[1:]), tmp_path / "run")
 
@@ -586,7 +587,7 @@ def explosive(plan: Plan, folder: Path, out: Path) -> Plan:
         image, _ = scan(n)
         huge = image.data.astype(np.float32)
         huge[10, 12, 9] = 1e35
-        nifti.write(data / f"imagesTr/a{n}.nii.gz", image.with_data(huge), labels=False)
+        write(data / f"imagesTr/a{n}.nii.gz", image.with_data(huge), labels=False)
     cases, _, _ = planned(data)
     _, spec, config = plan
     channel = replace(spec.channels[0], scheme="clip", low=-1e6, high=1e36, mean=100, std=10)

@@ -15,7 +15,7 @@ import torch
 from datasets import ONE_THREAD, _one_thread, decathlon, two_folders  # noqa: F401 - a fixture
 from matplotlib.image import imread
 
-from napari_unet import find_cases, nifti, weights
+from napari_unet import find_cases, images, weights
 from napari_unet.cli import main
 from napari_unet.experiment import fold_out
 from napari_unet.finetune import fingerprint
@@ -126,7 +126,7 @@ def test_trained_predicted_and_evaluated(
 
     run("predict.py", "--model", tmp_path / "run", "--images", data / "imagesTr", "--out", tmp_path / "masks")
     for mask in (tmp_path / "masks").iterdir():
-        assert nifti.read_labels(mask).shape == nifti.read(data / "imagesTr" / mask.name).shape
+        assert images.read_labels(mask).shape == images.read(data / "imagesTr" / mask.name).shape
 
     scores = told("evaluate.py", monkeypatch, capsys, "--masks", tmp_path / "masks", "--labels", data / "labelsTr")
     assert [line.split()[0] for line in scores[:2]] == ["a0", "a1"] and set(json.loads(scores[-1])) == {"1", "2", "mean"}
@@ -203,7 +203,7 @@ def test_monais_recipe_trains_on_the_same_cases_and_writes_masks_on_the_images_g
     found = json.loads(told("monai_recipe.py", monkeypatch, capsys, data, "--out", tmp_path, "--minutes", "0.001")[-1])
     assert (found["trained"], found["steps"], found["samples"]) == (3, 1, 8) and found["dice"]["mean"]["n"] == 1
     (case,) = fold_out(find_cases(data))[1]
-    mask, image = nifti.read_labels(tmp_path / f"masks/{case.name}.nii.gz"), nifti.read(case.images[0])
+    mask, image = images.read_labels(tmp_path / f"masks/{case.name}.nii.gz"), images.read(case.images[0])
     assert mask.shape == image.shape and (mask.affine == image.affine).all()
 
 

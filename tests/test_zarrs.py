@@ -24,12 +24,13 @@ from engine import model_spec, network_spec, random_network
 from test_cli import BOOKS, Outcome, call  # noqa: F401 - a fixture
 from test_predict import contents, rows, saved
 
-from napari_unet import Segmenter, intensities, nifti, read, write, zarrs
+from napari_unet import Segmenter, intensities, read, write, zarrs
 from napari_unet.batch import segment_all
 from napari_unet.cases import find_images, list_images
 from napari_unet.components import Cleaning
 from napari_unet.dataset import Case, read_image
 from napari_unet.errors import UNetError
+from napari_unet.images import read_labels
 from napari_unet.lazy import LazyArray
 from napari_unet.outline import outline
 from napari_unet.spec import Label
@@ -102,7 +103,7 @@ def test_a_nifti_file_and_a_zarr_of_its_array_are_one_image(tmp_path: Path) -> N
     affine = np.diag([0.5, 0.75, 2.0, 1.0])
     affine[:3, 3] = -10, 20, 30
     image = scan(1)[0]
-    nifti.write(tmp_path / "a.nii.gz", Volume(image.data, affine), labels=False)
+    write(tmp_path / "a.nii.gz", Volume(image.data, affine), labels=False)
     loaded = nibabel.load(tmp_path / "a.nii.gz")
     steps = {"type": "scale", "scale": [2.0, 0.75, 0.5]}, {"type": "translation", "translation": [30.0, 20.0, -10.0]}
     stored(tmp_path / "a.zarr", np.asarray(loaded.dataobj).transpose(2, 1, 0), told=multiscales([axis(n) for n in "zyx"], *steps))
@@ -219,7 +220,7 @@ def test_the_mask_is_that_of_the_array_in_its_own_layout(
     assert mask.dtype == np.uint8 and mask.chunks == (5, 8, 16) and mask.metadata.zarr_format == (2 if layout in ("2", "0.4") else 3)
     np.testing.assert_array_equal(mask[:], expected)
     assert [row["voxels"] for row in found.json()["volumes"]] == [int((expected == n).sum()) for n in (1, 2)]
-    np.testing.assert_array_equal(nifti.read_labels(tmp_path / "masks/m.ome.zarr").data.T, expected)
+    np.testing.assert_array_equal(read_labels(tmp_path / "masks/m.ome.zarr").data.T, expected)
 
 
 def test_it_is_a_label_image_that_others_understand(call: Call, model: Path, tmp_path: Path) -> None:  # noqa: F811
@@ -251,7 +252,7 @@ def test_it_is_a_label_image_that_others_understand(call: Call, model: Path, tmp
 def test_a_folder_of_them(call: Call, model: Path, tmp_path: Path) -> None:  # noqa: F811
     for n in range(3):
         stored(tmp_path / f"in/a{n}.zarr", voxels(12, 20 + n, 34), "0.5")
-    nifti.write(tmp_path / "in/b.nii.gz", scan(0)[0], labels=False)
+    write(tmp_path / "in/b.nii.gz", scan(0)[0], labels=False)
     (tmp_path / "in/a1.zarr/full/zarr.json").unlink()
     found = call("predict", model, tmp_path / "in", "--out", tmp_path / "masks", "--uncertainty", "--json")
     assert found.code == 1 and [failure["case"] for failure in found.json()["failed"]] == ["a1"] and "'full' is missing" in found.err
@@ -279,12 +280,12 @@ def test_cleaned_masks_and_other_files(call: Call, model: Path, tmp_path: Path) 
     assert call("predict", model, image, "--out", tmp_path / "m.zarr", "--keep-largest", "all").code == 0
     assert call("predict", model, image, "--out", tmp_path / "m.nii.gz", "--keep-largest", "all").code == 0
     assert call("predict", model, image, "--out", tmp_path / "m.nii").code == 0
-    mask, cleaned, whole = (nifti.read_labels(tmp_path / name) for name in ("m.zarr", "m.nii.gz", "m.nii"))
+    mask, cleaned, whole = (read_labels(tmp_path / name) for name in ("m.zarr", "m.nii.gz", "m.nii"))
     np.testing.assert_array_equal(mask.data, cleaned.data)
     np.testing.assert_allclose(cleaned.affine, mask.affine, atol=1e-6)
     assert (cleaned.data > 0).sum() < (whole.data > 0).sum()
     write(tmp_path / "python.zarr", Segmenter.load(model).segment(read(image)))
-    np.testing.assert_array_equal(nifti.read_labels(tmp_path / "python.zarr").data, whole.data)
+    np.testing.assert_array_equal(read_labels(tmp_path / "python.zarr").data, whole.data)
 
 
 KILLED = """
@@ -327,7 +328,7 @@ def test_what_exists_is_replaced_only_when_asked_and_the_image_never(call: Call,
     for out, words in ((image, "replace its own image"), (tmp_path / "plate.zarr", "replace the folder of the image"),
                        (image / "labels/m.zarr", "written into the image"), (image / "labels", "written into the image")):  # fmt: skip
         assert call("predict", model, image, "--out", out, "--overwrite").refused(words, "another --out")
-    nifti.write(tmp_path / "b.nii.gz", scan(0)[0], labels=False)
+    write(tmp_path / "b.nii.gz", scan(0)[0], labels=False)
     assert call("predict", model, tmp_path / "b.nii.gz", "--out", tmp_path / "m.zarr").refused("is not a zarr", ".nii.gz")
     (tmp_path / "b.nii.gz").unlink()
     assert contents(tmp_path) == before

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_unet import UNetError, nifti, phantoms, weights
+from napari_unet import UNetError, images, phantoms, weights
 from napari_unet.files import make_folder
 
 OURS = (sys.executable, "-m", "napari_unet")
@@ -43,7 +43,7 @@ def prepare(model: str, shape: tuple[int, int, int], folder: Path) -> None:
     spec = weights.read_spec(weights.find(model))
     spacing = {letter: mm or 1.0 for letter, mm in zip(spec.orientation, spec.spacing, strict=True)}
     (folder / "scans").mkdir()
-    nifti.write(folder / "scans" / SCAN, phantoms.tiled(shape, "RAS", tuple(spacing[letter] for letter in "RAS")), labels=False)
+    images.write(folder / "scans" / SCAN, phantoms.tiled(shape, "RAS", tuple(spacing[letter] for letter in "RAS")), labels=False)
     if THEIRS:
         timed(sys.executable, Path(__file__).with_name("nnunet_model.py"), model, folder / "model")
 
@@ -74,7 +74,7 @@ def main() -> None:
             out = make_folder(folder / str(n))
             for who, command in predictions(options.model, folder, out).items():
                 times.setdefault(who, []).append(timed(*command))
-        masks = [nifti.read_labels(out / who / "scan.nii.gz").data for who in times]
+        masks = [images.read_labels(out / who / "scan.nii.gz").data for who in times]
         found |= {"equal": float(np.mean(masks[0] == masks[1]))} if THEIRS else {}
     for who, arguments in {"help": ("--help",), "info": ("info", options.model)}.items():
         times[who] = [timed(*OURS, *arguments) for _ in range(options.repeats)]

@@ -7,7 +7,7 @@ import argparse
 import json
 from statistics import fmean
 
-from napari_unet import UNetError, nifti
+from napari_unet import UNetError, images
 from napari_unet.cells import pixel_error, v_rand
 from napari_unet.evaluate import pairs
 
@@ -21,7 +21,7 @@ def main() -> None:
     rows = []
     print("picture     pixel error  V_rand   split   merge")
     for name, mask, label in pairs(options.masks, options.labels):
-        found, truth = (nifti.read_labels(path).data[..., 0].T for path in (mask, label))
+        found, truth = (images.read_labels(path).data[..., 0].T for path in (mask, label))
         rows.append((pixel_error(found, truth), *v_rand(found, truth)))
         print(f"{name:10}  {rows[-1][0]:11.4f}  " + "  ".join(f"{value:6.4f}" for value in rows[-1][1:]))
     means = dict(zip(("pixel_error", "v_rand", "split", "merge"), map(fmean, zip(*rows, strict=True)), strict=True))

@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from napari_unet import PlanChoices, TrainConfig, UNetError, evaluate, experiment, find_cases, nifti, read_spec
+from napari_unet import PlanChoices, TrainConfig, UNetError, Volume, evaluate, experiment, find_cases, images, read_spec
 from napari_unet.comparison import PANELS, WRONG, draw_comparison
 from napari_unet.dataset import Case, read_image
 from napari_unet.experiment import MASKS, fill, in_words, mean_and_error, read_outcome
@@ -30,8 +30,8 @@ ARMS = {"with": True, "without": False}
 WHOSE = ("wrong without skip connections only", "wrong with them only", "wrong in both")
 
 
-def mask_of(case: Case, out: Path) -> nifti.Volume:
-    return nifti.read_labels(out / MASKS / f"{case.name}.nii.gz")
+def mask_of(case: Case, out: Path) -> Volume:
+    return images.read_labels(out / MASKS / f"{case.name}.nii.gz")
 
 
 def compare(unseen: tuple[Case, ...], runs: dict[str, Path]) -> dict:
@@ -40,7 +40,7 @@ def compare(unseen: tuple[Case, ...], runs: dict[str, Path]) -> dict:
     for arm, out in runs.items():
         outcome, scores = read_outcome(out)
         dice[arm] = evaluate.by_case(scores)
-        wrong = float(np.mean([np.mean(mask_of(case, out).data != nifti.read_labels(case.label).data) for case in unseen]))
+        wrong = float(np.mean([np.mean(mask_of(case, out).data != images.read_labels(case.label).data) for case in unseen]))
         parameters = sum(map(math.prod, parameter_shapes(read_spec(out / "model.safetensors").network).values()))
         found[arm] = {"parameters": parameters, "steps": outcome.steps, "wrong": wrong, "dice": mean_and_error(dice[arm].values())[0]}
     gain = {case: by for case in dice["with"] if not math.isnan(by := dice["with"][case] - dice["without"][case])}
@@ -84,7 +84,7 @@ def main() -> None:
         found[name] = compare(unseen, runs)
         case = next(case for case in unseen if case.name == found[name]["shown"])
         masks = {f"{arm} skip connections": mask_of(case, out) for arm, out in runs.items()}
-        draw_comparison(row, read_image(case), nifti.read_labels(case.label), masks, read_spec(runs["with"] / "model.safetensors"))
+        draw_comparison(row, read_image(case), images.read_labels(case.label), masks, read_spec(runs["with"] / "model.safetensors"))
     figure.legend([Patch(color=colour) for colour in WRONG], WHOSE, loc="outside lower right", ncols=3, fontsize=8, frameon=False)
     picture = make_folder(options.page.parent / "images" if options.page else options.out) / "skip_connections.png"
     figure.savefig(picture, dpi=110)

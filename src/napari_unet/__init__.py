@@ -11,8 +11,8 @@ __version__ = "0.1.0"
 _HOME = {
     "UNetError": "errors",
     "Volume": "volume",
-    "read": "nifti",
-    "write": "nifti",
+    "read": "images",
+    "write": "images",
     "ModelSpec": "spec",
     "NetworkSpec": "spec",
     "TrainConfig": "spec",

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from napari_unet import nifti, pictures, spool, zarrs
+from napari_unet import images, pictures, spool, zarrs
 from napari_unet.components import Cleaning
 from napari_unet.measure import Tally
 from napari_unet.segment import Piece, Segmenter
@@ -80,14 +80,14 @@ class Held:
     def write(self) -> None:
         """See `Canvas`."""
         if self.job.uncertainty is not None and self.doubt is not None:
-            nifti.write(self.job.uncertainty, self.image.with_data(self.doubt), labels=False)
+            images.write(self.job.uncertainty, self.image.with_data(self.doubt), labels=False)
         mask, labels = self.image.with_data(self.labels), self.segmenter.spec.labels
         if is_picture(self.job.mask):  # in the classes' colours, and with the picture's resolution
             pictures.write(self.job.mask, mask.data, mask.source, {label.value: label.colour for label in labels}, self.dpi)
         elif zarrs.is_zarr(self.job.mask):
             zarrs.write(self.job.mask, mask, labels)
         else:
-            nifti.write(self.job.mask, mask)
+            images.write(self.job.mask, mask)
 
     def close(self) -> None:
         """See `Canvas`."""

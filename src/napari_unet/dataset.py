@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_unet import nifti, zarrs
+from napari_unet import images, zarrs
 from napari_unet.errors import UNetError
 from napari_unet.partial import mark
 from napari_unet.spec import ALL_LABELLED, LabelRule, ModelSpec
@@ -93,8 +93,8 @@ def read_image(case: Case, chosen: int | None = None, *, lazy: bool = False) -> 
     """
     if len(case.images) == 1:
         image = _part(_read(case.images[0], chosen), case)
-        return image if lazy else nifti.in_memory(image)
-    volumes = [nifti.in_memory(_part(nifti.read(path), case)) for path in case.images]
+        return image if lazy else images.in_memory(image)
+    volumes = [images.in_memory(_part(images.read(path), case)) for path in case.images]
     for volume in volumes:
         check_same_grid(volume, volumes[0], "channel", "first channel")
         if volume.channels > 1:
@@ -110,7 +110,7 @@ def _read(path: Path, chosen: int | None) -> Volume:
     """A file's image, or one of its volumes."""
     if zarrs.is_zarr(path):
         return zarrs.read(path, chosen)
-    return nifti.read(path) if chosen is None else nifti.read(path).channel(chosen)
+    return images.read(path) if chosen is None else images.read(path).channel(chosen)
 
 
 def read_mask(case: Case) -> Volume:
@@ -120,7 +120,7 @@ def read_mask(case: Case) -> Volume:
     """
     if case.label is None:
         raise UNetError(case.name, "it has no label", "Give labelled cases")
-    return mark(_part(nifti.read_labels(case.label, case.rule.ignore), case), case.rule)
+    return mark(_part(images.read_labels(case.label, case.rule.ignore), case), case.rule)
 
 
 def read_label(case: Case, image: Volume) -> Volume:

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from napari_unet import nifti
 from napari_unet.dataset import Case, Dataset
 from napari_unet.errors import UNetError
+from napari_unet.images import MAX_LABEL
 from napari_unet.schema import strict_json
 from napari_unet.spec import ALL_LABELLED, LabelRule
 from napari_unet.suffixes import stem, suffix
@@ -88,7 +88,7 @@ def _names(description: dict[str, Any], path: Path) -> tuple[dict[int, str], tup
         for key, value in named.items():
             by_value = not by_name and str(key).lstrip("-").isdigit()
             number, name = (str(key), str(value)) if by_value else (str(value), str(key))
-            if not re.fullmatch(r"\d{1,5}", number) or not (name == IGNORE) <= int(number) <= nifti.MAX_LABEL:
+            if not re.fullmatch(r"\d{1,5}", number) or not (name == IGNORE) <= int(number) <= MAX_LABEL:
                 raise ValueError(f"{key!r}: {value!r}"[:120])
             if labels.setdefault(int(number), name[:200]) != name[:200]:
                 raise ValueError(f"two names for {number}")

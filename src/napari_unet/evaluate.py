@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_unet import nifti, zarrs
+from napari_unet import images, zarrs
 from napari_unet.cases import list_images
 from napari_unet.dataset import Case, read_image, read_label, read_mask
 from napari_unet.errors import UNetError
@@ -123,7 +123,7 @@ def evaluate(
     Raises UNetError where a label has no prediction, where two files have one name, or a pair does not lie on one grid.
     """
     for name, prediction, label in pairs(predictions, labels):
-        yield score_case(name, nifti.read_labels(prediction), read_mask(Case(name, (), label, rule)), surface=surface)
+        yield score_case(name, images.read_labels(prediction), read_mask(Case(name, (), label, rule)), surface=surface)
 
 
 def pairs(predictions: str | Path, labels: str | Path) -> list[tuple[str, Path, Path]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_unet import files, nifti
+from napari_unet import files, images
 from napari_unet.checks import check, groups_of, refuse
 from napari_unet.crossval import learn
 from napari_unet.dataset import Case, Dataset
@@ -112,7 +112,7 @@ def _score(folder: Path, unseen: tuple[Case, ...], device: str) -> Iterator[Prog
     for n, case in enumerate(unseen):
         yield Progress("validating", n, len(unseen), message=f"scoring {case.name} ({n + 1} of {len(unseen)}), which is unseen")
         mask, found, _ = segment_and_score(segmenter, case)
-        nifti.write(masks / f"{case.name}.nii.gz", mask)
+        images.write(masks / f"{case.name}.nii.gz", mask)
         scores += found
     write_scores(folder / SCORES, scores)
 

@@ -1,4 +1,4 @@
-"""Files <-> Volume: reading that notices damage, writing that cannot lose a file."""
+"""NIfTI's headers and voxels <-> Volume: reading that notices damage, writing that cannot lose a file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 import struct
 from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,112 +15,29 @@ from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 from numpy.typing import NDArray
 
-from napari_unet import foreign, pictures, zarrs
+from napari_unet import foreign
 from napari_unet import header as headers
 from napari_unet.errors import UNetError
 from napari_unet.files import check_memory, write_atomically
-from napari_unet.packed import GZIP, check_claim, opened
-from napari_unet.suffixes import BLURRED, KNOWN, PICTURES, WRITABLE, ZARRS, is_picture, suffix
+from napari_unet.packed import check_claim, check_content, opened
+from napari_unet.suffixes import suffix
 from napari_unet.volume import Volume, grid_distance_mm
 
 LABEL_INTENT = 1002
-MAX_LABEL = 65535
 
 
-def read(path: str | Path) -> Volume:
-    """Read one image file, NIfTI, Analyze, MGH or a picture, to its last byte; the voxels of a zarr when they are asked for.
-
-    Values are as the file means them (scaled), in its own axis order; compressed files are read through to their
-    checksum. Raises UNetError for anything damaged, truncated, oversized or unreadable.
-    """
-    path = Path(path)
-    if zarrs.is_zarr(path):
-        return zarrs.read(path)
-    _check_content(path)
-    try:
-        return _read(path, suffix(path))
-    except MemoryError:
-        raise UNetError(path, "needs more memory than there is", "Close other programs, or crop the image") from None
+def read(path: Path) -> Volume:
+    """Read a NIfTI file, or a pair of a header and an image file, NIfTI or Analyze, by either name. Raises UNetError."""
+    if suffix(path) in (".nii", ".nii.gz"):
+        return _read(path, path)
+    header_path, data_path = (_half(path, ending) for ending in (".hdr", ".img"))
+    if header_file(path):
+        return _read(header_path, data_path)
+    volume = foreign.read(header_path)
+    return Volume(volume.data, volume.affine, None, volume.source, ("Analyze files do not store an orientation",))
 
 
-def _read(path: Path, kind: str) -> Volume:
-    if kind in PICTURES:
-        return pictures.read(path)
-    if kind in (".nii", ".nii.gz"):
-        return _read_nifti(path, path)
-    if kind in (".hdr", ".img"):
-        return _read_pair(path)
-    if kind in (".mgh", ".mgz"):
-        return foreign.read(path)
-    raise UNetError(path, f"its ending is not one of {' '.join(KNOWN)}", "Convert it to NIfTI")
-
-
-def in_memory(volume: Volume) -> Volume:
-    """The same, all of its voxels read. Raises UNetError where they do not fit."""
-    if isinstance(volume.data, np.ndarray):
-        return volume
-    check_memory(2 * volume.data.nbytes, volume.source)
-    return replace(volume, data=np.asarray(volume.data))
-
-
-def read_labels(path: str | Path, ignore: int | None = None) -> Volume:
-    """Read a mask: whole numbers 0 to 65535, as uint8 or uint16. A picture with only 0 and 255 means classes 0 and 1.
-
-    So does one that also has `ignore`, the value of unlabelled voxels, unless that is itself 255 or 1.
-
-    Raises UNetError for fractions, negative values, NaN, more than one channel, or classes that JPEG has blurred.
-    """
-    volume = in_memory(read(path))
-    if volume.channels > 1:
-        raise UNetError(path, f"a mask with {volume.channels} channels", "Give one value per voxel")
-    data = volume.data[..., 0] if volume.data.ndim == 4 else volume.data
-    if suffix(path) in BLURRED and not np.isin(data, [0, data.max()]).all():
-        raise UNetError(path, f"a mask with {len(np.unique(data))} values in a JPEG, which blurs class indices", "Save it as PNG or TIFF")
-    return Volume(_whole_numbers(data, str(path), is_picture(path), ignore), volume.affine, volume.header,
-                  volume.source, volume.notes, volume.shape_on_disk)  # fmt: skip
-
-
-def _whole_numbers(data: NDArray[Any], where: str, picture: bool, ignore: int | None = None) -> NDArray[Any]:
-    if data.dtype.kind not in "biuf":
-        raise UNetError(where, f"a mask of type {data.dtype}", "Save the mask with whole numbers")
-    if data.dtype.kind == "f":
-        if not np.isfinite(data).all():
-            raise UNetError(where, "a mask with NaN or infinite values", "Save the mask with whole numbers")
-        if (data != np.rint(data)).any():
-            odd = data[data != np.rint(data)].flat[0]
-            raise UNetError(where, f"a mask with the value {odd}", "Save the mask with whole numbers, one per class")
-    low, high = int(data.min()), int(data.max())
-    if low < 0 or high > MAX_LABEL:
-        raise UNetError(where, f"a mask with the value {low if low < 0 else high}", f"Use 0 to {MAX_LABEL}")
-    whole = data.astype(np.uint8 if high < 256 else np.uint16, copy=False)
-    if picture and high >= 255 and ignore not in (1, 255) and np.isin(whole, [0, 255, ignore or 0]).all():
-        return np.where(whole == 255, 1, whole).astype(whole.dtype)
-    return whole
-
-
-def _check_content(path: Path) -> None:
-    """Say in words what a file is that cannot be an image."""
-    try:
-        if path.is_dir():
-            raise UNetError(path, "it is a folder", "Give a file")
-        with open(path, "rb") as file:
-            start = file.read(64)
-    except (OSError, ValueError) as error:  # ValueError: a zero in the name
-        why = getattr(error, "strerror", None) or error
-        raise UNetError(path, f"cannot be read ({why})", "Check the path and its permissions") from error
-    if not start:
-        raise UNetError(path, "the file is empty", "Fetch or export it again")
-    if start.startswith(b"version https://git-lfs"):
-        raise UNetError(path, "it is a Git LFS pointer, not the image itself", "Run git lfs pull")
-    if start.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise UNetError(path, "it is a web page, not an image", "Download the file itself")
-    if suffix(path) == ".nii.gz" and not start.startswith(GZIP):
-        raise UNetError(path, "its name says gzip, its content does not", "Rename it to .nii, or fetch it again")
-    if suffix(path) == ".nii" and start.startswith(GZIP):
-        raise UNetError(path, "its content is gzip, its name does not say so", "Rename it to .nii.gz")
-
-
-def _read_nifti(header_path: Path, data_path: Path) -> Volume:
+def _read(header_path: Path, data_path: Path) -> Volume:
     with opened(header_path) as file:
         parsed = headers.parse(file.read(headers.SIZE), str(header_path))
     if parsed.single_file != (header_path == data_path):
@@ -196,19 +112,10 @@ def header_file(path: Path) -> Path | None:
     if suffix(path) not in (".hdr", ".img"):
         return None
     half = _half(path, ".hdr")
-    _check_content(half)
+    check_content(half)
     with opened(half) as file:
         block = file.read(headers.SIZE)
     return half if block[344:346] in (b"ni", b"n+") or block[4:6] in (b"ni", b"n+") else None
-
-
-def _read_pair(path: Path) -> Volume:
-    """A header and an image file, NIfTI or Analyze."""
-    header_path, data_path = (_half(path, ending) for ending in (".hdr", ".img"))
-    if header_file(path):
-        return _read_nifti(header_path, data_path)
-    volume = foreign.read(header_path)
-    return Volume(volume.data, volume.affine, None, volume.source, ("Analyze files do not store an orientation",))
 
 
 def header_of(volume: Volume) -> Nifti1Header | None:
@@ -217,26 +124,8 @@ def header_of(volume: Volume) -> Nifti1Header | None:
 
 
 def write(path: str | Path, volume: Volume, *, labels: bool = True) -> None:
-    """Write a volume as NIfTI (`.nii`, `.nii.gz`), a mask as a picture, or what was made of a zarr as one, atomically.
-
-    The image's header gives shape, affine, codes, units and description; its extensions are dropped, since they can
-    carry patient data. Masks are stored as uint8, or uint16 from 256 classes on; other images as float32 or their own
-    integer type. Raises UNetError for masks that are not whole numbers and where the file cannot be written.
-    """
-    kind = suffix(path)
-    if kind not in (*WRITABLE, *BLURRED, *ZARRS):
-        raise UNetError(path, f"the ending {Path(path).suffix!r}", "Use .nii or .nii.gz, or .png or .tif for 2-D masks")
-    volume = in_memory(volume)
-    data = _whole_numbers(volume.data, volume.source, False) if labels else volume.data
-    if data.dtype.kind not in "biuf":
-        raise UNetError(volume.source, f"voxels of type {data.dtype}", "Give real values, such as the magnitude")
-    if data.dtype.kind not in "iu":
-        data = data.astype(np.uint8 if data.dtype == np.bool_ else np.float32, copy=False)
-    if kind in PICTURES:
-        return pictures.write(path, data, volume.source)
-    if kind in ZARRS:
-        return zarrs.write(path, volume.with_data(data), () if labels else None)
-    _write(path, _header_for(volume, data, labels), np.moveaxis(data, -1, 0))
+    """Write a volume whose voxels are of a type that NIfTI has as `.nii` or `.nii.gz`, atomically; see `images.write`."""
+    _write(path, _header_for(volume, volume.data, labels), np.moveaxis(volume.data, -1, 0))
 
 
 def write_planes(path: str | Path, grid: Volume, dtype: np.dtype[Any], planes: Iterable[NDArray[Any]], *, labels: bool = True) -> None:
@@ -301,7 +190,7 @@ def _shape_to_write(volume: Volume, data: NDArray[Any]) -> tuple[int, ...]:
 def peek(path: str | Path) -> headers.Header:
     """The checked header of a NIfTI file, without its voxels."""
     path = Path(path)
-    _check_content(path)
+    check_content(path)
     try:
         with opened(path) as file:
             return headers.parse(file.read(headers.SIZE), str(path))

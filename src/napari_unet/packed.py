@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from napari_unet.errors import UNetError
+from napari_unet.suffixes import suffix
 
 GZIP = b"\x1f\x8b"
 RATIO = 1032  # deflate cannot shrink by more
@@ -44,3 +45,25 @@ def check_claim(path: Path, claimed: int, shape: tuple[int, ...]) -> None:
     if claimed > (size * RATIO if packed else size):
         raise UNetError(path, f"its header claims {claimed:,} bytes (dim {shape}), "
                         f"the file has {size:,}{' compressed ones' if packed else ''}", "Fetch or export the file again")  # fmt: skip
+
+
+def check_content(path: Path) -> None:
+    """Say in words what a file is that cannot be an image."""
+    try:
+        if path.is_dir():
+            raise UNetError(path, "it is a folder", "Give a file")
+        with open(path, "rb") as file:
+            start = file.read(64)
+    except (OSError, ValueError) as error:  # ValueError: a zero in the name
+        why = getattr(error, "strerror", None) or error
+        raise UNetError(path, f"cannot be read ({why})", "Check the path and its permissions") from error
+    if not start:
+        raise UNetError(path, "the file is empty", "Fetch or export it again")
+    if start.startswith(b"version https://git-lfs"):
+        raise UNetError(path, "it is a Git LFS pointer, not the image itself", "Run git lfs pull")
+    if start.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise UNetError(path, "it is a web page, not an image", "Download the file itself")
+    if suffix(path) == ".nii.gz" and not start.startswith(GZIP):
+        raise UNetError(path, "its name says gzip, its content does not", "Rename it to .nii, or fetch it again")
+    if suffix(path) == ".nii" and start.startswith(GZIP):
+        raise UNetError(path, "its content is gzip, its name does not say so", "Rename it to .nii.gz")

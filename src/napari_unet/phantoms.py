@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from napari_unet import files, nifti
+from napari_unet import files, images
 from napari_unet.volume import Volume
 
 LABELS = {1: "core", 2: "shell", 3: "rod"}
@@ -95,8 +95,8 @@ def write_dataset(folder: str | Path, training: int = 24, testing: int = 6, seed
     for n in range(training + testing):
         image, labels = make(1000 * seed + n)
         end = "Tr" if n < training else "Ts"
-        nifti.write(folder / f"images{end}" / f"{image.source}.nii.gz", image, labels=False)
-        nifti.write(folder / f"labels{end}" / f"{image.source}.nii.gz", labels)
+        images.write(folder / f"images{end}" / f"{image.source}.nii.gz", image, labels=False)
+        images.write(folder / f"labels{end}" / f"{image.source}.nii.gz", labels)
         if end == "Tr":
             entries.append({part: f"./{part}sTr/{image.source}.nii.gz" for part in ("image", "label")})
     description = {

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 
-from napari_unet import ensemble, files, nifti, weights
+from napari_unet import ensemble, files, images, weights
 from napari_unet.components import keep_largest, pays
 from napari_unet.dataset import Case, read_image, read_label
 from napari_unet.errors import UNetError
@@ -155,7 +155,7 @@ def _dice_of_largest(folds: Sequence[Fold]) -> dict[tuple[str, int], float]:
     found = {}
     for fold in folds:
         for name in fold.record.split.kept_out:
-            mask, case = nifti.read_labels(fold.folder / MASKS / f"{name}.nii.gz").data, fold.case(name)
+            mask, case = images.read_labels(fold.folder / MASKS / f"{name}.nii.gz").data, fold.case(name)
             cleaned = {label.value: keep_largest(mask, [label.value]) for label in fold.record.spec.labels}
             changed = {value: kept for value, kept in cleaned.items() if (kept != mask).any()}
             truth = read_label(case, read_image(case)).data if changed else mask

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from napari_unet import nifti
+from napari_unet import images
 from napari_unet.charts import Points
 from napari_unet.dataset import read_image, read_label
 from napari_unet.errors import UNetError
@@ -62,7 +62,7 @@ class Results:
         try:
             files = self.record.case(case)
             image = read_image(files)
-            mask = nifti.read_labels(self.folder / MASKS / f"{case}.nii.gz")
+            mask = images.read_labels(self.folder / MASKS / f"{case}.nii.gz")
             return Slice.of(image, mask, read_label(files, image), self.record.spec)
         except UNetError as error:
             return error

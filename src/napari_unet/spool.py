@@ -23,7 +23,7 @@ SLAB = 32 << 20  # bytes that are read back at once
 
 
 class Draft:
-    """A mask, or another image of one channel, on the grid of an image; `commit` puts the file in its place, as `nifti.write` does.
+    """A mask, or another image of one channel, on the grid of an image; `commit` puts the file in its place, as `images.write` does.
 
     axis : of (i, j, k), along which slices come; labels : whether it is a mask. The slices wait in a file of the system's beside the
     target, which has no name: nobody meets it, and it is gone with the process. Raises UNetError where there is no room for it.

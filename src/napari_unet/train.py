@@ -13,7 +13,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_unet import distributed, files, nifti, speed, threads, weights
+from napari_unet import distributed, files, images, speed, threads, weights
 from napari_unet.budget import Budget
 from napari_unet.dataset import Case, read_image, read_label
 from napari_unet.errors import UNetError
@@ -289,7 +289,7 @@ def _finish(learner: Learner, record: Record, by_name: dict[str, Case], folder: 
         message = f"scoring {name} ({n + 1} of {len(record.split.kept_out)})"
         yield Progress("validating", steps, steps, message=message)
         mask, found, _ = segment_and_score(segmenter, by_name[name])
-        nifti.write(files.make_folder(folder / MASKS) / f"{name}.nii.gz", mask)
+        images.write(files.make_folder(folder / MASKS) / f"{name}.nii.gz", mask)
         scores += found
     dice = mean_dice(scores, {label.value: label.name for label in record.spec.labels})
     weights.save(folder / MODEL, record.spec, _scored(record.card, dice, steps), learner.average())

@@ -17,7 +17,7 @@ from napari.layers import Image, Labels
 from qtpy.QtCore import QThreadPool, QTimer
 from qtpy.QtWidgets import QApplication, QLabel
 
-from napari_unet import nifti
+from napari_unet import images
 from napari_unet.downloads import HIPPOCAMPUS
 from napari_unet.viewer.download import DownloadDialog
 from napari_unet.viewer.layers import volume_of
@@ -98,7 +98,7 @@ class TestInAWindow:
         for needed in ("CC-BY-SA 4.0", "Vanderbilt University Medical Center", "Simpson", "medicaldecathlon.com", str(cache)):
             assert needed in words
         assert isinstance(image, Image) and isinstance(mask, Labels) and mask.name == "hippocampus_001 mask"
-        assert np.array_equal(volume_of(image).data, nifti.read(cache / SCAN).data)
+        assert np.array_equal(volume_of(image).data, images.read(cache / SCAN).data)
         assert np.array_equal(volume_of(mask).data, nibabel.load(cache / MASK).dataobj)
         assert list(mask.features["class"]) == ["background", "Anterior", "Posterior"]
         assert not proposal(mask).is_relative_to(cache) and [path.name for path in cache.iterdir()] == [HIPPOCAMPUS.folder]

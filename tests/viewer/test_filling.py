@@ -9,7 +9,7 @@ from conftest import tiny_spec
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
 
-from napari_unet import nifti
+from napari_unet import images
 from napari_unet.segment import Segmenter
 from napari_unet.spec import Label
 from napari_unet.viewer import layers, screen
@@ -28,16 +28,16 @@ def segmenter(model_file):
 
 
 def image_from(viewer, path):
-    return viewer.add_layer(Layer.create(*layers.to_layer(nifti.read(path))))
+    return viewer.add_layer(Layer.create(*layers.to_layer(images.read(path))))
 
 
 def test_the_layer_holds_what_the_engine_says_of_the_file(viewer, nifti_file, segmenter):
     for orientation in ORIENTATIONS[::7]:
         path = nifti_file(affine=affine_for(orientation, tilt=6))
         filling = Filling(viewer, image_from(viewer, path), segmenter.spec)
-        for piece in segmenter.stream(nifti.read(path)):
+        for piece in segmenter.stream(images.read(path)):
             filling.put(piece.region, piece.labels, piece.done, piece.total)
-        truth = segmenter.segment(nifti.read(path))
+        truth = segmenter.segment(images.read(path))
         assert np.array_equal(layers.volume_of(filling.layer).data, truth.data) and truth.data.any()
 
 

@@ -10,7 +10,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
 from napari.layers._layer_actions import _duplicate_layer
 
-from napari_unet import nifti
+from napari_unet import images
 from napari_unet.errors import UNetError
 from napari_unet.viewer import editing, layers, screen
 from napari_unet.viewer.planes import show_plane
@@ -20,7 +20,7 @@ RAS = np.array([[0, 0, -1], [0, -1, 0], [-1, 0, 0]])  # of napari's world
 
 
 def read(path):
-    return nifti.read(path)
+    return images.read(path)
 
 
 @pytest.mark.parametrize("tilt", [0, 17])
@@ -64,7 +64,7 @@ class TestEveryOrientation:
         lit[voxel] = True
         mask.data_setitem(np.nonzero(layers.grid_of(image).shown(lit)), 3)
         saved = tmp_path / "mask.nii.gz"
-        nifti.write(saved, layers.volume_of(mask, viewer.layers))
+        images.write(saved, layers.volume_of(mask, viewer.layers))
         truth, found = nibabel.load(path), nibabel.load(saved)
         assert (found.affine == truth.affine).all() and found.shape == truth.shape
         assert np.argwhere(np.asarray(found.dataobj)).tolist() == [list(voxel)]
@@ -124,7 +124,7 @@ class TestWithoutAFile:
 
     def test_a_saved_stack_comes_back_in_the_same_place(self, tmp_path):
         layer = Labels(np.arange(24, dtype=np.uint8).reshape(2, 3, 4), scale=(3, 2, 1), translate=(30, 20, 10))
-        nifti.write(tmp_path / "stack.nii", layers.volume_of(layer))
+        images.write(tmp_path / "stack.nii", layers.volume_of(layer))
         again = Layer.create(*layers.to_layer(read(tmp_path / "stack.nii"), "labels"))
         assert np.array_equal(again.data, layer.data)
         assert np.allclose(again.scale, layer.scale) and np.allclose(again.translate, layer.translate)
@@ -135,7 +135,7 @@ class TestWithoutAFile:
         for shape in ((40, 50), (40, 50, 3), (40, 50, 4)):  # napari takes smaller ones for stacks
             pixels = rng.integers(0, 255, shape, dtype=np.uint8)
             Picture.fromarray(pixels).save(tmp_path / "picture.png")
-            truth, found = nifti.read(tmp_path / "picture.png"), layers.volume_of(Image(pixels))
+            truth, found = images.read(tmp_path / "picture.png"), layers.volume_of(Image(pixels))
             assert np.array_equal(found.data, truth.data) and (found.affine == truth.affine).all()
             assert found.shape_on_disk[:2] == truth.shape_on_disk[:2]
 
@@ -177,7 +177,7 @@ class TestMoreAxes:
         image = Layer.create(*layers.to_layer(volume))
         grid = layers.grid_of(image)
         mask = layers.new_labels(image, grid, np.zeros(grid.layer_shape, np.uint8), "mask")
-        nifti.write(tmp_path / "mask.nii.gz", layers.volume_of(mask))
+        images.write(tmp_path / "mask.nii.gz", layers.volume_of(mask))
         found = nibabel.load(tmp_path / "mask.nii.gz")
         assert found.shape == SHAPE and np.allclose(found.affine, volume.affine)
         mask.metadata.clear()
@@ -194,7 +194,7 @@ class TestMoreAxes:
     def test_a_flat_file_stays_flat(self, nifti_file, rng, tmp_path):
         path = nifti_file(data=rng.integers(0, 9, (8, 9), dtype=np.uint8), affine=affine_for("LPS"))
         layer = Layer.create(*layers.to_layer(read(path), "labels"))
-        nifti.write(tmp_path / "flat.nii.gz", layers.volume_of(layer))
+        images.write(tmp_path / "flat.nii.gz", layers.volume_of(layer))
         assert nibabel.load(tmp_path / "flat.nii.gz").shape == (8, 9)
 
 
@@ -252,7 +252,7 @@ def test_volumes_without_a_header_find_their_way_too(rng):
 @pytest.mark.parametrize("other", ["um", "pixel", "mm", "m"])
 def test_the_slice_on_the_screen_is_found_beside_layers_of_other_units(viewer_model, nifti_file, other):
     """napari's world is in the smallest unit of all layers."""
-    layer = viewer_model.add_layer(Layer.create(*layers.to_layer(nifti.read(nifti_file()))))
+    layer = viewer_model.add_layer(Layer.create(*layers.to_layer(images.read(nifti_file()))))
     viewer_model.add_image(np.zeros((4, 5, 6)), units=(other,) * 3)
     grid = layers.grid_of(layer)
     for axis in range(3):

@@ -8,13 +8,13 @@ import pytest
 from awkward_grids import ORIENTATIONS, affine_for
 from napari.layers import Image, Layer
 
-from napari_unet import nifti
+from napari_unet import images
 from napari_unet.viewer import layers, looking
 from napari_unet.viewer.looking import ViewTab
 
 
 def shown(viewer, path, kind="image"):
-    return viewer.add_layer(Layer.create(*layers.to_layer(nifti.read(path), kind)))
+    return viewer.add_layer(Layer.create(*layers.to_layer(images.read(path), kind)))
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS[::5])

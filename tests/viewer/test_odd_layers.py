@@ -13,7 +13,7 @@ from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication, QDialogButtonBox, QFileDialog, QLineEdit, QMessageBox, QRadioButton
 
-from napari_unet import nifti
+from napari_unet import images
 from napari_unet.segment import Segmenter
 from napari_unet.spec import Label
 from napari_unet.viewer import places
@@ -33,7 +33,7 @@ def saved(widget, path=None):
     """Press Save; the dialog's proposal, or another name."""
     names = accept_the_file(path)
     widget._save.click()
-    return nifti.read(names[0])
+    return images.read(names[0])
 
 
 def test_a_folder_that_is_dropped_opens_as_layers(window, nifti_file):
@@ -74,7 +74,7 @@ def test_values_above_255_are_kept_and_told_by_name(window, qtbot, nifti_file, m
     widget.add_model(model)
     mask = segment(widget, qtbot)
     found = saved(widget)
-    truth = Segmenter.load(model, device="cpu").segment(nifti.read(scan))
+    truth = Segmenter.load(model, device="cpu").segment(images.read(scan))
     assert found.data.max() == 65000 and np.array_equal(found.data, truth.data)
     assert np.allclose(mask.get_color(65000)[:3], np.array([0x3C, 0xB4, 0x4B]) / 255, atol=0.01)
     position = tuple(index[0] for index in np.nonzero(mask.data == 65000))
@@ -93,7 +93,7 @@ def test_live_with_a_model_of_one_plane(window, qtbot, nifti_file, model_file):
         viewer.dims.set_current_step(axis, step)
         qtbot.waitUntil(lambda: not widget._slices.busy, timeout=PATIENCE)
     (mask,) = (layer for layer in viewer.layers if isinstance(layer, Labels))
-    truth = grid_of(viewer.layers[0]).shown(Segmenter.load(model, device="cpu").segment(nifti.read(scan)).data)
+    truth = grid_of(viewer.layers[0]).shown(Segmenter.load(model, device="cpu").segment(images.read(scan)).data)
     for step in (1, 4):
         assert np.array_equal(mask.data.take(step, axis), truth.take(step, axis)) and mask.data.take(step, axis).any()
     before = mask.data.copy()

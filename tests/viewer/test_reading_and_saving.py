@@ -16,7 +16,7 @@ from napari.layers._layer_actions import _duplicate_layer
 from napari.utils.notifications import notification_manager
 from npe2 import PluginManager
 
-from napari_unet import nifti
+from napari_unet import images
 from napari_unet.errors import UNetError
 from napari_unet.viewer import layers, reader, writer
 from napari_unet.viewer.saving import proposal
@@ -65,7 +65,7 @@ class TestReader:
         path = nifti_file()
         layer = opened(viewer, path)
         assert isinstance(layer, Image) and layer.name == "scan"
-        assert np.array_equal(layers.volume_of(layer).data, nifti.read(path).data)
+        assert np.array_equal(layers.volume_of(layer).data, images.read(path).data)
 
     def test_damage_is_told_in_the_engine_s_words(self, viewer, nifti_file):
         path = nifti_file()
@@ -87,7 +87,7 @@ class TestReader:
         zarr.create_array(tmp_path / "scan.zarr", data=data, dimension_names=tuple(axes))
         (layer,) = (viewer.add_layer(Layer.create(*each)) for each in reader.read(str(tmp_path / "scan.zarr")))
         assert isinstance(layer, Image) and layer.ndim == len(axes)
-        values = np.asarray(nifti.read(tmp_path / "scan.zarr").data).squeeze()
+        values = np.asarray(images.read(tmp_path / "scan.zarr").data).squeeze()
         assert np.array_equal(np.asarray(layers.volume_of(layer).data).squeeze(), values)
 
     def test_pairs_and_mgh_open_too(self, viewer, rng, tmp_path):
@@ -221,7 +221,7 @@ class TestWriter:
     def test_a_mask_of_a_format_that_is_only_read_is_proposed_as_nifti(self, viewer, tmp_path, name, rng):
         kind = nibabel.MGHImage if name.endswith("mgz") else nibabel.Nifti1Pair
         nibabel.save(kind(rng.integers(0, 3, SHAPE).astype(np.int16), np.eye(4)), tmp_path / name)
-        mask = Layer.create(*layers.to_layer(nifti.read(tmp_path / name), "labels"))
+        mask = Layer.create(*layers.to_layer(images.read(tmp_path / name), "labels"))
         assert proposal(mask) == tmp_path / f"{name[:-4]}.nii.gz"
 
     def test_a_mask_may_replace_the_file_it_was_opened_from(self, viewer, nifti_file, rng):
@@ -234,7 +234,7 @@ class TestWriter:
     def test_pictures_get_picture_masks(self, tmp_path, rng):
         mask = Labels(rng.integers(0, 3, (40, 50), dtype=np.uint8))
         writer.save(tmp_path / "mask.png", mask)
-        assert np.array_equal(nifti.read_labels(tmp_path / "mask.png").data[..., 0], mask.data)
+        assert np.array_equal(images.read_labels(tmp_path / "mask.png").data[..., 0], mask.data)
 
     def test_a_mask_of_its_own_place_is_said_to_be_so(self, viewer, nifti_file, tmp_path):
         opened(viewer, nifti_file())

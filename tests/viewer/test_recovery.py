@@ -23,7 +23,7 @@ from napari.layers import Layer
 from napari.settings import get_plugin_settings
 from napari.utils.notifications import notification_manager
 
-from napari_unet import UNetError, nifti
+from napari_unet import UNetError, images
 from napari_unet.viewer import layers, places, recovery
 from napari_unet.viewer.answer import Answer
 from napari_unet.viewer.correct import CorrectTab
@@ -39,11 +39,11 @@ import numpy as np
 from napari.layers import Layer
 from napari.settings import get_plugin_settings
 from napari.utils.notifications import notification_manager
-from napari_unet import nifti
+from napari_unet import images
 from napari_unet.spec import Label
 from napari_unet.viewer import layers, recovery
 from napari_unet.viewer.filling import appearance
-image = Layer.create(*layers.to_layer(nifti.read(sys.argv[1])))
+image = Layer.create(*layers.to_layer(images.read(sys.argv[1])))
 values = np.zeros(image.data.shape, np.uint8)
 values[1, 2, :3] = 2
 mask = layers.new_labels(image, layers.grid_of(image), values, "by hand", **appearance([Label(2, "tumour", "#aa11cc")]))
@@ -91,7 +91,7 @@ def test_a_killed_session_s_mask_comes_back_as_it_was(killed, qtbot, viewer_mode
     (mask,) = viewer_model.layers
     assert mask.name == "by hand" and mask.data[1, 2, :3].tolist() == [2, 2, 2] and mask.data.sum() == 6
     assert names_of(mask)[2] == "tumour" and np.allclose(mask.get_color(2)[:3], np.array([0xAA, 0x11, 0xCC]) / 255, atol=0.01)
-    assert (layers.grid_of(mask).affine == nifti.read(killed).affine).all()
+    assert (layers.grid_of(mask).affine == images.read(killed).affine).all()
     assert proposal(mask) == killed.with_name("by_hand.nii.gz")  # beside its image, as before
     assert made.offered == 0 and len(list(places.folder("recovery").glob("*/*.nii.gz"))) == 1  # in this session's keeping
 
@@ -113,7 +113,7 @@ def test_a_description_that_was_cut_off_costs_the_name_alone(killed, qtbot, view
 class TestASession:
     @pytest.fixture
     def mask(self, viewer_model, nifti_file):
-        image = viewer_model.add_layer(Layer.create(*layers.to_layer(nifti.read(nifti_file()))))
+        image = viewer_model.add_layer(Layer.create(*layers.to_layer(images.read(nifti_file()))))
         layer = viewer_model.add_layer(empty_mask(image, layers.grid_of(image), tiny_spec(), ("", "", 0)))
         Answer.in_layer(layer).write(layer, (slice(None),) * 3, np.ones(layer.data.shape, np.uint8))
         return layer
@@ -156,7 +156,7 @@ class TestASession:
         else:
             session.keep(mask, others)()
         late()
-        assert [nifti.read(path).data.max() for path in self.kept()] == ([] if saved else [3])
+        assert [images.read(path).data.max() for path in self.kept()] == ([] if saved else [3])
         session.close()
 
     def test_what_was_saved_is_not_offered(self, qtbot, viewer_model, mask):
@@ -184,7 +184,7 @@ class TestASession:
         assert made._writing
         made.keep()
         qtbot.waitUntil(lambda: not made._writing)
-        assert nifti.read(self.kept()[0]).data.max() == 2
+        assert images.read(self.kept()[0]).data.max() == 2
 
     def test_nothing_is_kept_after_the_end(self, qtbot, viewer_model, mask):
         made = keeper(qtbot, viewer_model)
@@ -234,7 +234,7 @@ def test_two_viewers_do_not_take_each_other_s_masks(qtbot, viewer_model):
 
 def test_a_mask_of_a_series_comes_back_and_what_cannot_stays(qtbot, viewer_model, nifti_file, rng):
     path = nifti_file("series.nii.gz", data=rng.integers(0, 9, (5, 6, 7, 3)).astype(np.int16), affine=affine_for("LSP"))
-    image = Layer.create(*layers.to_layer(nifti.read(path)))
+    image = Layer.create(*layers.to_layer(images.read(path)))
     mask = layers.new_labels(image, layers.grid_of(image), np.zeros(image.data.shape, np.uint8), "beats")
     mask.data[1, 2, 3] = 4
     ended = recovery.Session()
@@ -283,7 +283,7 @@ def test_where_a_disk_knows_no_locks_its_own_masks_are_not_offered(killed, qtbot
 def test_saved_while_it_is_being_kept(qtbot, viewer_model, monkeypatch):
     layer = viewer_model.add_labels(np.ones((4, 5, 6), np.uint8))
     session = recovery.Session()
-    late, write = session.keep(layer, []), nifti.write
+    late, write = session.keep(layer, []), images.write
 
     def saved_meanwhile(path, volume):
         write(path, volume)
@@ -291,7 +291,7 @@ def test_saved_while_it_is_being_kept(qtbot, viewer_model, monkeypatch):
         write(path, volume)  # the end of what was under way
 
     with monkeypatch.context() as patch:
-        patch.setattr(recovery.nifti, "write", saved_meanwhile)
+        patch.setattr(recovery.images, "write", saved_meanwhile)
         late()
     assert not list(places.folder("recovery").glob("*/*.nii.gz"))
     layer.data[0, 0, 0] = 2
@@ -384,7 +384,7 @@ def test_a_description_by_an_earlier_version_keeps_what_it_says(viewer_model):
 def test_a_mask_painted_over_another_is_not_taken_for_it_after_a_crash(viewer_model, nifti_file):
     """It lay on that mask's grid; it was not opened from that file, and is neither proposed nor allowed to replace it."""
     path = nifti_file("truth_seg.nii.gz", data=np.ones((6, 7, 5), np.uint8))
-    truth = viewer_model.add_layer(Layer.create(*layers.to_layer(nifti.read(path), "labels")))
+    truth = viewer_model.add_layer(Layer.create(*layers.to_layer(images.read(path), "labels")))
     rater = viewer_model.add_labels(np.zeros_like(truth.data), scale=truth.scale, translate=truth.translate, name="rater2")
     rater.data[:] = 2
     session = recovery.Session()
@@ -400,7 +400,7 @@ def test_a_mask_painted_over_another_is_not_taken_for_it_after_a_crash(viewer_mo
 
 def test_a_late_look_at_an_opened_mask_makes_it_nobody_s_work(viewer_model, nifti_file):
     session = recovery.Session()
-    layer = viewer_model.add_layer(Layer.create(*layers.to_layer(nifti.read(nifti_file(data=np.ones((6, 7, 5), np.uint8))), "labels")))
+    layer = viewer_model.add_layer(Layer.create(*layers.to_layer(images.read(nifti_file(data=np.ones((6, 7, 5), np.uint8))), "labels")))
     session.is_safe(layer)
     late = session.keep(layer, [layer])
     session.close()
@@ -463,7 +463,7 @@ def test_a_mask_that_cannot_be_kept_stays_where_it_was_until_it_is_saved(killed,
     """The disk is full: a second crash must not lose what the first one left."""
     made = keeper(qtbot, viewer_model)
     with monkeypatch.context() as patch:
-        patch.setattr(recovery.nifti, "write", Mock(side_effect=UNetError("disk", "it is full", "Make room")))
+        patch.setattr(recovery.images, "write", Mock(side_effect=UNetError("disk", "it is full", "Make room")))
         made.restore.click()
     (mask,) = viewer_model.layers
     assert made.offered == 0 and len(recovery.left_behind(made._session)) == 1
@@ -492,7 +492,7 @@ def test_a_folder_that_cannot_be_written_is_told_once(qtbot, viewer_model, monke
 
 def test_an_opened_mask_that_was_corrected_before_the_widget_came_is_a_hand_s(qtbot, viewer_model, nifti_file):
     path = nifti_file("seg.nii", data=np.ones((4, 5, 6), np.uint8))
-    _, painted = (viewer_model.add_layer(Layer.create(*layers.to_layer(nifti.read(path), "labels"))) for _ in range(2))
+    _, painted = (viewer_model.add_layer(Layer.create(*layers.to_layer(images.read(path), "labels"))) for _ in range(2))
     painted.data_setitem(tuple(np.array([0]) for _ in range(3)), 2)
     keeper(qtbot, viewer_model).close_session()
     assert [found.layer_id for found in recovery.left_behind()] == [str(painted.unique_id)]

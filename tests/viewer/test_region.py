@@ -12,7 +12,7 @@ from napari.layers import Layer, Shapes
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication, QFileDialog, QPushButton
 
-from napari_unet import nifti
+from napari_unet import images
 from napari_unet.errors import UNetError
 from napari_unet.viewer import layers
 from napari_unet.viewer.region import region_of
@@ -25,7 +25,7 @@ SHAPE = (12, 14, 10)  # of the file
 def mask(viewer_model, nifti_file, rng):
     """Two classes all over a tilted, anisotropic volume."""
     path = nifti_file(data=rng.integers(0, 99, SHAPE).astype(np.int16), affine=affine_for("PSR", tilt=12))
-    image = viewer_model.add_layer(Layer.create(*layers.to_layer(nifti.read(path))))
+    image = viewer_model.add_layer(Layer.create(*layers.to_layer(images.read(path))))
     values = rng.integers(0, 3, image.data.shape).astype(np.uint8)
     return viewer_model.add_layer(layers.new_labels(image, layers.grid_of(image), values, "m"))
 

@@ -22,7 +22,7 @@ from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QPoint, QRect, Qt, QThreadPool
 from qtpy.QtWidgets import QFileDialog, QLabel, QScrollArea
 
-from napari_unet import nifti
+from napari_unet import images
 from napari_unet.segment import Segmenter
 from napari_unet.spec import Card, Label
 from napari_unet.viewer import layers
@@ -68,7 +68,7 @@ class TestInAWindow:
         assert min(abs(index - viewer.dims.current_step[0]) for index in filled) <= 1
         assert "slice" in widget._state.text() and not widget._start.isEnabled()
         finished(widget, qtbot)
-        truth = Segmenter.load(model_file(), device="cpu").segment(nifti.read(slow_scan))
+        truth = Segmenter.load(model_file(), device="cpu").segment(images.read(slow_scan))
         saved = slow_scan.with_name("result.nii.gz")
         run.filling.layer.save(str(saved), plugin=PLUGIN)
         assert np.array_equal(nibabel.load(saved).dataobj, truth.data)
@@ -100,7 +100,7 @@ class TestInAWindow:
         widget._start.click()
         second = widget._run
         finished(widget, qtbot)
-        truth = Segmenter.load(model_file(), device="cpu").segment(nifti.read(slow_scan))
+        truth = Segmenter.load(model_file(), device="cpu").segment(images.read(slow_scan))
         assert np.array_equal(second.filling.grid.stored(second.filling.layer.data), truth.data)
 
     def test_removing_the_mask_stops_the_run(self, window, qtbot, slow_scan, model_file):
@@ -200,7 +200,7 @@ class TestInAWindow:
         widget._start.click()
         mask = widget._run.filling
         finished(widget, qtbot)
-        truth = Segmenter.load(model_file(), device="cpu").segment(nifti.read(series).channel(2))
+        truth = Segmenter.load(model_file(), device="cpu").segment(images.read(series).channel(2))
         assert np.array_equal(mask.grid.stored(mask.layer.data), truth.data)
 
     def test_it_fits_a_small_screen(self, window, qtbot, nifti_file, model_file):
@@ -396,7 +396,7 @@ class TestLayersAsChannels:
         widget._start.click()
         mask = widget._run.filling
         finished(widget, qtbot)
-        volumes = [nifti.read(scan) for scan in scans]
+        volumes = [images.read(scan) for scan in scans]
         both = volumes[0].with_data(np.stack([volume.data for volume in volumes], -1))
         truth = Segmenter.load(model, device="cpu").segment(both)
         assert np.array_equal(mask.grid.stored(mask.layer.data), truth.data) and truth.data.any()
@@ -441,7 +441,7 @@ class TestOptions:
 
     def test_what_the_model_says_of_largest_parts_can_be_switched_off(self, viewer_model, nifti_file, model_file):
         model = Model.read(model_file("largest", tiny_spec(keep_largest=(1, 2))))
-        image = viewer_model.add_layer(Layer.create(*layers.to_layer(nifti.read(nifti_file()))))
+        image = viewer_model.add_layer(Layer.create(*layers.to_layer(images.read(nifti_file()))))
         sums = []
         for keep in (True, False):
             work = Work.on_screen(Engine(), model, Options(device="cpu", largest=keep), viewer_model, image)
@@ -457,7 +457,7 @@ class TestOptions:
     def test_one_window_at_a_time_takes_less_and_says_the_same(self, viewer_model, nifti_file, model_file, rng):
         model = Model.read(model_file())
         scan = nifti_file(data=rng.normal(size=(24, 24, 24)).astype(np.float32))
-        image, found = viewer_model.add_layer(Layer.create(*layers.to_layer(nifti.read(scan)))), []
+        image, found = viewer_model.add_layer(Layer.create(*layers.to_layer(images.read(scan)))), []
         for at_once in (None, 1):
             work = Work.on_screen(Engine(), model, Options(device="cpu", at_once=at_once), viewer_model, image)
             labels = np.zeros(image.data.shape, np.uint8)
@@ -479,7 +479,7 @@ class TestOptions:
         widget._start.click()
         finished(widget, qtbot)
         doubt = viewer.layers["scan_uncertainty"]
-        _, truth = Segmenter.load(model_file(), device="cpu", uncertainty=True).assess(nifti.read(scan))
+        _, truth = Segmenter.load(model_file(), device="cpu", uncertainty=True).assess(images.read(scan))
         assert np.allclose(layers.grid_of(doubt).stored(doubt.data), truth.data) and doubt.data.max() > 0
         worst = int(doubt.data.sum(axis=(1, 2)).argmax())
         viewer.dims.set_current_step(0, 0 if worst else 1)
@@ -510,7 +510,7 @@ class TestOptions:
         precision.setCurrentText("int8")
         widget._start.click()
         finished(widget, qtbot)
-        image, exact = nifti.read(scan), Segmenter.load("hippocampus", device="cpu")
+        image, exact = images.read(scan), Segmenter.load("hippocampus", device="cpu")
         truth = Segmenter.load("hippocampus", precision="int8").segment(image).data
         mask = viewer.layers["scan_seg"]
         assert np.array_equal(layers.grid_of(mask).stored(mask.data), truth) and (truth != exact.segment(image).data).any()
@@ -536,7 +536,7 @@ def test_a_model_that_was_opened_is_offered_next_time(qtbot, viewer_model, model
 class TestSpacing:
     def test_a_spacing_far_from_the_model_s_is_told_and_forbids_nothing(self, widget, viewer_model, nifti_file, model_file):
         widget.add_model(model_file("thin", tiny_spec(spacing=(0.2, 1.5, 0.8))))
-        viewer_model.add_layer(Layer.create(*layers.to_layer(nifti.read(nifti_file(affine=affine_for("RAS"))))))
+        viewer_model.add_layer(Layer.create(*layers.to_layer(images.read(nifti_file(affine=affine_for("RAS"))))))
         assert "inferior–superior 3 mm instead of 0.2 mm" in widget._hint.text()
         assert widget._hint.text().startswith("⚠ The spacing is far") and widget._hint.isVisibleTo(widget) and widget._start.isEnabled()
         widget.add_model(model_file("alike", tiny_spec(spacing=(3.0, 1.5, 0.8))))

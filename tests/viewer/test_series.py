@@ -11,7 +11,7 @@ from dialogs import accept_the_file
 from napari.layers import Image, Labels
 from qtpy.QtCore import Qt, QThreadPool
 
-from napari_unet import nifti
+from napari_unet import images
 from napari_unet.segment import Segmenter
 from napari_unet.viewer.estimate import cost
 from napari_unet.viewer.layers import volume_of
@@ -54,7 +54,7 @@ def at_work(window, qtbot):
 
 
 def truth(path, model):
-    volume, segmenter = nifti.read(path), Segmenter.load(model, device="cpu")
+    volume, segmenter = images.read(path), Segmenter.load(model, device="cpu")
     return np.stack([segmenter.segment(volume.channel(step)).data for step in range(volume.channels)], -1)
 
 

@@ -11,7 +11,7 @@ from napari.layers._layer_actions import _duplicate_layer
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import Qt, QThreadPool
 
-from napari_unet import nifti
+from napari_unet import images
 from napari_unet.segment import Segmenter
 from napari_unet.viewer import editing
 from napari_unet.viewer.answer import Answer
@@ -49,7 +49,7 @@ def on_screen(viewer, data):
 
 
 def truth_of(viewer, widget, scan, model):
-    labels = Segmenter.load(model, device="cpu").segment(nifti.read(scan)).data
+    labels = Segmenter.load(model, device="cpu").segment(images.read(scan)).data
     return grid_of(viewer.layers[0]).shown(labels)
 
 

@@ -10,7 +10,7 @@ from awkward_grids import affine_for
 from napari.layers import Layer
 from qtpy.QtWidgets import QApplication, QFileDialog
 
-from napari_unet import nifti
+from napari_unet import images
 from napari_unet.spec import Label
 from napari_unet.viewer import layers
 from napari_unet.viewer.filling import appearance
@@ -23,7 +23,7 @@ CLASSES = appearance([Label(1, "inner", "#e6194b"), Label(2, "cut", "#3cb44b"), 
 @pytest.fixture
 def mask(viewer_model, nifti_file):
     """On a tilted, anisotropic grid: 12 voxels within, 6 at the border, and a class that is not there."""
-    image = viewer_model.add_layer(Layer.create(*layers.to_layer(nifti.read(nifti_file(affine=affine_for("PSR", tilt=12))))))
+    image = viewer_model.add_layer(Layer.create(*layers.to_layer(images.read(nifti_file(affine=affine_for("PSR", tilt=12))))))
     grid = layers.grid_of(image)
     values = np.zeros(image.data.shape, np.uint8)
     within = values[1:-1, 1:-1, 1:-1]
@@ -85,7 +85,7 @@ class TestASeries:
     @pytest.fixture
     def beats(self, viewer_model, nifti_file, rng):
         path = nifti_file("beats.nii", data=rng.random((6, 5, 4, 3)).astype(np.float32), affine=affine_for("LSP", tilt=7))
-        image = viewer_model.add_layer(Layer.create(*layers.to_layer(nifti.read(path))))
+        image = viewer_model.add_layer(Layer.create(*layers.to_layer(images.read(path))))
         values = np.zeros(image.data.shape, np.uint8)
         for step in range(3):
             values[step, 1, 1, : step + 1] = 1

@@ -19,7 +19,7 @@ from napari.settings import get_plugin_settings
 from qtpy.QtCore import QPoint, QRect, Qt, QThreadPool
 from qtpy.QtWidgets import QAbstractButton, QApplication, QComboBox, QMenu, QSpinBox
 
-from napari_unet import nifti
+from napari_unet import images
 from napari_unet.segment import Segmenter
 from napari_unet.viewer import looking, places
 from napari_unet.viewer.planes import PlaneButtons
@@ -116,7 +116,7 @@ def test_an_image_that_is_edited_meanwhile_breaks_nothing(window, qtbot, slow_sc
     qtbot.waitUntil(lambda: widget._run is None, timeout=PATIENCE)
     assert run.filling.done == 36 and run.filling.layer in viewer.layers and widget._start.isEnabled()
     if edit != "in place":  # the run has the voxels that it began with
-        truth = Segmenter.load(model_file(), device="cpu").segment(nifti.read(slow_scan))
+        truth = Segmenter.load(model_file(), device="cpu").segment(images.read(slow_scan))
         assert np.array_equal(run.filling.grid.stored(run.filling.layer.data), truth.data)
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from napari_unet import nifti, phantoms
+from napari_unet import images, phantoms
 
 SCRIPT = """
 import json, sys
@@ -42,8 +42,8 @@ def view(*files: Path) -> subprocess.CompletedProcess[str]:
 
 def test_a_scan_and_its_mask_open_beside_the_widget(tmp_path: Path) -> None:
     image, label = phantoms.make(0)
-    nifti.write(tmp_path / "scan.nii.gz", image, labels=False)
-    nifti.write(tmp_path / "scan_seg.nii.gz", label)
+    images.write(tmp_path / "scan.nii.gz", image, labels=False)
+    images.write(tmp_path / "scan_seg.nii.gz", label)
     seen = view(tmp_path / "scan.nii.gz", tmp_path / "scan_seg.nii.gz")
     assert seen.returncode == 0, seen.stderr
     layers, docks = json.loads(seen.stdout.splitlines()[-1])  # after what napari says of the tilted scan

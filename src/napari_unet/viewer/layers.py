@@ -163,7 +163,7 @@ def grid_of(layer: ScalarLayer, others: Iterable[Any] = ()) -> Grid:
 
 
 def volume_of(layer: ScalarLayer, others: Iterable[Any] = (), pictures: bool = False, lazy: bool = False) -> Volume:
-    """A layer's voxels on their own grid, as `nifti.read` gives them for the layer's file.
+    """A layer's voxels on their own grid, as `images.read` gives them for the layer's file.
 
     With `pictures`, a stack without a file is one of pictures: rows, columns and slices have no directions in a body. With `lazy`,
     voxels that are not in memory (dask's, zarr's, HDF5's) are not read.

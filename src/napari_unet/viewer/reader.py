@@ -13,7 +13,7 @@ import numpy as np
 from napari.utils.notifications import show_info, show_warning
 from numpy.typing import NDArray
 
-from napari_unet import nifti
+from napari_unet import images, nifti
 from napari_unet.errors import UNetError
 from napari_unet.files import check_memory
 from napari_unet.lazy import LazyArray
@@ -66,7 +66,7 @@ def read_folder(path: str) -> list[LayerData]:
 
 def read(path: str) -> list[LayerData]:
     """One file as one layer; what a careful reader should know of it is shown. Raises UNetError."""
-    volume = _loaded(nifti.read(path))
+    volume = _loaded(images.read(path))
     notes = notes_on(volume)
     if notes:
         show = show_warning if volume.notes else show_info
@@ -109,7 +109,7 @@ def _named_like_a_mask(path: Path) -> bool:
 def _whole_numbers(data: NDArray[Any]) -> NDArray[Any] | None:
     """The same values as uint8 or uint16, where that loses nothing."""
     low, high = data.min(), data.max()
-    if not 0 <= low <= high <= nifti.MAX_LABEL:  # NaN neither
+    if not 0 <= low <= high <= images.MAX_LABEL:  # NaN neither
         return None
     values = data.astype(np.uint8 if high < 256 else np.uint16, copy=False)
     return values if np.array_equal(values, data) else None

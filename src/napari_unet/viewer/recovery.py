@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from napari.layers import Labels
 
-from napari_unet import files, nifti
+from napari_unet import files, images
 from napari_unet.errors import UNetError
 from napari_unet.spec import Label
 from napari_unet.viewer import places
@@ -58,7 +58,7 @@ class Found:
 
     def layer(self) -> Labels:
         """The mask as a layer where it lay, as if it had never been away; straightened where that is unknown. Raises UNetError."""
-        volume = nifti.read(self.path)
+        volume = images.read(self.path)
         values = mask_in(volume)
         if values is None:
             raise UNetError(self.path, "it holds no mask", "Look at it in another program")
@@ -116,7 +116,7 @@ class Session:
                     self._painted.add(key)
                 if self._folder is not None or key in self._painted:  # a session that has ended meanwhile takes a hand's work only
                     files.make_folder(path.parent)
-                    nifti.write(path, volume.with_data(grid.stored(values)))
+                    images.write(path, volume.with_data(grid.stored(values)))
                     files.write_bytes(_about(path), json.dumps(about).encode())
                     if self._written.get(key, 0) > turn:  # it was saved meanwhile
                         _remove(path)

@@ -8,7 +8,7 @@ import numpy as np
 from napari.utils.notifications import show_info
 from platformdirs import user_cache_path
 
-from napari_unet import nifti
+from napari_unet import images
 from napari_unet.downloads import HIPPOCAMPUS
 from napari_unet.errors import UNetError
 from napari_unet.spec import COLOURS, Label
@@ -68,8 +68,8 @@ def hippocampus(url: str = HIPPOCAMPUS.url, md5: str = HIPPOCAMPUS.md5) -> list[
         raise UNetError(folder, "it holds no scans", "Remove it, and open the sample again")
     show_info(f"{folder} holds {len(scans)} labelled scans.")
     # by name alone, so that masks are not proposed to be saved into the data set
-    image = replace(nifti.read(scans[0]), source=stem(scans[0]))
-    mask = replace(nifti.read_labels(folder / "labelsTr" / scans[0].name), source=f"{image.source} mask")
+    image = replace(images.read(scans[0]), source=stem(scans[0]))
+    mask = replace(images.read_labels(folder / "labelsTr" / scans[0].name), source=f"{image.source} mask")
     return _layers(image, mask, [Label(1, "Anterior", COLOURS[0]), Label(2, "Posterior", COLOURS[1])])
 
 

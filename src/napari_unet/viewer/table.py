@@ -29,8 +29,8 @@ from qtpy.QtWidgets import (
 
 from napari_unet import files
 from napari_unet.errors import UNetError
+from napari_unet.images import MAX_LABEL
 from napari_unet.measure import amounts
-from napari_unet.nifti import MAX_LABEL
 from napari_unet.viewer import worker
 from napari_unet.viewer.card import text
 from napari_unet.viewer.editing import show_slice

@@ -13,7 +13,7 @@ from napari.layers import Image, Labels, Layer
 from napari.utils.events import EventEmitter
 from napari.utils.notifications import show_info
 
-from napari_unet import nifti
+from napari_unet import images
 from napari_unet.errors import UNetError
 from napari_unet.suffixes import suffix
 from napari_unet.viewer.layers import KEY, Grid, ScalarLayer, grid_of, volume_of
@@ -53,7 +53,7 @@ def save(path: str | Path, layer: ScalarLayer, others: Iterable[Any] = ()) -> Pa
     _check_not_a_source(target, layer, others)
     if not grid_of(layer, others).kind and any(isinstance(other.metadata.get(KEY), Grid) for other in others):
         show_info(f"{target.name}: the layer lies on no opened file's grid; it was saved where the screen shows it.")
-    nifti.write(target, volume_of(layer, others), labels=isinstance(layer, Labels))
+    images.write(target, volume_of(layer, others), labels=isinstance(layer, Labels))
     return target
 
 
