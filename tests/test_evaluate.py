@@ -15,6 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis.extra.numpy import arrays
 from hypothesis.strategies import floats, lists, tuples
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+from PIL import Image
 from scipy import ndimage
 from scipy.stats import sem, t
 
@@ -138,6 +139,24 @@ def test_surfaces_of_flat_masks(shape: tuple[int, ...]) -> None:
     half = mask((1, np.s_[..., :1] if shape[2] > 1 else np.s_[:3]), shape=shape)
     assert score_case("a", full, full, surface=True)[0].surface_dice == 1
     assert 0 < score_case("a", half, full, surface=True)[0].surface_dice < 1
+
+
+@pytest.mark.parametrize(("truth", "found", "classes"), [
+    ([(0, 128, 255), (0, 255, 255)], [(0, 128, 255), (0, 128, 255)], {128, 255}),  # a case of which one class was missed
+    ([(0, 0, 255), (0, 128, 255)], [(0, 0, 255), (0, 128, 255)], {128, 255}),  # one that has no other
+    ([(0, 255), (0, 255)], [(0, 1), (0, 255)], {1}), ([(0, 1, 255)], [(0, 0, 255)], {1, 255}),
+], ids=str)  # fmt: skip
+def test_what_255_means_is_decided_for_all_pictures(truth: list, found: list, classes: set[int], tmp_path: Path) -> None:
+    for folder, masks in (("labels", truth), ("masks", found)):
+        (tmp_path / folder).mkdir()
+        for n, values in enumerate(masks):
+            Image.fromarray(np.resize(values, (6, 6)).astype(np.uint8)).save(tmp_path / folder / f"{n}.png")
+    scores = [score for case in evaluate(tmp_path / "masks", tmp_path / "labels") for score in case]
+    assert {score.label for score in scores} == classes
+    for score in scores:
+        agreed = [[(np.asarray(Image.open(tmp_path / part / f"{score.case}.png")) == value) for value in
+                   ((1, 255) if classes == {1} else (score.label,))] for part in ("masks", "labels")]  # fmt: skip
+        assert score.dice == dice(*(np.any(part, axis=0) for part in agreed))
 
 
 def test_grids_have_to_agree() -> None:

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from napari_unet import images, zarrs
 from napari_unet.cases import list_images
-from napari_unet.dataset import Case, read_image, read_label, read_mask
+from napari_unet.dataset import Case, read_image, read_label
 from napari_unet.errors import UNetError
 from napari_unet.files import write_bytes
-from napari_unet.partial import UNLABELLED, labelled
+from napari_unet.partial import UNLABELLED, labelled, mark
 from napari_unet.spec import ALL_LABELLED, LabelRule
 from napari_unet.suffixes import is_picture, stem
 from napari_unet.targets import masks_among
@@ -103,7 +103,8 @@ def _edge(mask: NDArray[Any]) -> NDArray[np.intp]:
     for axis in [axis for axis, n in enumerate(mask.shape) if n == 1][:1]:
         faces &= np.arange(3).reshape([-1 if a == axis else 1 for a in range(mask.ndim)]) == 1
     inside = mask[box]
-    return np.argwhere(inside & ~ndimage.binary_erosion(inside, faces)) + [part.start for part in box]
+    surface: NDArray[np.intp] = np.argwhere(inside & ~ndimage.binary_erosion(inside, faces)) + [part.start for part in box]
+    return surface
 
 
 def segment_and_score(segmenter: Segmenter, case: Case) -> tuple[Volume, list[Score], float]:
@@ -122,8 +123,21 @@ def evaluate(
 
     Raises UNetError where a label has no prediction, where two files have one name, or a pair does not lie on one grid.
     """
-    for name, prediction, label in pairs(predictions, labels):
-        yield score_case(name, images.read_labels(prediction), read_mask(Case(name, (), label, rule)), surface=surface)
+    paired = pairs(predictions, labels)
+    binary = _binary([path for _, *each in paired for path in each], rule)
+    for name, prediction, label in paired:
+        reference = mark(images.read_labels(label, rule.ignore, binary=binary), rule)
+        yield score_case(name, images.read_labels(prediction, binary=binary), reference, surface=surface)
+
+
+def _binary(paths: Iterable[Path], rule: LabelRule) -> bool:
+    """Whether 255 stands for class 1 in those of the masks that are pictures: none has a class beside it, so it is decided for all."""
+    found: set[int] = set()
+    for path in filter(is_picture, paths):
+        found |= (own := set(np.unique(images.read_labels(path, binary=False).data).tolist()))
+        if {1, 255} <= own or not found <= {0, 1, 255, rule.ignore}:
+            return False
+    return True
 
 
 def pairs(predictions: str | Path, labels: str | Path) -> list[tuple[str, Path, Path]]:

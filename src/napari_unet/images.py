@@ -19,8 +19,10 @@ from napari_unet.volume import Volume
 MAX_LABEL = 65535
 
 
-def read(path: str | Path) -> Volume:
+def read(path: str | Path, *, classes: bool = False) -> Volume:
     """Read one image file, NIfTI, Analyze, MGH or a picture, to its last byte; the voxels of a zarr when they are asked for.
+
+    classes : of a picture with a palette, what is stored, as in a mask, instead of what is shown.
 
     Values are as the file means them (scaled), in its own axis order; compressed files are read through to their
     checksum. Raises UNetError for anything damaged, truncated, oversized or unreadable.
@@ -30,14 +32,14 @@ def read(path: str | Path) -> Volume:
         return zarrs.read(path)
     check_content(path)
     try:
-        return _read(path, suffix(path))
+        return _read(path, suffix(path), classes)
     except MemoryError:
         raise UNetError(path, "needs more memory than there is", "Close other programs, or crop the image") from None
 
 
-def _read(path: Path, kind: str) -> Volume:
+def _read(path: Path, kind: str, classes: bool) -> Volume:
     if kind in PICTURES:
-        return pictures.read(path)
+        return pictures.read(path, classes)
     if kind in (".nii", ".nii.gz", ".hdr", ".img"):
         return nifti.read(path)
     if kind in (".mgh", ".mgz"):
@@ -53,20 +55,21 @@ def in_memory(volume: Volume) -> Volume:
     return replace(volume, data=np.asarray(volume.data))
 
 
-def read_labels(path: str | Path, ignore: int | None = None) -> Volume:
+def read_labels(path: str | Path, ignore: int | None = None, *, binary: bool = True) -> Volume:
     """Read a mask: whole numbers 0 to 65535, as uint8 or uint16. A picture with only 0 and 255 means classes 0 and 1.
 
-    So does one that also has `ignore`, the value of unlabelled voxels, unless that is itself 255 or 1.
+    So does one that also has `ignore`, the value of unlabelled voxels, unless that is itself 255 or 1; none does unless `binary`.
+    A picture in shades of grey, each the same in all colours, is a mask, too.
 
     Raises UNetError for fractions, negative values, NaN, more than one channel, or classes that JPEG has blurred.
     """
-    volume = in_memory(read(path))
-    if volume.channels > 1:
+    volume = in_memory(read(path, classes=True))
+    if volume.channels > 1 and not (is_picture(path) and (volume.data == volume.data[..., :1]).all()):
         raise UNetError(path, f"a mask with {volume.channels} channels", "Give one value per voxel")
     data = volume.data[..., 0] if volume.data.ndim == 4 else volume.data
     if suffix(path) in BLURRED and not np.isin(data, [0, data.max()]).all():
         raise UNetError(path, f"a mask with {len(np.unique(data))} values in a JPEG, which blurs class indices", "Save it as PNG or TIFF")
-    return Volume(_whole_numbers(data, str(path), is_picture(path), ignore), volume.affine, volume.header,
+    return Volume(_whole_numbers(data, str(path), binary and is_picture(path), ignore), volume.affine, volume.header,
                   volume.source, volume.notes, volume.shape_on_disk)  # fmt: skip
 
 

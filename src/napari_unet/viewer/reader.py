@@ -66,7 +66,7 @@ def read_folder(path: str) -> list[LayerData]:
 
 def read(path: str) -> list[LayerData]:
     """One file as one layer; what a careful reader should know of it is shown. Raises UNetError."""
-    volume = _loaded(images.read(path))
+    volume = _loaded(images.read(path, classes=_named_like_a_mask(Path(path))))
     notes = notes_on(volume)
     if notes:
         show = show_warning if volume.notes else show_info
