@@ -320,7 +320,9 @@ class TestTheCard:
         trained = Card(dice={"mean": 0.9}, cases_scored=1)
         assert "do not rely" in facts(tiny_spec(), trained)["Scored"]
         assert facts(tiny_spec(), Card())["Scored"] == "not yet: no Dice is known"
-        assert facts(tiny_spec(), Card(cases_trained=3))["Scored"] == "no: all its cases were trained on"
+        assert facts(tiny_spec(), Card(cases_trained=3))["Scored"] == "no case: none was kept out of training"
+        apart = Card(cases_trained=5, scored_by="apart")
+        assert facts(tiny_spec(), apart)["Scored"] == "no case: its models were not scored together"
         folds = replace(scored, scored_by="folds")
         assert facts(tiny_spec(), folds)["Scored"] == "mean Dice 0.88 over 40 cases, each by the one model of several that never saw it"
 

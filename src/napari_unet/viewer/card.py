@@ -141,7 +141,7 @@ def facts(spec: ModelSpec, card: Card) -> dict[str, str]:
 
 def _scored(card: Card) -> str:
     if not card.cases_scored and card.cases_trained:
-        return "no: all its cases were trained on"
+        return card.worth
     if "mean" not in card.dice:
         return "not yet: no Dice is known"
     return f"mean Dice {card.dice['mean']:.2f} over {card.worth}"
