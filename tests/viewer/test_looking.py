@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dask.array
 import nibabel
 import numpy as np
 import pytest
@@ -76,6 +77,32 @@ def test_an_image_of_nothing_has_a_window_too(tab):
         tab.show_layers(image, None)
         tab._windows[-1].click()
         assert image.contrast_limits[0] < image.contrast_limits[1]
+
+
+@pytest.mark.parametrize("series", [(), (30,)])
+def test_a_lazy_image_is_not_read_whole_for_its_window(tab, series):
+    seen, slices = [], 40
+
+    def read(block_info=None):
+        where = [low for low, _ in block_info[None]["array-location"]]
+        seen.append(tuple(where))
+        return np.full((1,) * (len(series) + 1) + (8, 9), 100.0 * where[len(series)])
+
+    chunks = (*((1,) * size for size in (*series, slices)), 8, 9)
+    image = Image(dask.array.map_blocks(read, chunks=chunks, dtype=float), cache=False, contrast_limits=(0, 1))
+    tab.show_layers(image, None)
+    seen.clear()
+    tab._windows[-1].click()
+    assert len(seen) == len(set(seen)) == 5 ** (1 + len(series)), f"of {slices * 30 ** len(series)} chunks"
+    low, high = image.contrast_limits
+    assert 0 <= low < 1000 and 3000 < high < 4000, "it is told from slices all over the image"
+
+
+def test_the_window_of_a_pyramid_is_that_of_its_coarsest_level(tab):
+    fine = np.full((8, 8, 8), 1e6)
+    tab.show_layers(Image([fine, np.arange(64.0).reshape(4, 4, 4)], multiscale=True, contrast_limits=(0, 1)), None)
+    tab._windows[-1].click()
+    assert np.allclose(tab._image.contrast_limits, (0, 63), atol=1)
 
 
 def test_neurological_and_back(tab, viewer_model):

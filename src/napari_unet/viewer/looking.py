@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
+from numpy.typing import NDArray
 from qtpy.QtWidgets import QButtonGroup, QGridLayout, QLabel, QPushButton, QRadioButton, QWidget
 
 from napari_unet.files import shortened
@@ -18,6 +19,8 @@ from napari_unet.viewer.table import names_of
 # level and width in Hounsfield units, as radiologists set them
 WINDOWS = {"Brain": (40, 80), "Soft tissue": (50, 400), "Lung": (-600, 1500), "Bone": (400, 1800)}
 LONGEST = 28  # letters of a layer's name beside the pointer's place: a value follows
+SAMPLE = 1_000_000  # values that tell how bright an image is
+FEW = 5  # of a lazy image's slices, along each axis but the last two: a chunk is read whole for one value of it
 TURNING = 0.4  # of the canvas is left around a volume in 3-D, so that nothing leaves it when it is turned
 
 
@@ -31,10 +34,17 @@ def show_window(layer: Image, name: str) -> None:
 
 def show_range(layer: Image) -> None:
     """Set an image's contrast to all that is in it, but the outermost half per cent on either side."""
-    values = np.asarray(layer.data).ravel()
-    sample = values[:: max(1, values.size // 1_000_000)].astype(np.float64)
+    sample = _some_values(layer.data[-1] if layer.multiscale else layer.data)
     low, high = np.percentile(sample[np.isfinite(sample)], (0.5, 99.5)) if np.isfinite(sample).any() else (0.0, 1.0)
     layer.contrast_limits = (low, high) if low < high else (low, low + 1)
+
+
+def _some_values(data: Any) -> NDArray[np.float64]:
+    """Values from all over an array; of what is not in memory, those of a few slices."""
+    if not isinstance(data, np.ndarray):
+        steps = (max(1, -(-size // FEW)) for size in data.shape[:-2])
+        data = np.asarray(data[tuple(slice(step // 2, None, step) for step in steps)])
+    return np.asarray(data.flat[:: max(1, data.size // SAMPLE)], np.float64)
 
 
 def set_side(viewer: ViewerModel, neurological: bool) -> None:
