@@ -41,7 +41,9 @@ def test_what_is_smaller_goes_and_all_else_stays(seed: int, hundredths: int, vox
 def test_the_largest_stays_only_where_it_is_large_enough(seed: int) -> None:
     labels = noise(seed)
     largest = sizes(labels, 1)[-1]
-    assert sizes(keep_largest(labels, [1]), 1) == [largest]
+    alone = keep_largest(labels, [1])
+    assert sizes(alone, 1) == [largest]
+    assert set(labels[alone != labels]) <= {1} and not alone[alone != labels].any(), "it takes away only"
     assert sizes(Cleaning((1,), ((1, largest),)).apply(labels), 1) == [largest]
     assert sizes(Cleaning((1,), ((1, largest + 1.0),)).apply(labels), 1) == []
 

@@ -12,7 +12,7 @@ from napari.layers._layer_actions import _duplicate_layer
 
 from napari_unet import images
 from napari_unet.errors import UNetError
-from napari_unet.viewer import editing, layers, screen
+from napari_unet.viewer import layers, screen
 from napari_unet.viewer.planes import show_plane
 from napari_unet.volume import Volume
 
@@ -258,10 +258,10 @@ def test_the_slice_on_the_screen_is_found_beside_layers_of_other_units(viewer_mo
     for axis in range(3):
         viewer_model.dims.order = (axis, *(a for a in range(3) if a != axis))
         for index in range(layer.data.shape[axis]):
-            editing.show_slice(viewer_model, layer, axis, index)
+            screen.show_slice(viewer_model, layer, axis, index)
             seen = layer._slice.image.raw
             assert np.array_equal(seen, layer.data.take(index, axis)), "what napari shows"
-            assert editing.slice_index(viewer_model, layer, axis) == index and screen.is_on_screen(viewer_model, layer)
+            assert screen.slice_index(viewer_model, layer, axis) == index and screen.is_on_screen(viewer_model, layer)
             source, number = screen.slice_on_screen(viewer_model, layer, grid)
             assert source == grid.reorientation.axes[axis]
             assert number == grid.reorientation.region(axis, index, index + 1, grid.shape)[source].start

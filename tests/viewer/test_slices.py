@@ -13,7 +13,7 @@ from qtpy.QtCore import Qt, QThreadPool
 
 from napari_unet import images
 from napari_unet.segment import Segmenter
-from napari_unet.viewer import editing
+from napari_unet.viewer import editing, screen
 from napari_unet.viewer.answer import Answer
 from napari_unet.viewer.layers import grid_of, place_of, volume_of
 
@@ -264,7 +264,7 @@ def test_a_layer_turned_out_of_its_slices_is_segmented_in_the_one_that_is_drawn(
     assert np.flatnonzero(Answer.in_layer(mask).filled.any(axis=tuple(a for a in range(3) if a != axis))).tolist() == [index]
     assert np.flatnonzero(mask.data.any(axis=tuple(a for a in range(3) if a != axis))).tolist() == [index]
     assert not Answer.in_layer(mask).painted(mask).any()
-    editing.show_slice(viewer, mask, axis, index + 2)
+    screen.show_slice(viewer, mask, axis, index + 2)
     assert np.array_equal(np.asarray(image._slice.image.raw), image.data.take(index + 2, axis))
     editing.put(mask, np.where(np.arange(20)[:, None, None] == 3, 2, mask.data).astype(np.uint8))
     mask.undo()
@@ -360,7 +360,7 @@ def test_data_that_take_the_place_of_others_are_others():
 @pytest.mark.filterwarnings("ignore:Non-orthogonal slicing")
 def test_a_layer_turned_by_a_right_angle_sends_the_slider_nowhere_wild(viewer_model, place):
     layer = viewer_model.add_labels(np.ones((8, 9, 10), np.uint8), **place)
-    editing.show_slice(viewer_model, layer, 0, 3)
+    screen.show_slice(viewer_model, layer, 0, 3)
     low, high, _ = viewer_model.dims.range[0]
     assert low <= viewer_model.dims.point[0] <= high
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QComboBox, QGridLayout, QLabel, QPushButton, QWidget
 
+from napari_unet.components import keep_largest
 from napari_unet.errors import UNetError
-from napari_unet.viewer import editing, worker
+from napari_unet.viewer import editing, screen, worker
 from napari_unet.viewer.answer import Answer, revert
 from napari_unet.viewer.card import narrow, text
 from napari_unet.viewer.filling import OF
@@ -131,7 +132,7 @@ class CorrectTab(QWidget):
 
     def keep_largest(self) -> None:
         """Of the whole class."""
-        self._edit("Removed the smaller parts", lambda labels, value, *_: (editing.largest(labels, value), "whole class"))
+        self._edit("Removed the smaller parts", lambda labels, value, *_: (keep_largest(labels, [value]), "whole class"))
 
     def undo(self) -> None:
         """napari's own history."""
@@ -161,7 +162,7 @@ class CorrectTab(QWidget):
         if not left:
             return self.state.setText("Every slice with uncertainty was looked at.")
         now.seen.add(left[0])
-        editing.show_slice(self._viewer, now.layer, now.axis, left[0])
+        screen.show_slice(self._viewer, now.layer, now.axis, left[0])
         self.state.setText(f"Slice {left[0]}; {len(left) - 1} more with uncertainty.")
 
     # ---- how ----------------------------------------------------------------------------------------------------------
@@ -178,15 +179,15 @@ class CorrectTab(QWidget):
     def _look(self) -> None:
         """The slice on the screen was looked at."""
         if (now := self._checking()) is not None:
-            now.seen.add(editing.slice_index(self._viewer, now.layer, now.axis))
+            now.seen.add(screen.slice_index(self._viewer, now.layer, now.axis))
 
     def _checking(self) -> Checking | None:
         """What is on the screen, where it is slices of a mask with its uncertainty."""
         layer, doubt = self._layer, self._doubt()
-        axis = None if layer is None else editing.hidden_axis(self._viewer, layer)
+        axis = None if layer is None else screen.hidden_axis(self._viewer, layer)
         if layer is None or doubt is None or axis is None:
             return None
-        part = editing.volume_on_screen(self._viewer, layer)
+        part = screen.volume_on_screen(self._viewer, layer)
         return Checking(layer, doubt, axis, part, self._seen.setdefault((doubt.unique_id, axis, *part), set()))
 
     def _choose(self) -> None:
@@ -216,11 +217,11 @@ class CorrectTab(QWidget):
         layer = self._layer
         if layer is None or layer not in self._viewer.layers or not (layer.editable and is_at_hand(layer)):
             return
-        value, axis = int(layer.selected_label), editing.hidden_axis(self._viewer, layer)
+        value, axis = int(layer.selected_label), screen.hidden_axis(self._viewer, layer)
         if needs_slices and axis is None:
             return self.state.setText("Show slices (2-D) to interpolate between them.")
-        index = 0 if axis is None else editing.slice_index(self._viewer, layer, axis)
-        part = editing.volume_on_screen(self._viewer, layer)
+        index = 0 if axis is None else screen.slice_index(self._viewer, layer, axis)
+        part = screen.volume_on_screen(self._viewer, layer)
         values = np.array(layer.data)
         try:
             values[part], where = work(values[part], value, None if axis is None else axis - len(part), index)
@@ -232,15 +233,15 @@ class CorrectTab(QWidget):
 
     def _go(self, step: int) -> None:
         layer = self._layer
-        axis = None if layer is None else editing.hidden_axis(self._viewer, layer)
+        axis = None if layer is None else screen.hidden_axis(self._viewer, layer)
         if layer is None or axis is None or layer not in self._viewer.layers:
             return
-        part = editing.volume_on_screen(self._viewer, layer)
-        here = editing.slice_index(self._viewer, layer, axis)
+        part = screen.volume_on_screen(self._viewer, layer)
+        here = screen.slice_index(self._viewer, layer, axis)
         slices = editing.slices_with(np.asarray(values_of(layer))[part], int(layer.selected_label), axis - len(part))
         ahead = slices[slices > here] if step > 0 else slices[slices < here][::-1]
         if len(ahead):
-            editing.show_slice(self._viewer, layer, axis, int(ahead[0]))
+            screen.show_slice(self._viewer, layer, axis, int(ahead[0]))
             self.state.setText("")
         else:
             self.state.setText(f"No {'further' if step > 0 else 'earlier'} slice holds this class.")

@@ -27,7 +27,7 @@ def to_data(viewer: ViewerModel, layer: Any, point: Any = None) -> NDArray[np.fl
     return data
 
 
-def slider_for(viewer: ViewerModel, layer: Any, axis: int, index: int) -> float:
+def _slider_for(viewer: ViewerModel, layer: Any, axis: int, index: int) -> float:
     """Where the slider along a layer's axis shows that slice of it."""
     hidden, inverse, data = _hidden(viewer, layer), np.linalg.inv(matrix_of(layer)), to_data(viewer, layer)
     data[axis] = index
@@ -79,3 +79,24 @@ def step_on_screen(viewer: ViewerModel, layer: ScalarLayer) -> int:
     if layer.ndim != 4:
         return 0
     return int(np.clip(np.rint(to_data(viewer, layer)[0]), 0, layer.data.shape[0] - 1))
+
+
+def volume_on_screen(viewer: ViewerModel, layer: ScalarLayer) -> tuple[Any, ...]:
+    """The index of a mask's three spatial axes: all of it, or the volume of a series on the screen."""
+    return (step_on_screen(viewer, layer),) if layer.ndim == 4 else ()
+
+
+def hidden_axis(viewer: ViewerModel, layer: ScalarLayer) -> int | None:
+    """The layer's axis that the slider moves along; None in 3-D and for pictures."""
+    own = [axis for axis in _hidden(viewer, layer) if axis >= layer.ndim - 3]
+    return own[0] if len(own) == 1 and layer.ndim >= 3 else None
+
+
+def slice_index(viewer: ViewerModel, layer: ScalarLayer, axis: int) -> int:
+    """The layer's slice along an axis that the canvas shows."""
+    return int(np.clip(np.rint(to_data(viewer, layer)[axis - layer.ndim]), 0, layer.data.shape[axis] - 1))
+
+
+def show_slice(viewer: ViewerModel, layer: ScalarLayer, axis: int, index: int) -> None:
+    """Move the slider to a layer's slice."""
+    viewer.dims.set_point(viewer.dims.ndim - layer.ndim + axis, _slider_for(viewer, layer, axis, index))
