@@ -66,7 +66,7 @@ def phantom(out: Path) -> None:
         viewer.layers.pop()  # the truth
         choose(widget, "phantoms")
         press(widget, "This slice")
-        wait(PATIENCE, lambda: "took" in widget._state.text())
+        wait(PATIENCE, lambda: "took" in widget._panel.state.text())
         shoot(viewer, out / "viewer-slice.png")
 
 
@@ -152,7 +152,7 @@ def series(data: Path, out: Path) -> None:
         choose(widget, "hippocampus")
         widget._choice.volumes.setCurrentIndex(1)
         press(widget, "Segment")
-        wait(PATIENCE, lambda: widget._state.text().startswith("volume 3"))
+        wait(PATIENCE, lambda: widget._panel.state.text().startswith("volume 3"))
         picture_of(viewer).save(out / "viewer-series.png")  # at once: it goes on
         finish(widget)
         download(viewer, out)

@@ -70,8 +70,8 @@ def one_slice(viewer: napari.Viewer, widget: SegmentWidget, step: int) -> float 
     widget._panel.state.setText("")
     began = time.perf_counter()
     press(widget, "This slice")
-    wait(PATIENCE, widget._state.text)
-    return time.perf_counter() - began if "took" in widget._state.text() else None
+    wait(PATIENCE, widget._panel.state.text)
+    return time.perf_counter() - began if "took" in widget._panel.state.text() else None
 
 
 def one_run(viewer: napari.Viewer, widget: SegmentWidget, slices: int) -> tuple[tuple[float, float], tuple[float, float], float | None]:

@@ -100,7 +100,7 @@ def test_live_with_a_model_of_one_plane(window, qtbot, nifti_file, model_file):
     viewer.dims.order = (1, 0, 2)
     viewer.dims.set_current_step(1, 2)
     qtbot.waitUntil(lambda: not widget._slices.busy, timeout=PATIENCE)
-    assert np.array_equal(mask.data, before) and "another plane" in widget._state.text()
+    assert np.array_equal(mask.data, before) and "another plane" in widget._panel.state.text()
 
 
 @pytest.mark.parametrize("answer", ["Yes", "No"])

@@ -26,11 +26,13 @@ from napari_unet import images
 from napari_unet.segment import Segmenter
 from napari_unet.spec import Card, Label
 from napari_unet.viewer import layers
-from napari_unet.viewer.card import Model, ModelCard, facts
+from napari_unet.viewer.card import ModelCard, facts
 from napari_unet.viewer.engine import Engine
 from napari_unet.viewer.estimate import cost
+from napari_unet.viewer.model import Model
 from napari_unet.viewer.options import Options
-from napari_unet.viewer.segment_widget import PAUSE, SegmentWidget, proposal
+from napari_unet.viewer.saving import proposal
+from napari_unet.viewer.segment_widget import PAUSE, SegmentWidget
 from napari_unet.viewer.work import Work
 from napari_unet.volume import Volume
 
@@ -50,7 +52,7 @@ def finished(widget, qtbot):
 
 
 def names(widget):
-    return [widget._models.itemText(index) for index in range(widget._models.count())]
+    return [widget._choice.models.itemText(index) for index in range(widget._choice.models.count())]
 
 
 def messages(since):
@@ -66,20 +68,20 @@ class TestInAWindow:
         filled = [index for index, plane in enumerate(shown) if plane.any()]
         assert filled and len(filled) < len(shown)
         assert min(abs(index - viewer.dims.current_step[0]) for index in filled) <= 1
-        assert "slice" in widget._state.text() and not widget._start.isEnabled()
+        assert "slice" in widget._panel.state.text() and not widget._start.isEnabled()
         finished(widget, qtbot)
         truth = Segmenter.load(model_file(), device="cpu").segment(images.read(slow_scan))
         saved = slow_scan.with_name("result.nii.gz")
         run.filling.layer.save(str(saved), plugin=PLUGIN)
         assert np.array_equal(nibabel.load(saved).dataobj, truth.data)
         assert (nibabel.load(saved).affine == nibabel.load(slow_scan).affine).all()
-        assert widget._state.text() == "36 slices, done" and widget._card._volumes[2].text()
+        assert widget._panel.state.text() == "36 slices, done" and widget._card._volumes[2].text()
 
     def test_cancel_keeps_what_is_there(self, window, qtbot, slow_scan, model_file):
         viewer, widget = window()
         run = started(viewer, widget, qtbot, slow_scan, model_file(), after=2)
         widget._cancel.click()
-        assert widget._run is None and widget._start.isEnabled() and widget._state.text().startswith("stopped after")
+        assert widget._run is None and widget._start.isEnabled() and widget._panel.state.text().startswith("stopped after")
         kept = run.filling.layer.data.copy()
         QThreadPool.globalInstance().waitForDone(PATIENCE)
         qtbot.wait(50)
@@ -91,7 +93,7 @@ class TestInAWindow:
         started(viewer, widget, qtbot, slow_scan, model_file())
         widget.cancel()
         assert [type(layer) for layer in viewer.layers] == [Image]
-        assert widget._state.text() == "stopped before the first slice"
+        assert widget._panel.state.text() == "stopped before the first slice"
 
     def test_the_next_run_is_not_disturbed_by_a_cancelled_one(self, window, qtbot, slow_scan, model_file):
         viewer, widget = window()
@@ -222,7 +224,7 @@ class TestInAWindow:
         widget.add_model(model_file("many", tiny_spec(3, name="many " * 20, network=network, labels=labels)))
         assert widget._start.isEnabled(), widget._hint.text()
         widget._pointer.setText("R -112.3  A 104.5  S -33.1 mm   voxel 112, 113, 114   " + viewer.layers[0].name)
-        essential = [widget._start, widget._panel.this, widget._panel.live, widget._cancel, widget._open, widget._save]
+        essential = [widget._start, widget._panel.this, widget._panel.live, widget._cancel, widget._choice.open, widget._save]
 
         def out_of_sight():
             places = {part.text(): QRect(part.mapTo(widget.viewport(), QPoint(0, 0)), part.size()) for part in essential}
@@ -252,7 +254,7 @@ def widget(qtbot, viewer_model):
 
 class TestWithoutAWindow:
     def test_it_says_what_is_missing(self, widget, viewer_model, model_file):
-        widget._models.setCurrentIndex(-1)
+        widget._choice.models.setCurrentIndex(-1)
         assert widget._hint.text() == "Open a model to begin." and not widget._start.isEnabled()
         widget.add_model(model_file())
         assert widget._hint.text() == "Open an image to begin." and not widget._start.isEnabled()
@@ -271,10 +273,10 @@ class TestWithoutAWindow:
         assert "not a weights file" in messages(before)[0] and "x" not in names(widget)
 
     def test_a_model_that_is_opened_twice_is_offered_once(self, widget, model_file):
-        path, before = model_file(), widget._models.count()
+        path, before = model_file(), widget._choice.models.count()
         for again in (path, Path(str(path))):
             widget.add_model(again)
-        assert widget._models.count() == before + 1
+        assert widget._choice.models.count() == before + 1
 
     def test_renamed_layers_are_offered_by_their_new_name(self, widget, viewer_model):
         layer = viewer_model.add_image(np.zeros((5, 6, 7)), name="before")
@@ -495,7 +497,7 @@ class TestOptions:
         for name in ("one", "two"):
             widget.add_model(model_file(name, tiny_spec(name=name)))
         widget._start.click()
-        widget._models.setCurrentIndex(names(widget).index("one"))
+        widget._choice.models.setCurrentIndex(names(widget).index("one"))
         finished(widget, qtbot)
         assert widget._card._volumes and not any(label.text() for label in widget._card._volumes.values())
 
@@ -507,7 +509,7 @@ class TestOptions:
         viewer.open(str(scan), plugin=PLUGIN)
         precision = widget._advanced.precision
         assert widget._model.spec.name == "phantoms" and not precision.isEnabled()
-        widget._models.setCurrentText("hippocampus")
+        widget._choice.models.setCurrentText("hippocampus")
         assert precision.isEnabled() and precision.currentText() == "float32"
         precision.setCurrentText("int8")
         widget._start.click()
@@ -516,7 +518,7 @@ class TestOptions:
         truth = Segmenter.load("hippocampus", precision="int8").segment(image).data
         mask = viewer.layers["scan_seg"]
         assert np.array_equal(layers.grid_of(mask).stored(mask.data), truth) and (truth != exact.segment(image).data).any()
-        widget._models.setCurrentText("phantoms")
+        widget._choice.models.setCurrentText("phantoms")
         assert not precision.isEnabled() and widget._advanced.options().precision == "float32"
 
 
@@ -525,14 +527,14 @@ def test_a_model_that_was_opened_is_offered_next_time(qtbot, viewer_model, model
     monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_, **__: (str(path), ""))
     first = SegmentWidget(viewer_model)
     qtbot.addWidget(first)
-    first._open.click()
+    first._choice.open.click()
     second = SegmentWidget(viewer_model)
     qtbot.addWidget(second)
-    assert path in [second._models.itemData(n).path for n in range(second._models.count())]
+    assert path in [second._choice.models.itemData(n).path for n in range(second._choice.models.count())]
     path.unlink()
     third = SegmentWidget(viewer_model)
     qtbot.addWidget(third)
-    assert path not in [third._models.itemData(n).path for n in range(third._models.count())]
+    assert path not in [third._choice.models.itemData(n).path for n in range(third._choice.models.count())]
 
 
 class TestSpacing:

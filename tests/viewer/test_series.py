@@ -75,7 +75,7 @@ class TestInAWindow:
         finished(widget, qtbot)
         (mask,) = masks(viewer)
         assert mask.data.shape == viewer.layers["beating"].data.shape and tuple(mask.scale) == tuple(viewer.layers["beating"].scale)
-        assert widget._state.text() == f"{STEPS} volumes, {STEPS * 8} slices, done"
+        assert widget._panel.state.text() == f"{STEPS} volumes, {STEPS * 8} slices, done"
 
         accept_the_file()
         widget._save.click()
@@ -91,7 +91,7 @@ class TestInAWindow:
         viewer, widget = at_work(path, model)
         widget._start.click()
         run = widget._run
-        qtbot.waitUntil(lambda: widget._state.text().startswith("volume 2 of 4, slice "), timeout=PATIENCE)
+        qtbot.waitUntil(lambda: widget._panel.state.text().startswith("volume 2 of 4, slice "), timeout=PATIENCE)
         widget._cancel.click()
         (mask,) = masks(viewer)
         kept = mask.data.copy()

@@ -67,7 +67,7 @@ def test_this_slice_is_the_engine_s_slice_and_no_other(window, qtbot, slow_scan,
     truth = truth_of(viewer, widget, slow_scan, model_file())
     assert np.array_equal(data[9], truth[9]) and data[9].any()
     assert not np.delete(data, 9, axis=0).any()
-    assert "this slice took" in widget._state.text()
+    assert "this slice took" in widget._panel.state.text()
     mask_of(viewer).undo()
     assert not mask_of(viewer).data.any()
 
@@ -180,7 +180,7 @@ def test_a_flat_model_says_which_plane_it_reads(window, qtbot, nifti_file, model
     assert np.array_equal(on_screen(viewer, mask_of(viewer).data), on_screen(viewer, truth))
     viewer.dims.order = (1, 0, 2)
     widget._panel.this.click()
-    assert not widget._slices.busy and "another plane" in widget._state.text()
+    assert not widget._slices.busy and "another plane" in widget._panel.state.text()
 
 
 def test_a_picture_is_one_slice(window, qtbot, rng, model_file):
@@ -216,14 +216,14 @@ def test_why_there_is_no_slice_is_told(window, qtbot, slow_scan, model_file):
     opened(viewer, widget, slow_scan, model_file())
     viewer.dims.ndisplay = 3
     widget._panel.this.click()
-    assert widget._state.text() == "show slices, in 2-D, or press Segment"
+    assert widget._panel.state.text() == "show slices, in 2-D, or press Segment"
     viewer.dims.ndisplay = 2
     scale, start = viewer.layers[0].scale, viewer.layers[0].translate
     viewer.add_image(np.zeros((9, 9, 9)), scale=scale, translate=start + 99 * scale)
     viewer.dims.set_point(0, start[0] + 104 * scale[0])
     widget._image.value = viewer.layers[0]
     widget._panel.this.click()
-    assert widget._state.text() == "the slice on the screen lies outside the image" and mask_of(viewer) is None
+    assert widget._panel.state.text() == "the slice on the screen lies outside the image" and mask_of(viewer) is None
 
 
 def test_live_says_again_what_was_undone(window, qtbot, slow_scan, model_file):

@@ -10,9 +10,9 @@ import pytest
 from conftest import tiny_spec
 from napari.layers import Image
 
-from napari_unet.viewer.card import Model
 from napari_unet.viewer.engine import Engine
 from napari_unet.viewer.estimate import cost
+from napari_unet.viewer.model import Model
 from napari_unet.viewer.options import Options
 from napari_unet.viewer.work import Work
 

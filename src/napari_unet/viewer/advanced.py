@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QSpinBox, QWidget
+from qtpy.QtWidgets import QCheckBox, QFormLayout, QLabel, QSpinBox, QWidget
 
 from napari_unet.running import DEVICES, PRECISIONS, RUNTIMES
 from napari_unet.viewer.options import Options
+from napari_unet.viewer.parts import combo_box
 
 OVERLAPS = {"as the model says": None, "0.25 (fast)": 0.25, "0.5": 0.5, "0.75 (smooth)": 0.75}
 WINDOWS = {"several at once": None, "one at a time": 1}
@@ -23,11 +24,11 @@ class AdvancedForm(QWidget):
     def __init__(self) -> None:
         super().__init__()
         preferred = Options.preferred()
-        self.device = _choice(("auto", *DEVICES), "Where the model runs; auto takes the fastest there is")
+        self.device = combo_box(("auto", *DEVICES), "Where the model runs; auto takes the fastest there is")
         self.device.setCurrentText(preferred.device)
-        self.runtime = _choice(("auto", *RUNTIMES), "What runs it there; auto takes the fastest there is")
+        self.runtime = combo_box(("auto", *RUNTIMES), "What runs it there; auto takes the fastest there is")
         self.runtime.setCurrentText(preferred.runtime)
-        self.precision = _choice(PRECISIONS, "int8 is faster, for models that napari-unet calibrate wrote; by OpenVINO")
+        self.precision = combo_box(PRECISIONS, "int8 is faster, for models that napari-unet calibrate wrote; by OpenVINO")
         self.place = QLabel()
         self.place.setToolTip("Where the chosen model is loaded")
         self.threads = QSpinBox()
@@ -35,9 +36,9 @@ class AdvancedForm(QWidget):
         self.threads.setValue(preferred.threads)
         self.threads.setSpecialValueText("all")
         self.threads.setToolTip("Threads of the processor")
-        self.overlap = _choice(OVERLAPS, "How much of a window the next one sees again: more is smoother and slower")
-        self.windows = _choice(WINDOWS, "How many of the windows are in memory: one at a time takes the least, and longer")
-        self.mirror = _choice(MIRRORING, "Average over mirrored copies: slower, sometimes better")
+        self.overlap = combo_box(OVERLAPS, "How much of a window the next one sees again: more is smoother and slower")
+        self.windows = combo_box(WINDOWS, "How many of the windows are in memory: one at a time takes the least, and longer")
+        self.mirror = combo_box(MIRRORING, "Average over mirrored copies: slower, sometimes better")
         self.largest = QCheckBox("as the model says")
         self.largest.setChecked(True)
         self.largest.setToolTip("Of some classes keep the largest connected part only; off keeps everything")
@@ -71,10 +72,3 @@ class AdvancedForm(QWidget):
             OVERLAPS[self.overlap.currentText()], self.uncertainty.isChecked(), self.largest.isChecked(),
             self.precision.currentText(), WINDOWS[self.windows.currentText()],
         )  # fmt: skip
-
-
-def _choice(names: tuple[str, ...] | dict[str, object], tip: str) -> QComboBox:
-    made = QComboBox()
-    made.addItems(list(names))
-    made.setToolTip(tip)
-    return made

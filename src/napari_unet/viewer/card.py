@@ -3,43 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from html import escape
-from pathlib import Path
 
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
-from qtpy.QtGui import QColor, QPixmap, QResizeEvent
-from qtpy.QtWidgets import (
-    QComboBox,
-    QFrame,
-    QGridLayout,
-    QGroupBox,
-    QLabel,
-    QLayout,
-    QScrollArea,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtGui import QResizeEvent
+from qtpy.QtWidgets import QFrame, QGridLayout, QGroupBox, QLabel, QLayout, QScrollArea, QVBoxLayout, QWidget
 
-from napari_unet import weights
-from napari_unet.spec import Card, Label, ModelSpec
+from napari_unet.spec import Card, ModelSpec
+from napari_unet.viewer.model import Model
+from napari_unet.viewer.parts import lines_of, number, swatch, text
 
-SWATCH, TITLE, PAGE = 12, 240, 180  # pixels
-
-
-@dataclass(frozen=True)
-class Model:
-    """A weights file, and what its header says."""
-
-    path: Path
-    spec: ModelSpec
-    card: Card
-    calibrated: bool = False
-
-    @classmethod
-    def read(cls, path: Path) -> Model:
-        """From the file's header alone, without torch. Raises UNetError."""
-        return cls(path, weights.read_spec(path), weights.read_card(path), weights.read_calibration(path) is not None)
+TITLE, PAGE = 240, 180  # pixels
 
 
 class _Page(QScrollArea):
@@ -98,7 +71,7 @@ class ModelCard(QGroupBox):
         if card.description:
             column.addWidget(text(card.description))
         column.addLayout(self._classes(spec, card))
-        column.addWidget(table(facts(spec, card)))
+        column.addWidget(lines_of(facts(spec, card)))
         self._page.setWidget(content)
         self._page.fit()
 
@@ -145,46 +118,3 @@ def _scored(card: Card) -> str:
     if "mean" not in card.dice:
         return "not yet: no Dice is known"
     return f"mean Dice {card.dice['mean']:.2f} over {card.worth}"
-
-
-def text(content: str) -> QLabel:
-    """A label that wraps and can be copied; a stranger's text stays text."""
-    label = QLabel(content)
-    label.setTextFormat(Qt.TextFormat.PlainText)
-    label.setWordWrap(True)
-    label.setMinimumWidth(1)  # else a layer's long name makes the whole widget wider than its place
-    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-    return label
-
-
-def narrow(combo: QComboBox) -> QComboBox:
-    """A list that is as wide as its place, however long the names of layers and classes are."""
-    combo.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    return combo
-
-
-def number(content: str) -> QLabel:
-    """A label at the right edge of its column."""
-    label = QLabel(content)
-    label.setAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-    return label
-
-
-def table(lines: Mapping[str, str]) -> QLabel:
-    """Headings and sentences in one label: Qt's layouts cut wrapped labels that stand side by side."""
-    rows = (
-        f"<tr><td style='padding-right: 8px'>{name}</td><td>{escape(value)}</td></tr>" for name, value in lines.items()
-    )
-    label = text(f"<table cellspacing='0' cellpadding='1'>{''.join(rows)}</table>")
-    label.setTextFormat(Qt.TextFormat.RichText)
-    return label
-
-
-def swatch(label: Label) -> QLabel:
-    """A class's colour."""
-    pixmap = QPixmap(SWATCH, SWATCH)
-    pixmap.fill(QColor(label.colour))
-    square = QLabel()
-    square.setPixmap(pixmap)
-    square.setToolTip(f"value {label.value} in the mask")
-    return square

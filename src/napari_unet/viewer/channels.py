@@ -10,9 +10,10 @@ from napari.layers import Image
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QWidget
 
-from napari_unet.viewer.card import Model, narrow
 from napari_unet.viewer.fit import takes_several_layers
 from napari_unet.viewer.layers import channels_of
+from napari_unet.viewer.model import Model
+from napari_unet.viewer.parts import narrow
 
 
 class ChannelForm(QWidget):

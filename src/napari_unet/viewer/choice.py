@@ -8,14 +8,14 @@ from magicgui.widgets import ComboBox
 from napari.components import ViewerModel
 from napari.layers import Image
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QGridLayout, QLabel, QWidget
+from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QWidget
 
-from napari_unet.viewer.card import Model, narrow
 from napari_unet.viewer.channels import ChannelForm
 from napari_unet.viewer.fit import objection, takes_one_of_a_series, takes_several_layers, warning
 from napari_unet.viewer.layers import channels_of
+from napari_unet.viewer.model import Model
 from napari_unet.viewer.models import ModelList, remember
-from napari_unet.viewer.panel import button
+from napari_unet.viewer.parts import button, combo_box, narrow
 from napari_unet.viewer.planes import PlaneButtons
 
 
@@ -30,9 +30,8 @@ class Choice(QWidget):
         self._viewer = viewer
         self.image = ComboBox(choices=lambda _: self.images(), tooltip="The image layer to segment")
         self.models, self.channels = ModelList(), ChannelForm(self.images)
-        self.volumes, self._volumes_heading = QComboBox(), QLabel("Volumes")
-        self.volumes.addItems(["the one on the screen", "all"])
-        self.volumes.setToolTip("Which of the layer's volumes are segmented")
+        self.volumes = combo_box(("the one on the screen", "all"), "Which of the layer's volumes are segmented")
+        self._volumes_heading = QLabel("Volumes")
         self.open = button("Open…", "Open a model from a .safetensors file")
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)

@@ -16,9 +16,9 @@ from napari_unet.components import keep_largest
 from napari_unet.errors import UNetError
 from napari_unet.viewer import editing, screen, worker
 from napari_unet.viewer.answer import Answer, revert
-from napari_unet.viewer.card import narrow, text
 from napari_unet.viewer.filling import OF
 from napari_unet.viewer.layers import grid_of, is_at_hand, values_of
+from napari_unet.viewer.parts import button, narrow, text
 from napari_unet.viewer.table import names_of
 
 A_LOOK = 1000  # ms on the screen, from which on a slice was looked at
@@ -51,14 +51,14 @@ class CorrectTab(QWidget):
         self.classes.activated.connect(self._choose)
         self.state = text("")
         self._buttons = {
-            "interpolate": self._button("Interpolate  I", "Continue the class between two painted slices", self.interpolate),
-            "holes": self._button("Fill holes  H", "Fill what the class encloses in the slice on the screen", self.fill_holes),
-            "largest": self._button("Largest only", "Keep the class's largest connected part", self.keep_largest),
-            "before": self._button("◀ Class", "The previous slice with this class (Shift+N)", self.previous),
-            "next": self._button("Class ▶", "The next slice with this class (N)", self.following),
-            "check": self._button("Check next  U", "The most uncertain slice that was not looked at", self.check_next),
-            "undo": self._button("Undo", "Take the last step back (Ctrl+Z)", self.undo),
-            "revert": self._button("Revert", "Back to the model's mask; Undo brings your corrections back", self.revert),
+            "interpolate": button("Interpolate  I", "Continue the class between two painted slices", self.interpolate),
+            "holes": button("Fill holes  H", "Fill what the class encloses in the slice on the screen", self.fill_holes),
+            "largest": button("Largest only", "Keep the class's largest connected part", self.keep_largest),
+            "before": button("◀ Class", "The previous slice with this class (Shift+N)", self.previous),
+            "next": button("Class ▶", "The next slice with this class (N)", self.following),
+            "check": button("Check next  U", "The most uncertain slice that was not looked at", self.check_next),
+            "undo": button("Undo", "Take the last step back (Ctrl+Z)", self.undo),
+            "revert": button("Revert", "Back to the model's mask; Undo brings your corrections back", self.revert),
         }
         grid = QGridLayout(self)
         grid.setContentsMargins(4, 4, 4, 4)
@@ -166,12 +166,6 @@ class CorrectTab(QWidget):
         self.state.setText(f"Slice {left[0]}; {len(left) - 1} more with uncertainty.")
 
     # ---- how ----------------------------------------------------------------------------------------------------------
-
-    def _button(self, label: str, tip: str, action: Callable[[], None]) -> QPushButton:
-        made = QPushButton(label)
-        made.setToolTip(tip)
-        made.clicked.connect(action)
-        return made
 
     def _moved(self, event: object = None) -> None:
         self._resting.start()

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
 from napari_unet.downloads import Download, fetch
 from napari_unet.errors import UNetError
 from napari_unet.viewer import worker
-from napari_unet.viewer.card import text
+from napari_unet.viewer.parts import text
 
 WIDTH = 540  # pixels
 LINK = "color: #4a90d9"  # can be read in the dark theme and in the light one

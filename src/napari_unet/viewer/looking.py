@@ -9,10 +9,11 @@ import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
 from numpy.typing import NDArray
-from qtpy.QtWidgets import QButtonGroup, QGridLayout, QLabel, QPushButton, QRadioButton, QWidget
+from qtpy.QtWidgets import QButtonGroup, QGridLayout, QLabel, QRadioButton, QWidget
 
 from napari_unet.files import shortened
 from napari_unet.viewer.layers import KEY, Grid
+from napari_unet.viewer.parts import button
 from napari_unet.viewer.screen import to_data
 from napari_unet.viewer.table import names_of
 
@@ -94,15 +95,12 @@ class ViewTab(QWidget):
         grid.addWidget(QLabel("Window"), 1, 0)
         self._windows = []
         for number, name in enumerate((*WINDOWS, "Automatic")):
-            preset = QPushButton(name)
             tip = f"CT: level {WINDOWS[name][0]}, width {WINDOWS[name][1]} HU" if name in WINDOWS else "From the image's own values"
-            preset.setToolTip(tip)
-            preset.clicked.connect(partial(self._show_window, name))
+            preset = button(name, tip, partial(self._show_window, name))
             self._windows.append(preset)
             grid.addWidget(preset, 1 + number // 2, 1 + number % 2)
-        self._solid = QPushButton("3-D view of the mask")
-        self._solid.setToolTip("Show the mask's surfaces in 3-D; the plane buttons lead back")
-        self._solid.clicked.connect(self.show_solid)
+        tip = "Show the mask's surfaces in 3-D; the plane buttons lead back"
+        self._solid = button("3-D view of the mask", tip, self.show_solid)
         grid.addWidget(self._solid, 4, 0, 1, 3)
         grid.setRowStretch(5, 1)
         self._mask: Labels | None = None

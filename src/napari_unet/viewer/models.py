@@ -12,7 +12,8 @@ from qtpy.QtWidgets import QComboBox
 from napari_unet import files, weights
 from napari_unet.errors import UNetError
 from napari_unet.viewer import places, worker
-from napari_unet.viewer.card import Model, narrow
+from napari_unet.viewer.model import Model
+from napari_unet.viewer.parts import narrow
 
 RECENT = 5
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from qtpy.QtWidgets import QGridLayout, QProgressBar, QPushButton, QWidget
+from qtpy.QtWidgets import QGridLayout, QProgressBar, QWidget
 
 from napari_unet.errors import UNetError
-from napari_unet.viewer.card import text
 from napari_unet.viewer.estimate import Cost, cost, duration
+from napari_unet.viewer.parts import button, text
 from napari_unet.viewer.work import Work
 
 
@@ -103,10 +103,3 @@ def _cost(work: Work) -> Cost | None:
         return cost(work.model.spec, work.outline(), work.options, engine.in_flight, len(work.steps), engine.feature_maps)
     except UNetError:
         return None
-
-
-def button(content: str, tip: str) -> QPushButton:
-    """A button that says what it does."""
-    made = QPushButton(content)
-    made.setToolTip(tip)
-    return made

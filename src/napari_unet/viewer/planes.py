@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import partial
 
 from napari.components import ViewerModel
-from qtpy.QtWidgets import QHBoxLayout, QPushButton, QWidget
+from qtpy.QtWidgets import QHBoxLayout, QWidget
+
+from napari_unet.viewer.parts import button
 
 PLANES = {
     "Axial": (0, 1, 2),
@@ -37,14 +39,13 @@ class PlaneButtons(QWidget):
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
         self._viewer = viewer
-        self._buttons = {name: QPushButton(name) for name in PLANES}
+        tip = "Show {} slices; the model starts at the one on the screen"
+        self._buttons = {name: button(name, tip.format(name.lower()), partial(self._show, name)) for name in PLANES}
         layout = QHBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        for name, button in self._buttons.items():
-            button.setCheckable(True)
-            button.setToolTip(f"Show {name.lower()} slices; the model starts at the one on the screen")
-            button.clicked.connect(partial(self._show, name))
-            layout.addWidget(button)
+        for each in self._buttons.values():
+            each.setCheckable(True)
+            layout.addWidget(each)
         for change in ("order", "ndisplay", "ndim"):
             getattr(viewer.dims.events, change).connect(self._tell)
         self._tell()
@@ -55,5 +56,5 @@ class PlaneButtons(QWidget):
 
     def _tell(self, event: object = None) -> None:
         shown = plane_on_screen(self._viewer)
-        for name, button in self._buttons.items():
-            button.setChecked(name == shown)
+        for name, each in self._buttons.items():
+            each.setChecked(name == shown)

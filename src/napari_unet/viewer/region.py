@@ -14,7 +14,7 @@ from skimage.draw import polygon
 from superqt.utils import QSignalThrottler
 
 from napari_unet.errors import UNetError
-from napari_unet.viewer.panel import button
+from napari_unet.viewer.parts import button
 from napari_unet.viewer.screen import units_in
 
 AREAS = ("rectangle", "ellipse", "polygon")  # lines and paths enclose nothing

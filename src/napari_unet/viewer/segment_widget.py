@@ -11,22 +11,23 @@ from magicgui.widgets import ComboBox
 from napari.layers import Labels
 from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtGui import QHideEvent, QShowEvent
-from qtpy.QtWidgets import QFrame, QGridLayout, QLabel, QScrollArea, QTabWidget, QWidget
+from qtpy.QtWidgets import QFrame, QGridLayout, QScrollArea, QTabWidget, QWidget
 
 from napari_unet.viewer import looking, worker
 from napari_unet.viewer.advanced import AdvancedForm
-from napari_unet.viewer.card import Model, ModelCard, narrow, text
+from napari_unet.viewer.card import ModelCard
 from napari_unet.viewer.choice import Choice
 from napari_unet.viewer.correct import CorrectTab
 from napari_unet.viewer.engine import Engine
 from napari_unet.viewer.live import Slices
-from napari_unet.viewer.panel import RunPanel, button
+from napari_unet.viewer.model import Model
+from napari_unet.viewer.panel import RunPanel
+from napari_unet.viewer.parts import add_row, button, narrow, text
 from napari_unet.viewer.run import Run
-from napari_unet.viewer.saving import Keeper, ask_and_save, proposal
+from napari_unet.viewer.saving import Keeper, ask_and_save
 from napari_unet.viewer.table import MeasureTab
 from napari_unet.viewer.work import Work
 
-__all__ = ["SegmentWidget", "proposal", "warm_up"]
 PAUSE = 300  # ms in which an option has not changed, before the model is loaded for it
 
 
@@ -55,11 +56,10 @@ class SegmentWidget(QScrollArea):
 
     def _make(self) -> None:
         self._choice = Choice(self._viewer)
-        self._image, self._models, self._open = self._choice.image, self._choice.models, self._choice.open
+        self._image = self._choice.image
         self._card, self._hint = ModelCard(), text("")
         self._panel, self._advanced = RunPanel(), AdvancedForm()
         self._start, self._cancel = self._panel.start, self._panel.cancel
-        self._bar, self._state = self._panel.bar, self._panel.state
         self._mask = ComboBox(choices=lambda _: self._masks(), tooltip="The mask to correct, measure and save")
         self._save = button("Save…", "Save the mask on its image's own grid")
         self._keeper = Keeper(self._viewer)
@@ -96,7 +96,7 @@ class SegmentWidget(QScrollArea):
             (self._pointer,),
         )
         for number, row in enumerate(rows):
-            fill(grid, number, row)
+            add_row(grid, number, row)
         grid.setRowStretch(2, 1)
         self.setWidget(content)
         self.setWidgetResizable(True)
@@ -304,12 +304,3 @@ class SegmentWidget(QScrollArea):
         """The window may be closing: what is unsaved goes to disk while it can."""
         super().hideEvent(event)
         self._keeper.keep()
-
-
-def fill(grid: QGridLayout, number: int, row: tuple[str | QWidget, ...]) -> None:
-    """One row of three columns: a heading, what it heads, a button; whatever is wider takes the next columns too."""
-    spans = {1: (3,), 2: (1, 2) if isinstance(row[0], str) else (2, 1), 3: (1, 1, 1)}[len(row)]
-    column = 0
-    for item, span in zip(row, spans, strict=True):
-        grid.addWidget(QLabel(item) if isinstance(item, str) else item, number, column, 1, span)
-        column += span

@@ -13,7 +13,6 @@ from napari.components import ViewerModel
 from numpy.typing import NDArray
 
 from napari_unet.viewer.answer import EVERY
-from napari_unet.viewer.card import Model
 from napari_unet.viewer.engine import Engine
 from napari_unet.viewer.fit import takes_one_of_a_series
 from napari_unet.viewer.layers import (
@@ -26,6 +25,7 @@ from napari_unet.viewer.layers import (
     values_of,
     volume_of,
 )
+from napari_unet.viewer.model import Model
 from napari_unet.viewer.options import Options
 from napari_unet.viewer.screen import step_on_screen
 from napari_unet.volume import Reorientation, Volume, check_same_grid
