@@ -14,7 +14,7 @@ from napari.utils.notifications import notification_manager
 
 from napari_unet.viewer.answer import Answer, revert
 from napari_unet.viewer.filling import Filling, answer_layer, empty_mask
-from napari_unet.viewer.layers import grid_of
+from napari_unet.viewer.grids import grid_of
 
 OF = ("model", "layer", 0)
 SHAPE = (4, 5, 6)

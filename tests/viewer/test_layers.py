@@ -12,7 +12,7 @@ from napari.layers._layer_actions import _duplicate_layer
 
 from napari_unet import images
 from napari_unet.errors import UNetError
-from napari_unet.viewer import layers, screen
+from napari_unet.viewer import grids, layers, screen
 from napari_unet.viewer.planes import show_plane
 from napari_unet.volume import Volume
 
@@ -40,7 +40,7 @@ class TestEveryOrientation:
     def test_voxels_stand_where_they_are(self, nifti_file, orientation, tilt):
         volume = read(nifti_file(affine=affine_for(orientation, tilt=tilt)))
         layer = Layer.create(*layers.to_layer(volume))
-        grid = layers.grid_of(layer)
+        grid = grids.grid_of(layer)
         assert (np.array(layer.scale) > 0).all()
         assert np.allclose(layer.affine.affine_matrix, np.eye(4)) and np.allclose(layer.rotate, np.eye(3))
         index = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"))
@@ -58,11 +58,11 @@ class TestEveryOrientation:
         viewer.layers.selection.active = image
         viewer._new_labels()
         mask = viewer.layers[-1]
-        assert layers.KEY not in mask.metadata  # napari drops it: the point of the test
+        assert grids.KEY not in mask.metadata  # napari drops it: the point of the test
         voxel = (4, 1, 5)  # in the file's own order
         lit = np.zeros(SHAPE, bool)
         lit[voxel] = True
-        mask.data_setitem(np.nonzero(layers.grid_of(image).shown(lit)), 3)
+        mask.data_setitem(np.nonzero(grids.grid_of(image).shown(lit)), 3)
         saved = tmp_path / "mask.nii.gz"
         images.write(saved, layers.volume_of(mask, viewer.layers))
         truth, found = nibabel.load(path), nibabel.load(saved)
@@ -90,13 +90,13 @@ def test_duplicates_and_conversions_keep_the_grid(nifti_file):
     _duplicate_layer(viewer.layers)
     copy = viewer.layers[-1]
     del viewer.layers[image.name]
-    assert copy is not image and layers.grid_of(copy).source == layers.grid_of(image).source
+    assert copy is not image and grids.grid_of(copy).source == grids.grid_of(image).source
 
 
 def test_a_cropped_layer_is_not_taken_for_the_file(nifti_file):
     layer = Layer.create(*layers.to_layer(read(nifti_file())))
     layer.data = layer.data[1:]
-    assert layers.grid_of(layer).kind == ""
+    assert grids.grid_of(layer).kind == ""
 
 
 def test_another_place_is_another_grid(nifti_file):
@@ -104,7 +104,7 @@ def test_another_place_is_another_grid(nifti_file):
     for change in ({"translate": image.translate + 1}, {"scale": image.scale * 2}, {"rotate": 30}):
         placed = {"scale": image.scale, "translate": image.translate, **change}
         mask = Labels(np.zeros(image.data.shape, np.uint8), **placed)
-        assert layers.grid_of(mask, [image]).kind == "", change
+        assert grids.grid_of(mask, [image]).kind == "", change
 
 
 class TestWithoutAFile:
@@ -147,7 +147,7 @@ class TestWithoutAFile:
 
     def test_more_than_four_axes_are_refused_by_name(self):
         with pytest.raises(UNetError, match="layer 'odd'.*5 axes"):
-            layers.grid_of(Image(np.zeros((2, 2, 2, 2, 2)), name="odd"))
+            grids.grid_of(Image(np.zeros((2, 2, 2, 2, 2)), name="odd"))
 
     def test_pyramids_and_lazy_arrays_give_their_finest_level(self, rng):
         import dask.array
@@ -175,13 +175,13 @@ class TestMoreAxes:
     def test_a_mask_of_a_series_is_one_volume(self, nifti_file, rng, tmp_path):
         volume = read(nifti_file(data=rng.random((*SHAPE, 3)).astype(np.float32), affine=affine_for("ASL", tilt=5)))
         image = Layer.create(*layers.to_layer(volume))
-        grid = layers.grid_of(image)
+        grid = grids.grid_of(image)
         mask = layers.new_labels(image, grid, np.zeros(grid.layer_shape, np.uint8), "mask")
         images.write(tmp_path / "mask.nii.gz", layers.volume_of(mask))
         found = nibabel.load(tmp_path / "mask.nii.gz")
         assert found.shape == SHAPE and np.allclose(found.affine, volume.affine)
         mask.metadata.clear()
-        assert layers.grid_of(mask, [image]).header is grid.header and grid.own and not layers.grid_of(mask, [image]).own
+        assert grids.grid_of(mask, [image]).header is grid.header and grid.own and not grids.grid_of(mask, [image]).own
 
     def test_colours_stay_colours(self, tmp_path, rng):
         pixels = rng.integers(0, 255, (*SHAPE, 3), dtype=np.uint8)
@@ -207,7 +207,7 @@ class TestTheScreen:
         layer = viewer.add_layer(Layer.create(*layers.to_layer(volume)))
         viewer.dims.order = order
         viewer.dims.set_current_step(order[0], 3)
-        axis, index = screen.slice_on_screen(viewer, layer, layers.grid_of(layer))
+        axis, index = screen.slice_on_screen(viewer, layer, grids.grid_of(layer))
         shown = np.take(layer.data, 3, order[0])
         assert sorted(np.take(volume.data, index, axis).ravel()) == sorted(shown.ravel())
 
@@ -227,9 +227,9 @@ class TestTheScreen:
         viewer = ViewerModel()
         layer = viewer.add_layer(Layer.create(*layers.to_layer(read(nifti_file()))))
         viewer.dims.ndisplay = 3
-        assert screen.slice_on_screen(viewer, layer, layers.grid_of(layer)) is None
+        assert screen.slice_on_screen(viewer, layer, grids.grid_of(layer)) is None
         picture = Image(np.zeros((4, 4)))
-        assert screen.slice_on_screen(ViewerModel(), picture, layers.grid_of(picture)) is None
+        assert screen.slice_on_screen(ViewerModel(), picture, grids.grid_of(picture)) is None
 
     def test_the_volume_on_the_canvas_is_found_in_a_series(self, nifti_file, rng):
         viewer = ViewerModel()
@@ -254,7 +254,7 @@ def test_the_slice_on_the_screen_is_found_beside_layers_of_other_units(viewer_mo
     """napari's world is in the smallest unit of all layers."""
     layer = viewer_model.add_layer(Layer.create(*layers.to_layer(images.read(nifti_file()))))
     viewer_model.add_image(np.zeros((4, 5, 6)), units=(other,) * 3)
-    grid = layers.grid_of(layer)
+    grid = grids.grid_of(layer)
     for axis in range(3):
         viewer_model.dims.order = (axis, *(a for a in range(3) if a != axis))
         for index in range(layer.data.shape[axis]):

@@ -17,7 +17,7 @@ from napari_unet import images
 from napari_unet.segment import Segmenter
 from napari_unet.spec import Label
 from napari_unet.viewer import places
-from napari_unet.viewer.layers import grid_of
+from napari_unet.viewer.grids import grid_of
 
 pytestmark = pytest.mark.gui
 

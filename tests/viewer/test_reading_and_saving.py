@@ -18,7 +18,7 @@ from npe2 import PluginManager
 
 from napari_unet import images
 from napari_unet.errors import UNetError
-from napari_unet.viewer import layers, reader, writer
+from napari_unet.viewer import grids, layers, reader, writer
 from napari_unet.viewer.saving import proposal
 from napari_unet.volume import tilt_degrees
 
@@ -156,7 +156,7 @@ class TestWriter:
         assert isinstance(again, Labels) and np.array_equal(again.data, painted)
         header = nibabel.load(saved[0]).header
         assert (header["sform_code"], header["qform_code"], header["intent_code"]) == (2, 3, 1002)
-        assert (nibabel.load(saved[0]).affine == nibabel.load(layers.grid_of(image).source).affine).all()
+        assert (nibabel.load(saved[0]).affine == nibabel.load(grids.grid_of(image).source).affine).all()
 
     def test_an_image_comes_back_as_it_was(self, viewer, nifti_file, tmp_path):
         path = nifti_file(affine=affine_for("PIR", tilt=8))
@@ -171,7 +171,7 @@ class TestWriter:
         nibabel.save(image, path)
         layer = opened(viewer, path)
         mask = viewer.add_layer(
-            layers.new_labels(layer, layers.grid_of(layer), np.zeros(layer.data.shape, np.uint8), "m")
+            layers.new_labels(layer, grids.grid_of(layer), np.zeros(layer.data.shape, np.uint8), "m")
         )
         writer.save(tmp_path / "mask.nii", mask, viewer.layers)
         assert b"Jane" in path.read_bytes() and b"Jane" not in (tmp_path / "mask.nii").read_bytes()
@@ -186,7 +186,7 @@ class TestWriter:
         before = path.read_bytes()
         empty = np.zeros(image.data.shape, np.uint8)
         mask = {
-            "result": lambda: layers.new_labels(image, layers.grid_of(image), empty, "m"),
+            "result": lambda: layers.new_labels(image, grids.grid_of(image), empty, "m"),
             "painted": lambda: Labels(empty, scale=image.scale, translate=image.translate),
             "converted": lambda: Labels(empty, metadata=image.metadata),
         }[how]()
@@ -202,9 +202,9 @@ class TestWriter:
         """An uncertainty over its image; an answer for a layer that has no file over the mask that lies there; a mask's duplicate."""
         scan, path = nifti_file(), nifti_file("seg.nii.gz", data=rng.integers(0, 3, SHAPE, dtype=np.uint8))
         truth, image = opened(viewer, path), opened(viewer, scan)
-        doubt = layers.new_image(image, layers.grid_of(image), np.zeros(image.data.shape, np.float32), "scan_uncertainty")
+        doubt = layers.new_image(image, grids.grid_of(image), np.zeros(image.data.shape, np.float32), "scan_uncertainty")
         filtered = Image(image.data * 2, scale=image.scale, translate=image.translate, units=image.units)
-        answer = layers.new_labels(filtered, layers.grid_of(filtered, [truth]), np.zeros(truth.data.shape, np.uint8), "filtered_seg")
+        answer = layers.new_labels(filtered, grids.grid_of(filtered, [truth]), np.zeros(truth.data.shape, np.uint8), "filtered_seg")
         viewer.layers.selection = {truth}
         _duplicate_layer(viewer.layers)
         copy = next(layer for layer in viewer.layers if layer.name == f"{truth.name} copy")
@@ -246,15 +246,15 @@ class TestWriter:
 def test_the_sample_opens(viewer):
     image, mask = viewer.open_sample(PLUGIN, "phantom")
     assert isinstance(image, Image) and isinstance(mask, Labels)
-    assert layers.grid_of(image).affine.tolist() == layers.grid_of(mask).affine.tolist()
+    assert grids.grid_of(image).affine.tolist() == grids.grid_of(mask).affine.tolist()
     assert set(np.unique(mask.data)) == {0, 1, 2, 3}
     assert Layer.create(*image.as_layer_data_tuple()).metadata == image.metadata
 
 
 def test_the_tilted_ct_is_shown_straight_and_kept_tilted(viewer):
     image, mask = viewer.open_sample(PLUGIN, "phantom_ct")
-    assert tilt_degrees(layers.grid_of(image).affine) > 10
-    assert layers.grid_of(image).affine.tolist() == layers.grid_of(mask).affine.tolist()
+    assert tilt_degrees(grids.grid_of(image).affine) > 10
+    assert grids.grid_of(image).affine.tolist() == grids.grid_of(mask).affine.tolist()
     assert image.data.min() == -1000 and image.data.max() > 600 and set(np.unique(mask.data)) == {0, 1, 2, 3}
 
 

@@ -23,8 +23,8 @@ from napari.layers import Layer
 from napari.settings import get_plugin_settings
 from napari.utils.notifications import notification_manager
 
-from napari_unet import UNetError, images
-from napari_unet.viewer import layers, places, recovery
+from napari_unet import UNetError
+from napari_unet.viewer import grids, layers, places, recovery
 from napari_unet.viewer.answer import Answer
 from napari_unet.viewer.correct import CorrectTab
 from napari_unet.viewer.filling import empty_mask
@@ -41,12 +41,12 @@ from napari.settings import get_plugin_settings
 from napari.utils.notifications import notification_manager
 from napari_unet import images
 from napari_unet.spec import Label
-from napari_unet.viewer import layers, recovery
+from napari_unet.viewer import grids, layers, recovery
 from napari_unet.viewer.filling import appearance
 image = Layer.create(*layers.to_layer(images.read(sys.argv[1])))
 values = np.zeros(image.data.shape, np.uint8)
 values[1, 2, :3] = 2
-mask = layers.new_labels(image, layers.grid_of(image), values, "by hand", **appearance([Label(2, "tumour", "#aa11cc")]))
+mask = layers.new_labels(image, grids.grid_of(image), values, "by hand", **appearance([Label(2, "tumour", "#aa11cc")]))
 session = recovery.Session()
 session.keep(mask, [image])()
 print("kept", flush=True)
@@ -91,7 +91,7 @@ def test_a_killed_session_s_mask_comes_back_as_it_was(killed, qtbot, viewer_mode
     (mask,) = viewer_model.layers
     assert mask.name == "by hand" and mask.data[1, 2, :3].tolist() == [2, 2, 2] and mask.data.sum() == 6
     assert names_of(mask)[2] == "tumour" and np.allclose(mask.get_color(2)[:3], np.array([0xAA, 0x11, 0xCC]) / 255, atol=0.01)
-    assert (layers.grid_of(mask).affine == images.read(killed).affine).all()
+    assert (grids.grid_of(mask).affine == images.read(killed).affine).all()
     assert proposal(mask) == killed.with_name("by_hand.nii.gz")  # beside its image, as before
     assert made.offered == 0 and len(list(places.folder("recovery").glob("*/*.nii.gz"))) == 1  # in this session's keeping
 
@@ -114,7 +114,7 @@ class TestASession:
     @pytest.fixture
     def mask(self, viewer_model, nifti_file):
         image = viewer_model.add_layer(Layer.create(*layers.to_layer(images.read(nifti_file()))))
-        layer = viewer_model.add_layer(empty_mask(image, layers.grid_of(image), tiny_spec(), ("", "", 0)))
+        layer = viewer_model.add_layer(empty_mask(image, grids.grid_of(image), tiny_spec(), ("", "", 0)))
         Answer.in_layer(layer).write(layer, (slice(None),) * 3, np.ones(layer.data.shape, np.uint8))
         return layer
 
@@ -235,7 +235,7 @@ def test_two_viewers_do_not_take_each_other_s_masks(qtbot, viewer_model):
 def test_a_mask_of_a_series_comes_back_and_what_cannot_stays(qtbot, viewer_model, nifti_file, rng):
     path = nifti_file("series.nii.gz", data=rng.integers(0, 9, (5, 6, 7, 3)).astype(np.int16), affine=affine_for("LSP"))
     image = Layer.create(*layers.to_layer(images.read(path)))
-    mask = layers.new_labels(image, layers.grid_of(image), np.zeros(image.data.shape, np.uint8), "beats")
+    mask = layers.new_labels(image, grids.grid_of(image), np.zeros(image.data.shape, np.uint8), "beats")
     mask.data[1, 2, 3] = 4
     ended = recovery.Session()
     ended.keep(mask, [image])()
@@ -329,7 +329,7 @@ def test_what_napari_s_own_save_has_written_is_not_offered(qtbot, viewer_model, 
 def test_a_picture_s_mask_comes_back_in_its_place(qtbot, viewer_model, scale):
     picture = viewer_model.add_image(np.zeros((8, 5, 3), np.uint8), rgb=True, scale=scale, translate=(3, 4), name="slide")
     values = np.arange(40, dtype=np.uint8).reshape(8, 5)
-    layer = viewer_model.add_layer(layers.new_labels(picture, layers.grid_of(picture), values, "cells"))
+    layer = viewer_model.add_layer(layers.new_labels(picture, grids.grid_of(picture), values, "cells"))
     first = keeper(qtbot, viewer_model)
     paths = proposal(layer)
     first.close_session()

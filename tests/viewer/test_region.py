@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QPushButton
 
 from napari_unet import images
 from napari_unet.errors import UNetError
-from napari_unet.viewer import layers
+from napari_unet.viewer import grids, layers
 from napari_unet.viewer.region import region_of
 from napari_unet.viewer.table import MeasureTab, rows_of
 
@@ -27,7 +27,7 @@ def mask(viewer_model, nifti_file, rng):
     path = nifti_file(data=rng.integers(0, 99, SHAPE).astype(np.int16), affine=affine_for("PSR", tilt=12))
     image = viewer_model.add_layer(Layer.create(*layers.to_layer(images.read(path))))
     values = rng.integers(0, 3, image.data.shape).astype(np.uint8)
-    return viewer_model.add_layer(layers.new_labels(image, layers.grid_of(image), values, "m"))
+    return viewer_model.add_layer(layers.new_labels(image, grids.grid_of(image), values, "m"))
 
 
 def drawn(mask, *shapes, **options):

@@ -25,7 +25,7 @@ from qtpy.QtWidgets import QFileDialog, QLabel, QScrollArea
 from napari_unet import images
 from napari_unet.segment import Segmenter
 from napari_unet.spec import Card, Label
-from napari_unet.viewer import layers
+from napari_unet.viewer import grids, layers
 from napari_unet.viewer.card import ModelCard, facts
 from napari_unet.viewer.engine import Engine
 from napari_unet.viewer.estimate import cost
@@ -297,7 +297,7 @@ class TestWithoutAWindow:
         data, options, _ = layers.to_layer(volume, "labels")
         assert proposal(Labels(data, **options)) == tmp_path / "a b.nii"
         image = Image(*layers.to_layer(volume)[:1], **layers.to_layer(volume)[1])
-        mask = layers.new_labels(image, layers.grid_of(image), data, "a b_seg (1 of 9 slices)")
+        mask = layers.new_labels(image, grids.grid_of(image), data, "a b_seg (1 of 9 slices)")
         assert proposal(mask) == tmp_path / "a_b_seg_1_of_9_slices.nii.gz"
         assert proposal(Labels(np.zeros((4, 4), np.uint8), name="cells")) == Path("cells.png")
         plain = Labels(np.zeros(image.data.shape, np.uint8), name="by hand", scale=image.scale, translate=image.translate)
@@ -484,7 +484,7 @@ class TestOptions:
         finished(widget, qtbot)
         doubt = viewer.layers["scan_uncertainty"]
         _, truth = Segmenter.load(model_file(), device="cpu", uncertainty=True).assess(images.read(scan))
-        assert np.allclose(layers.grid_of(doubt).stored(doubt.data), truth.data) and doubt.data.max() > 0
+        assert np.allclose(grids.grid_of(doubt).stored(doubt.data), truth.data) and doubt.data.max() > 0
         worst = int(doubt.data.sum(axis=(1, 2)).argmax())
         viewer.dims.set_current_step(0, 0 if worst else 1)
         qtbot.keyClick(viewer.window._qt_viewer.canvas.native, Qt.Key.Key_U)
@@ -517,7 +517,7 @@ class TestOptions:
         image, exact = images.read(scan), Segmenter.load("hippocampus", device="cpu")
         truth = Segmenter.load("hippocampus", precision="int8").segment(image).data
         mask = viewer.layers["scan_seg"]
-        assert np.array_equal(layers.grid_of(mask).stored(mask.data), truth) and (truth != exact.segment(image).data).any()
+        assert np.array_equal(grids.grid_of(mask).stored(mask.data), truth) and (truth != exact.segment(image).data).any()
         widget._choice.models.setCurrentText("phantoms")
         assert not precision.isEnabled() and widget._advanced.options().precision == "float32"
 

@@ -15,7 +15,9 @@ from napari_unet import images
 from napari_unet.segment import Segmenter
 from napari_unet.viewer import editing, screen
 from napari_unet.viewer.answer import Answer
-from napari_unet.viewer.layers import grid_of, place_of, volume_of
+from napari_unet.viewer.grids import grid_of
+from napari_unet.viewer.layers import volume_of
+from napari_unet.viewer.sameness import place_of
 
 pytestmark = pytest.mark.gui
 

@@ -12,7 +12,7 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 
 from napari_unet import images
 from napari_unet.spec import Label
-from napari_unet.viewer import layers
+from napari_unet.viewer import grids, layers
 from napari_unet.viewer.filling import appearance
 from napari_unet.viewer.table import MeasureTab, names_of, rows_of
 from napari_unet.viewer.writer import file_name
@@ -24,7 +24,7 @@ CLASSES = appearance([Label(1, "inner", "#e6194b"), Label(2, "cut", "#3cb44b"), 
 def mask(viewer_model, nifti_file):
     """On a tilted, anisotropic grid: 12 voxels within, 6 at the border, and a class that is not there."""
     image = viewer_model.add_layer(Layer.create(*layers.to_layer(images.read(nifti_file(affine=affine_for("PSR", tilt=12))))))
-    grid = layers.grid_of(image)
+    grid = grids.grid_of(image)
     values = np.zeros(image.data.shape, np.uint8)
     within = values[1:-1, 1:-1, 1:-1]
     within[:2, :2, :3] = 1
@@ -89,7 +89,7 @@ class TestASeries:
         values = np.zeros(image.data.shape, np.uint8)
         for step in range(3):
             values[step, 1, 1, : step + 1] = 1
-        return viewer_model.add_layer(layers.new_labels(image, layers.grid_of(image), values, "beats_seg", **CLASSES))
+        return viewer_model.add_layer(layers.new_labels(image, grids.grid_of(image), values, "beats_seg", **CLASSES))
 
     def test_each_volume_has_its_rows(self, qtbot, viewer_model, beats):
         tab = MeasureTab(viewer_model)

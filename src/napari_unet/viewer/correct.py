@@ -17,7 +17,8 @@ from napari_unet.errors import UNetError
 from napari_unet.viewer import editing, screen, worker
 from napari_unet.viewer.answer import Answer, revert
 from napari_unet.viewer.filling import OF
-from napari_unet.viewer.layers import grid_of, is_at_hand, values_of
+from napari_unet.viewer.grids import grid_of
+from napari_unet.viewer.layers import is_at_hand, values_of
 from napari_unet.viewer.parts import button, narrow, text
 from napari_unet.viewer.table import names_of
 

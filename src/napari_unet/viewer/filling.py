@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from napari_unet.measure import Tally
 from napari_unet.spec import Label, ModelSpec
 from napari_unet.viewer.answer import Answer, Before
-from napari_unet.viewer.layers import ScalarLayer, grid_of, new_image, new_labels
+from napari_unet.viewer.grids import ScalarLayer, grid_of
+from napari_unet.viewer.layers import new_image, new_labels
 from napari_unet.viewer.screen import slice_on_screen, step_on_screen
 from napari_unet.volume import voxel_ml
 

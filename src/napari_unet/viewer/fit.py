@@ -7,7 +7,8 @@ from typing import Any
 
 from napari_unet.spacing import spacing_warning
 from napari_unet.spec import ModelSpec
-from napari_unet.viewer.layers import ScalarLayer, channels_of, grid_of, is_colour, is_picture
+from napari_unet.viewer.grids import ScalarLayer, grid_of, is_colour
+from napari_unet.viewer.layers import channels_of, is_picture
 
 
 def takes_one_of_a_series(spec: ModelSpec, layer: ScalarLayer) -> bool:

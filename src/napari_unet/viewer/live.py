@@ -12,7 +12,8 @@ from qtpy.QtCore import QObject, Signal
 from napari_unet.viewer import worker
 from napari_unet.viewer.answer import Answer
 from napari_unet.viewer.filling import answer_layer, empty_mask
-from napari_unet.viewer.layers import grid_of, is_picture
+from napari_unet.viewer.grids import Grid, grid_of
+from napari_unet.viewer.layers import is_picture
 from napari_unet.viewer.screen import is_on_screen, slice_on_screen, step_on_screen
 from napari_unet.viewer.work import Work
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
     from napari_unet.segment import Piece
-    from napari_unet.viewer.layers import Grid
 
 AHEAD = 9  # slices that Live finishes around the one it was asked for: scrolling on then waits for nothing
 Slice = tuple[int, int] | None  # (axis, index) of the volume's own (i, j, k); None is a picture

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qtpy.QtWidgets import QButtonGroup, QGridLayout, QLabel, QRadioButton, QWidget
 
 from napari_unet.files import shortened
-from napari_unet.viewer.layers import KEY, Grid
+from napari_unet.viewer.grids import KEY, Grid
 from napari_unet.viewer.parts import button
 from napari_unet.viewer.screen import to_data
 from napari_unet.viewer.table import names_of

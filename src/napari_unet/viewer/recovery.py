@@ -26,7 +26,8 @@ from napari_unet.spec import Label
 from napari_unet.viewer import places
 from napari_unet.viewer.answer import Answer
 from napari_unet.viewer.filling import appearance
-from napari_unet.viewer.layers import KEY, Kind, grid_of, to_layer, transforms, values_of, volume_of
+from napari_unet.viewer.grids import KEY, Kind, grid_of
+from napari_unet.viewer.layers import to_layer, transforms, values_of, volume_of
 from napari_unet.viewer.reader import mask_in
 from napari_unet.viewer.table import names_of
 from napari_unet.volume import Reorientation

@@ -14,8 +14,8 @@ from skimage.draw import polygon
 from superqt.utils import QSignalThrottler
 
 from napari_unet.errors import UNetError
+from napari_unet.viewer.grids import units_in
 from napari_unet.viewer.parts import button
-from napari_unet.viewer.screen import units_in
 
 AREAS = ("rectangle", "ellipse", "polygon")  # lines and paths enclose nothing
 CORNERS = 180  # of the polygon that stands for an ellipse

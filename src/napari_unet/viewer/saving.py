@@ -17,7 +17,8 @@ from qtpy.QtWidgets import QApplication, QFileDialog, QHBoxLayout, QMessageBox, 
 from napari_unet.errors import UNetError
 from napari_unet.suffixes import WRITABLE, stem, suffix
 from napari_unet.viewer import recovery, worker, writer
-from napari_unet.viewer.layers import KEY, Grid, grid_of, is_at_hand, is_picture
+from napari_unet.viewer.grids import KEY, Grid, grid_of
+from napari_unet.viewer.layers import is_at_hand, is_picture
 from napari_unet.viewer.options import PLUGIN
 from napari_unet.viewer.parts import text
 from napari_unet.viewer.writer import file_name, save, with_ending

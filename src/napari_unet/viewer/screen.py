@@ -8,7 +8,7 @@ import numpy as np
 from napari.components import ViewerModel
 from numpy.typing import NDArray
 
-from napari_unet.viewer.layers import Grid, ScalarLayer, matrix_of
+from napari_unet.viewer.grids import Grid, ScalarLayer, matrix_of, units_in
 
 CERTAIN = 1e6  # condition; of a layer that is turned by a right angle the slider shows one slice wherever it stands
 
@@ -49,11 +49,6 @@ def _in_units_of(layer: Any, viewer: ViewerModel) -> NDArray[np.float64]:
     if units is None or len(units) < layer.ndim:
         return np.ones(layer.ndim)
     return np.array([units_in(*pair) for pair in zip(units[-layer.ndim :], layer.units, strict=True)])
-
-
-def units_in(unit: Any, other: Any) -> float:
-    """How many of the other unit one of this unit is; 1 where they are of different kinds."""
-    return float((1 * unit).to(other).magnitude) if unit.is_compatible_with(other) else 1.0
 
 
 def slice_on_screen(viewer: ViewerModel, layer: ScalarLayer, grid: Grid) -> tuple[int, int] | None:

@@ -32,7 +32,8 @@ from napari_unet.errors import UNetError
 from napari_unet.images import MAX_LABEL
 from napari_unet.measure import amounts
 from napari_unet.viewer import worker
-from napari_unet.viewer.layers import grid_of, values_of
+from napari_unet.viewer.grids import grid_of
+from napari_unet.viewer.layers import values_of
 from napari_unet.viewer.parts import text
 from napari_unet.viewer.region import RegionChoice, region_of
 from napari_unet.viewer.screen import show_slice

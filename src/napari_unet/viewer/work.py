@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -15,27 +14,17 @@ from numpy.typing import NDArray
 from napari_unet.viewer.answer import EVERY
 from napari_unet.viewer.engine import Engine
 from napari_unet.viewer.fit import takes_one_of_a_series
-from napari_unet.viewer.layers import (
-    ScalarLayer,
-    channels_of,
-    grid_of,
-    is_at_hand,
-    is_picture,
-    place_of,
-    values_of,
-    volume_of,
-)
+from napari_unet.viewer.grids import ScalarLayer, grid_of
+from napari_unet.viewer.layers import channels_of, is_at_hand, is_picture, values_of, volume_of
 from napari_unet.viewer.model import Model
 from napari_unet.viewer.options import Options
+from napari_unet.viewer.sameness import place_of, sum_of
 from napari_unet.viewer.screen import step_on_screen
 from napari_unet.volume import Reorientation, Volume, check_same_grid
 
 if TYPE_CHECKING:
     from napari_unet.preprocess import Prepared
     from napari_unet.segment import Piece, Segmenter
-
-
-SAMPLES = 64  # along each axis, whose order is looked at, too
 
 
 @dataclass
@@ -168,18 +157,9 @@ class Work:
 
         layers = (self.image, *self.more)
         of, affine = (segmenter, *(layer.data for layer in layers)), grid_of(self.image, self.others).affine
-        sums = [_sum(values_of(layer), self.step) for layer in layers if is_at_hand(layer)]  # other values may be written in place
+        sums = [sum_of(values_of(layer), self.step) for layer in layers if is_at_hand(layer)]  # other values may be written in place
         known = self.kept[0] if self.kept and (self.kept[0].step, self.kept[0].sums) == (self.step, sums) else None
         if known is None or any(a is not b for a, b in zip(known.of, of, strict=True)) or not np.array_equal(known.affine, affine):
             volume = self.read()
             self.kept[:] = [Kept(of, self.step, affine, sums, volume, prepare(volume, segmenter.spec))]
         return self.kept[0].volume, self.kept[0].prepared
-
-
-def _sum(values: NDArray[Any], step: int | None) -> tuple[float, int]:
-    """What is another where values were changed: of a series those of one step; of a file's that are mapped nothing is read."""
-    if isinstance(values, np.memmap):
-        return 0.0, 0
-    seen = values if step is None else values[step]
-    some = np.ascontiguousarray(seen[tuple(slice(None, None, size // SAMPLES + 1) for size in seen.shape)])
-    return float(np.sum(seen, dtype=np.float64)), zlib.crc32(some.view(np.uint8).ravel())

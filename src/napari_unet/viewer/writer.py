@@ -16,7 +16,8 @@ from napari.utils.notifications import show_info
 from napari_unet import images
 from napari_unet.errors import UNetError
 from napari_unet.suffixes import suffix
-from napari_unet.viewer.layers import KEY, Grid, ScalarLayer, grid_of, volume_of
+from napari_unet.viewer.grids import KEY, Grid, ScalarLayer, grid_of
+from napari_unet.viewer.layers import volume_of
 
 saved = EventEmitter(type_name="saved")  # with each Labels layer that napari's own Save has written here
 
