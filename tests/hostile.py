@@ -29,7 +29,8 @@ from napari_unet import images
 from napari_unet.errors import UNetError
 
 ORIENTATIONS = ["".join(letters) for pairs in permutations(("RL", "AP", "SI")) for letters in product(*pairs)]
-VOXELS = np.random.default_rng(0).integers(-900, 900, (5, 6, 7)).astype(np.int16)
+SHAPE = (5, 6, 7)
+VOXELS = np.random.default_rng(0).integers(-900, 900, SHAPE).astype(np.int16)
 LIMIT_MB = 160  # what the child may allocate; every claim of the corpus is larger
 
 

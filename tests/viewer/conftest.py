@@ -11,7 +11,7 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-from awkward_grids import SHAPE, affine_for
+from hostile import SHAPE, affine_for
 from napari.components import ViewerModel
 from npe2 import PluginManager
 from qtpy.QtCore import QThreadPool
@@ -62,6 +62,16 @@ def tiny_spec(channels: int = 1, dims: int = 3, **changes: Any) -> ModelSpec:
         spacing=(0.0, 0.0, 0.0), patch=(8, 8, 8) if dims == 3 else (1, 8, 8),
     )  # fmt: skip
     return replace(spec, **changes)
+
+
+def finished(widget, qtbot):
+    """Wait for the end of a run."""
+    qtbot.waitUntil(lambda: widget._run is None, timeout=PATIENCE)
+
+
+def idle(widget, qtbot):
+    """Wait until no single slice is in the making."""
+    qtbot.waitUntil(lambda: not widget._slices.busy, timeout=PATIENCE)
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from awkward_grids import affine_for
 from conftest import PATIENCE, PLUGIN
+from hostile import affine_for
 from napari.layers import Image, Labels
 from qtpy.QtCore import QThreadPool, QTimer
 from qtpy.QtWidgets import QApplication, QLabel

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from awkward_grids import affine_for
 from conftest import tiny_spec
+from hostile import affine_for
 
 from napari_unet.preprocess import prepare
 from napari_unet.segment import Segmenter

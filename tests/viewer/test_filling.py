@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from awkward_grids import ORIENTATIONS, affine_for
 from conftest import tiny_spec
+from hostile import ORIENTATIONS, affine_for
 from napari.components import ViewerModel
 from napari.layers import Image, Layer
 
@@ -115,7 +115,7 @@ def test_an_edited_mask_is_never_written_again(viewer, nifti_file, segmenter):
 def test_volumes_are_millilitres(viewer, nifti_file, segmenter):
     filling = Filling(viewer, image_from(viewer, nifti_file()), segmenter.spec)
     filling.put((slice(0, 1), slice(0, 2), slice(0, 5)), np.ones((1, 2, 5)), 1, 1)
-    assert filling.volumes() == {1: pytest.approx(10 * 0.8 * 1.5 * 3 / 1000)}
+    assert filling.volumes() == {1: pytest.approx(10 * 0.75 * 1.5 * 3 / 1000)}
     picture = viewer.add_layer(Image(np.zeros((40, 50))))
     assert Filling(viewer, picture, segmenter.spec).volumes() == {}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import nibabel
 import numpy as np
 import pytest
-from awkward_grids import ORIENTATIONS, SHAPE, affine_for
+from hostile import ORIENTATIONS, SHAPE, affine_for
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
 from napari.layers._layer_actions import _duplicate_layer

@@ -6,7 +6,7 @@ import dask.array
 import nibabel
 import numpy as np
 import pytest
-from awkward_grids import ORIENTATIONS, affine_for
+from hostile import ORIENTATIONS, affine_for
 from napari.layers import Image, Layer
 
 from napari_unet import images

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from awkward_grids import SHAPE, affine_for
-from conftest import PATIENCE, PLUGIN, tiny_spec
+from conftest import PATIENCE, PLUGIN, finished, idle, tiny_spec
 from dialogs import accept_the_file, when_shown
+from hostile import SHAPE, affine_for
 from napari._qt.dialogs.qt_reader_dialog import QtReaderDialog
 from napari.layers import Image, Labels
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.gui
 def segment(widget, qtbot):
     widget._start.click()
     layer = widget._run.filling.layer
-    qtbot.waitUntil(lambda: widget._run is None, timeout=PATIENCE)
+    finished(widget, qtbot)
     return layer
 
 
@@ -91,7 +91,7 @@ def test_live_with_a_model_of_one_plane(window, qtbot, nifti_file, model_file):
     axis = viewer.dims.order[0]
     for step in (1, 4):
         viewer.dims.set_current_step(axis, step)
-        qtbot.waitUntil(lambda: not widget._slices.busy, timeout=PATIENCE)
+        idle(widget, qtbot)
     (mask,) = (layer for layer in viewer.layers if isinstance(layer, Labels))
     truth = grid_of(viewer.layers[0]).shown(Segmenter.load(model, device="cpu").segment(images.read(scan)).data)
     for step in (1, 4):
@@ -99,7 +99,7 @@ def test_live_with_a_model_of_one_plane(window, qtbot, nifti_file, model_file):
     before = mask.data.copy()
     viewer.dims.order = (1, 0, 2)
     viewer.dims.set_current_step(1, 2)
-    qtbot.waitUntil(lambda: not widget._slices.busy, timeout=PATIENCE)
+    idle(widget, qtbot)
     assert np.array_equal(mask.data, before) and "another plane" in widget._panel.state.text()
 
 
@@ -164,7 +164,7 @@ def test_an_image_that_was_moved_has_a_mask_of_its_own(window, qtbot, nifti_file
     viewer.open(str(nifti_file()), plugin=PLUGIN)
     widget.add_model(model_file())
     widget._panel.this.click()
-    qtbot.waitUntil(lambda: not widget._slices.busy, timeout=PATIENCE)
+    idle(widget, qtbot)
     first = widget._mask.value
     viewer.layers[0].translate = viewer.layers[0].translate + 5
     mask = segment(widget, qtbot)
@@ -185,11 +185,11 @@ def test_strokes_are_kept_before_a_run_and_the_table_is_counted_after_it(window,
     viewer.open(str(slow_scan), plugin=PLUGIN)
     widget.add_model(model_file())
     widget._panel.this.click()
-    qtbot.waitUntil(lambda: not widget._slices.busy, timeout=PATIENCE)
+    idle(widget, qtbot)
     layer = widget._mask.value
     layer.data_setitem((np.array([1]), np.array([2]), np.array([3])), 2)
     widget._tabs.setCurrentWidget(widget._measure)
     widget._start.click()
     qtbot.waitUntil(lambda: any(places.folder("recovery").glob(f"*/{layer.unique_id}.nii.gz")), timeout=PATIENCE)
-    qtbot.waitUntil(lambda: widget._run is None, timeout=PATIENCE)
+    finished(widget, qtbot)
     assert {row.value: row.voxels for row in widget._measure.rows} == {v: int((layer.data == v).sum()) for v in (1, 2)}

@@ -9,7 +9,7 @@ import sys
 import nibabel
 import numpy as np
 import pytest
-from awkward_grids import SHAPE, affine_for
+from hostile import SHAPE, affine_for
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
 from napari.layers._layer_actions import _duplicate_layer

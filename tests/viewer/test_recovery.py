@@ -16,8 +16,8 @@ import napari
 import nibabel
 import numpy as np
 import pytest
-from awkward_grids import SHAPE, affine_for
 from conftest import tiny_spec
+from hostile import SHAPE, affine_for
 from napari.components import ViewerModel
 from napari.layers import Layer
 from napari.settings import get_plugin_settings

@@ -6,8 +6,8 @@ import csv
 
 import numpy as np
 import pytest
-from awkward_grids import affine_for
 from conftest import PLUGIN
+from hostile import affine_for
 from napari.layers import Layer, Shapes
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtWidgets import QApplication, QFileDialog, QPushButton

@@ -13,9 +13,9 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from awkward_grids import affine_for
-from conftest import PATIENCE, PLUGIN, tiny_spec
+from conftest import PATIENCE, PLUGIN, finished, tiny_spec
 from dialogs import accept_the_file
+from hostile import affine_for
 from napari.layers import Image, Labels, Layer
 from napari.settings import get_plugin_settings
 from napari.utils.notifications import notification_manager
@@ -45,10 +45,6 @@ def started(viewer, widget, qtbot, scan, model, after=0):
     run = widget._run
     qtbot.waitUntil(lambda: run.filling.done >= after, timeout=PATIENCE)
     return run
-
-
-def finished(widget, qtbot):
-    qtbot.waitUntil(lambda: widget._run is None, timeout=PATIENCE)
 
 
 def names(widget):

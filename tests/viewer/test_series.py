@@ -5,9 +5,9 @@ from __future__ import annotations
 import nibabel
 import numpy as np
 import pytest
-from awkward_grids import affine_for
-from conftest import PATIENCE, PLUGIN, tiny_spec
+from conftest import PATIENCE, PLUGIN, finished, idle, tiny_spec
 from dialogs import accept_the_file
+from hostile import affine_for
 from napari.layers import Image, Labels
 from qtpy.QtCore import Qt, QThreadPool
 
@@ -58,10 +58,6 @@ def truth(path, model):
     return np.stack([segmenter.segment(volume.channel(step)).data for step in range(volume.channels)], -1)
 
 
-def finished(widget, qtbot):
-    qtbot.waitUntil(lambda: widget._run is None, timeout=PATIENCE)
-
-
 def masks(viewer):
     return [layer for layer in viewer.layers if isinstance(layer, Labels)]
 
@@ -106,14 +102,14 @@ class TestInAWindow:
         viewer, widget = at_work(path, model)
         whole = viewer.layers["beating"]
         widget._panel.this.click()
-        qtbot.waitUntil(lambda: not widget._slices.busy, timeout=PATIENCE)
+        idle(widget, qtbot)
         (mask,) = masks(viewer)
         assert mask.data.shape == whole.data.shape and mask.data[2].any() and not np.delete(mask.data, 2, 0).any()
         widget._panel.live.click()
         viewer.dims.set_current_step(0, 1)
         qtbot.waitUntil(lambda: bool(mask.data[1].any()), timeout=PATIENCE)
         widget._panel.live.click()
-        qtbot.waitUntil(lambda: not widget._slices.busy, timeout=PATIENCE)
+        idle(widget, qtbot)
         mask.data_setitem((np.array([3]), np.array([0]), np.array([0]), np.array([0])), 9)
         widget._start.click()
         finished(widget, qtbot)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from awkward_grids import affine_for
-from conftest import PATIENCE, PLUGIN, tiny_spec
+from conftest import PATIENCE, PLUGIN, finished, idle, tiny_spec
+from hostile import affine_for
 from napari.layers import Image, Labels
 from napari.layers._layer_actions import _duplicate_layer
 from napari.utils.notifications import notification_manager
@@ -31,18 +31,10 @@ def mask_of(viewer):
     return next((layer for layer in viewer.layers if isinstance(layer, Labels)), None)
 
 
-def idle(widget, qtbot):
-    qtbot.waitUntil(lambda: not widget._slices.busy, timeout=PATIENCE)
-
-
 def this_slice(viewer, widget, qtbot, step):
     viewer.dims.set_current_step(0, step)
     widget._panel.this.click()
     idle(widget, qtbot)
-
-
-def finished(widget, qtbot):
-    qtbot.waitUntil(lambda: widget._run is None, timeout=PATIENCE)
 
 
 def on_screen(viewer, data):

@@ -6,7 +6,7 @@ import csv
 
 import numpy as np
 import pytest
-from awkward_grids import affine_for
+from hostile import affine_for
 from napari.layers import Layer
 from qtpy.QtWidgets import QApplication, QFileDialog
 

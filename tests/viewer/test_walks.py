@@ -11,8 +11,8 @@ from itertools import cycle
 
 import numpy as np
 import pytest
-from awkward_grids import affine_for
-from conftest import PATIENCE, PLUGIN
+from conftest import PATIENCE, PLUGIN, finished
+from hostile import affine_for
 from napari._qt.dialogs.preferences_dialog import PreferencesDialog
 from napari.layers import Image, Labels
 from napari.settings import get_plugin_settings
@@ -113,7 +113,7 @@ def test_an_image_that_is_edited_meanwhile_breaks_nothing(window, qtbot, slow_sc
         image.data = np.zeros_like(image.data)
     else:
         image.translate = np.asarray(image.translate) + 7
-    qtbot.waitUntil(lambda: widget._run is None, timeout=PATIENCE)
+    finished(widget, qtbot)
     assert run.filling.done == 36 and run.filling.layer in viewer.layers and widget._start.isEnabled()
     if edit != "in place":  # the run has the voxels that it began with
         truth = Segmenter.load(model_file(), device="cpu").segment(images.read(slow_scan))
@@ -178,7 +178,7 @@ def done(window, qtbot, nifti_file, model_file, rng):
     viewer.open(str(scan), plugin=PLUGIN)
     widget.add_model(model_file())
     qtbot.mouseClick(widget._start, Qt.MouseButton.LeftButton)
-    qtbot.waitUntil(lambda: widget._run is None, timeout=PATIENCE)
+    finished(widget, qtbot)
     return viewer, widget, widget._mask.value
 
 
