@@ -133,7 +133,8 @@ class TestFit:
     @pytest.mark.parametrize(("dims", "channels", "layer", "why"), [
         (3, 1, PICTURE, "single picture"), (3, 4, VOLUME, r"has 1 channel; the model reads 4 \(T1, T2, T3, T4\)"),
         (3, 3, SERIES, "has 4 channels"), (2, 1, COLOURS, "has 3 colours"), (2, 3, PICTURE, "has 1 channel"),
-        (3, 1, Image(np.zeros((2, 2, 2, 2, 2))), "5 axes"),
+        (2, 1, Image(np.zeros((2, 2, 2, 2, 2))), r"has 5 axes; at most 4 can be read \("),
+        (3, 3, Image(np.zeros((2, 2, 2, 2, 3)), rgb=True), "has 4 axes beside its colours; at most 3 can be read"),
     ])  # fmt: skip
     def test_does_not_fit(self, dims, channels, layer, why):
         import re

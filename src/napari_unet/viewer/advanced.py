@@ -37,7 +37,7 @@ class AdvancedForm(QWidget):
         self.threads.setSpecialValueText("all")
         self.threads.setToolTip("Threads of the processor")
         self.overlap = combo_box(OVERLAPS, "How much of a window the next one sees again: more is smoother and slower")
-        self.windows = combo_box(WINDOWS, "How many of the windows are in memory: one at a time takes the least, and longer")
+        self.windows = combo_box(WINDOWS, "How many windows are in memory at once: one at a time needs the least memory and takes longer")
         self.mirror = combo_box(MIRRORING, "Average over mirrored copies: slower, sometimes better")
         self.largest = QCheckBox("as the model says")
         self.largest.setChecked(True)

@@ -161,7 +161,7 @@ class CorrectTab(QWidget):
         scores = np.asarray(now.doubt.data)[now.part].sum(axis=tuple(a for a in range(3) if a != now.axis - len(now.part)))
         left = [int(n) for n in np.argsort(-scores, kind="stable") if n not in now.seen and scores[n] > 0]
         if not left:
-            return self.state.setText("Every slice with uncertainty was looked at.")
+            return self.state.setText("You have looked at every slice that has uncertainty.")
         now.seen.add(left[0])
         screen.show_slice(self._viewer, now.layer, now.axis, left[0])
         self.state.setText(f"Slice {left[0]}; {len(left) - 1} more with uncertainty.")

@@ -24,8 +24,10 @@ def takes_several_layers(spec: ModelSpec, layer: ScalarLayer) -> bool:
 
 def objection(spec: ModelSpec, layer: ScalarLayer) -> str:
     """Why the model cannot read the layer, in a sentence; "" where it can."""
-    if layer.ndim > (3 if is_colour(layer) else 4):
-        return f"The layer has {layer.ndim} axes; the model reads {spec.network.dims}."
+    if is_colour(layer) and layer.ndim > 3:
+        return f"The layer has {layer.ndim} axes beside its colours; at most 3 can be read."
+    if layer.ndim > 4:
+        return f"The layer has {layer.ndim} axes; at most 4 can be read (three of space, one of time or channels)."
     if spec.network.dims == 3 and is_picture(layer):
         return "The layer is a single picture; the model reads volumes (3-D)."
     found, needed = channels_of(layer), len(spec.channels)

@@ -1,4 +1,4 @@
-"""Medical volumes -> layers: NIfTI, Analyze and MGH files, images and masks."""
+"""Images and masks -> layers: NIfTI, Analyze and MGH by File > Open; PNG, TIFF and zarr, too, by `napari-unet view`."""
 
 from __future__ import annotations
 

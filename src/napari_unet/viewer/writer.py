@@ -1,4 +1,4 @@
-"""Layers -> NIfTI files, on the grid of the image they belong to."""
+"""Layers -> files (NIfTI, PNG, TIFF, zarr), on the grid of the image they belong to."""
 
 from __future__ import annotations
 
