@@ -23,7 +23,7 @@ from napari.layers import Layer
 from napari.settings import get_plugin_settings
 from napari.utils.notifications import notification_manager
 
-from napari_unet import UNetError
+from napari_unet import UNetError, images
 from napari_unet.viewer import grids, layers, places, recovery
 from napari_unet.viewer.answer import Answer
 from napari_unet.viewer.correct import CorrectTab
