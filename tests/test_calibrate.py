@@ -111,7 +111,7 @@ def test_cases_without_what_the_model_finds_prove_nothing(labelled: Path, tmp_pa
     image = read(labelled / "images/head0.nii.gz")
     write(tmp_path / "data/images/a.nii.gz", image, labels=False)
     write(tmp_path / "data/labels/a.nii.gz", image.with_data(np.full(image.shape, 9, np.uint8)))
-    with pytest.raises(UNetError, match="it finds nothing that is labelled in 1 cases"):
+    with pytest.raises(UNetError, match="it finds nothing that is labelled in 1 case"):
         list(calibrate("phantoms", find_cases(tmp_path / "data").cases, tmp_path / "a.safetensors"))
     assert not (tmp_path / "a.safetensors").exists()
 

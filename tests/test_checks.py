@@ -100,8 +100,8 @@ ERRORS: dict[str, tuple[Fault, str]] = {
     "label cut": (cut("labelsTr"), "the compressed data is damaged"),
     "no image": (gone("imagesTr"), "cannot be read (No such file or directory)"),
     "no label": (gone("labelsTr"), "cannot be read (No such file or directory)"),
-    "NaN": (image(put(np.nan)), "1 voxels are NaN or infinite"),
-    "infinite": (image(put(-np.inf)), "1 voxels are NaN or infinite"),
+    "NaN": (image(put(np.nan)), "1 voxel is NaN or infinite"),
+    "infinite": (image(put(-np.inf)), "1 voxel is NaN or infinite"),
     "constant": (image(np.zeros_like), "every voxel of channel 0 has the value 0"),
     "more channels": (image(lambda data: np.stack([data, data], -1)), "2 channels, not 1 as dataset.json names"),
     "label of another shape": (label(lambda data: data[:-1]), "its shape is (19, 24, 18)"),
@@ -268,7 +268,7 @@ def test_all_masks_empty(tmp_path: Path) -> None:
 def test_a_channel_too_few(tmp_path: Path) -> None:
     nnunet(tmp_path, 3, channels=2, described=False)
     (tmp_path / "imagesTr/b1_0001.nii.gz").unlink()
-    assert found(checked(tmp_path), "error") == ["b1_0000.nii.gz: 1 channels, not 2 as the others"]
+    assert found(checked(tmp_path), "error") == ["b1_0000.nii.gz: 1 channel, not 2 as the others"]
 
 
 def test_fewer_channels_than_dataset_json_says(tmp_path: Path) -> None:

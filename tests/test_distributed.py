@@ -129,7 +129,7 @@ def assert_can_go_on(out: Path) -> None:
 def test_terminated_all_of_them_stop_and_what_was_learnt_is_kept(folder: Path, tmp_path: Path) -> None:
     code, text = torchrun(folder, tmp_path / "run", lambda parent: parent.send_signal(signal.SIGTERM))
     assert code != 0 and text.count("stopped; the best weights so far are in") == 1, text
-    assert text.count("100000 steps, as asked for") == 1  # one of them speaks
+    assert text.count("100,000 steps, as asked for") == 1  # one of them speaks
     assert_can_go_on(tmp_path / "run")
 
 

@@ -132,7 +132,7 @@ def test_flags_that_contradict_the_old_model(folder: Path, old: Base, choices: d
 
 def test_data_that_the_old_model_does_not_read(tmp_path: Path, old: Base) -> None:
     two = nnunet(tmp_path / "two channels")
-    with pytest.raises(UNetError, match=r"old: it reads 1 channels \(MRI\), the data has 2. Give its channels, or train without"):
+    with pytest.raises(UNetError, match=r"old: it reads 1 channel \(MRI\), the data has 2. Give its channels, or train without"):
         told(two, old.spec)
     pictures = two_folders(tmp_path / "pictures", 2, ".png")
     with pytest.raises(UNetError, match="old: it reads volumes, the data are pictures. Choose another model, or"):

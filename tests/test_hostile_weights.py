@@ -210,7 +210,7 @@ def content_faults() -> list[Fault]:
         *(bent(f"{n} members", f"members is {n}", both(spec_with("members", n))) for n in (0, 33, 10**9)),
         bent("members of an older format", "2 members in a file of format 'napari-unet 1'", spec_with("members", 2)),
         bent("members that are not there", "0.encoder.+ has shape None", both(spec_with("members", 2))),
-        bent("an ensemble of one", "1 members in a file of format 'napari-unet 2'", lambda f: f.metadata.update(format="napari-unet 2")),
+        bent("an ensemble of one", "1 member in a file of format 'napari-unet 2'", lambda f: f.metadata.update(format="napari-unet 2")),
         bent("a checkpoint", "format is 'x+'.+Give a model", lambda f: f.metadata.update(format="x" * 100_000)),
         bent("somebody else's", "format is 'None'.+Give a model", without_header),
         bent("no card", "its format is", lambda f: f.metadata.pop("card")),

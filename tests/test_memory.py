@@ -17,7 +17,7 @@ from engine import model_spec, network_spec, volume
 from hostile import affine_for
 from PIL import Image
 
-from napari_unet import files, images, weights
+from napari_unet import images, weights
 from napari_unet.components import Cleaning
 from napari_unet.dataset import Case, read_image
 from napari_unet.errors import UNetError
@@ -268,15 +268,3 @@ def test_openvino_takes_about_as_much_as_is_told(tmp_path: Path, shape: tuple[in
     taken = measured(model, scan, "openvino", 2)
     print(f"told {told / 1e6:.0f} MB, taken {taken / 1e6:.0f} MB")
     assert taken <= 1.1 * told and told <= 2.5 * taken, f"told {told / 1e6:.0f} MB, taken {taken / 1e6:.0f} MB"
-
-
-def test_what_is_left_of_a_jobs_limit_is_all_there_is(tmp_path: Path) -> None:
-    """The layout of cgroup v2: the outer group has no limit of its own, the middle one is the tighter."""
-    (tmp_path / "own").write_text("3:cpuset:/\n0::/outer/job/step\n")
-    for name, limit, used, cache in (("outer", "max", 900, 0), ("outer/job", "1000", 700, 100), ("outer/job/step", "5000", 600, 0)):
-        (tmp_path / name).mkdir()
-        for field, text in (("max", limit), ("current", used), ("stat", f"anon 5\ninactive_file {cache}\n")):
-            (tmp_path / name / f"memory.{field}").write_text(f"{text}")
-    assert list(files._left_to_groups(tmp_path / "own", tmp_path)) == [4400, 400]
-    assert list(files._left_to_groups(tmp_path / "absent", tmp_path)) == []
-    assert 0 < files.free_memory() < 1 << 50

@@ -27,7 +27,6 @@ from napari_unet import pictures, weights
 from napari_unet.batch import segment_all
 from napari_unet.cases import find_images
 from napari_unet.cli import main
-from napari_unet.cli.terminal import duration
 from napari_unet.components import Cleaning
 from napari_unet.images import read_labels, write
 from napari_unet.network import UNet
@@ -87,7 +86,6 @@ def count(event, arguments):
             os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(count)
 from napari_unet.cli import main
-from napari_unet.cli.terminal import duration
 main()
 """
 
@@ -277,12 +275,7 @@ def test_the_time_that_is_left_is_told(model: Path, images: Path, tmp_path: Path
     assert child.wait() == 0
     shown = [line.strip() for line in told.decode().split("\r") if line.strip()]
     assert re.fullmatch(r"1 of 6: a0, needs \d+\.\d GB of \d+\.\d GB free|1 of 6: a0, needs \d+ MB of \d+\.\d GB free", shown[0])
-    assert any(re.fullmatch(r"4 of 6: a3, slice 9 of 18, \d+ s left", line) for line in shown), shown
-
-
-def test_hours_are_not_told_to_the_second() -> None:
-    told = [duration(seconds) for seconds in (5, 65, 7199, 7200, 18725)]
-    assert told == ["5 s", "1 min 05 s", "119 min 59 s", "2 h 00 min", "5 h 12 min"]
+    assert any(re.fullmatch(r"4 of 6: a3, slice 9 of 18, (< 1|\d+) s left", line) for line in shown), shown
 
 
 # --- volumes

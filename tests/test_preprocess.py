@@ -139,12 +139,12 @@ def test_channels_keep_their_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize("channels", [1, 2, 4])
 def test_other_channels_are_refused(channels: int) -> None:
     image = volume(shape=(6, 7, 8, channels))
-    with pytest.raises(UNetError, match=rf"volume: {channels} channels, the model tiny reads 3 \(a, b, c\)\. Choose"):
+    with pytest.raises(UNetError, match=rf"volume: {channels} channels?, the model tiny reads 3 \(a, b, c\)\. Choose"):
         prepare(image, with_channels(*map(Channel, "abc")))
 
 
 UNSEEN = {
-    "a NaN": (lambda d: np.where(d == d.max(), np.nan, d), r"1 voxels are NaN or infinite"),
+    "a NaN": (lambda d: np.where(d == d.max(), np.nan, d), r"1 voxel is NaN or infinite"),
     "infinity": (lambda d: np.where(d > 0, np.inf, d), r"voxels are NaN or infinite"),
     "constant": (lambda d: d * 0 + 7, r"every voxel of channel 0 has the value 7"),
     "complex": (lambda d: d * 1j, r"voxels of type complex128\. Give real numbers"),

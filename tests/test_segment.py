@@ -27,7 +27,7 @@ from engine import (
 from hostile import ORIENTATIONS, affine_for
 from PIL import Image
 
-from napari_unet import files, images, preprocess, torch_runtime, weights
+from napari_unet import images, preprocess, ram, torch_runtime, weights
 from napari_unet.errors import UNetError
 from napari_unet.memory import of_window
 from napari_unet.preprocess import prepare
@@ -304,7 +304,7 @@ def test_the_most_likely_class_is_the_first_of_equals() -> None:
 def test_networks_and_members_are_as_many() -> None:
     network = random_network(THREE_D)
     for networks, members in (((network,), 2), ((network, network), 1), ((), 1)):
-        with pytest.raises(UNetError, match=f"tiny: {len(networks)} networks for {members} members"):
+        with pytest.raises(UNetError, match=f"tiny: {len(networks)} networks? for {members} members?"):
             Segmenter(replace(MODELS["3-D"], members=members), *networks)
 
 
@@ -404,7 +404,7 @@ def test_values_other_than_1_to_n() -> None:
 def test_the_channels_have_to_fit() -> None:
     for channels, shape in ((1, (8, 9, 10, 2)), (2, (8, 9, 10))):
         tested = segmenter(model_spec(network_spec(channels=channels)))
-        with pytest.raises(UNetError, match=rf"volume: {3 - channels} channels, the model tiny reads {channels} \(channel 0"):
+        with pytest.raises(UNetError, match=rf"volume: {3 - channels} channels?, the model tiny reads {channels} \(channel 0"):
             tested.segment(volume(shape))
 
 
@@ -452,7 +452,7 @@ def test_broken_weights_give_no_mask(name: str, value: float) -> None:
 def test_a_single_broken_voxel_gives_no_mask(value: float) -> None:
     image = volume(dtype=np.float32)
     image.data[3, 4, 5] = value
-    with pytest.raises(UNetError, match=r"1 voxels are NaN or infinite"):
+    with pytest.raises(UNetError, match=r"1 voxel is NaN or infinite"):
         segmenter(MODELS["3-D"]).segment(image)
 
 
@@ -472,10 +472,10 @@ def test_a_window_that_does_not_fit_into_memory_is_not_begun(monkeypatch: pytest
     """By the measure by which `memory.fit` looks for windows that do."""
     model, image = segmenter(MODELS["3-D"]), volume()
     needed = int(sum(of_window(model.spec, (8, 8, 8), model.runtime.feature_maps)))
-    monkeypatch.setattr(files, "free_memory", lambda: needed)
+    monkeypatch.setattr(ram, "free_memory", lambda: needed)
     assert next(model.stream(image)).done == 1
-    monkeypatch.setattr(files, "free_memory", lambda: needed - 1)
-    with pytest.raises(UNetError, match=r"^tiny: needs 0\.0 GB of memory"):
+    monkeypatch.setattr(ram, "free_memory", lambda: needed - 1)
+    with pytest.raises(UNetError, match=r"^tiny: needs \d+ MB of memory"):
         next(model.stream(image))
 
 

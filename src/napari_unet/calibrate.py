@@ -22,6 +22,7 @@ from napari_unet.runtime import choose_runtime
 from napari_unet.segment import Segmenter
 from napari_unet.spec import ModelSpec
 from napari_unet.torch_runtime import build
+from napari_unet.words import counted
 
 WATCHED, SCORED = 8, 20  # cases, at most, spread over all that there are
 WORST = 0.005  # of Dice: what int8 may cost
@@ -77,7 +78,8 @@ def calibrate(model: str | Path, cases: Sequence[Case], out: str | Path) -> Gene
             seconds[which] += took
     before, after = (_mean(each, spec) for each in scores)
     if not before:
-        raise UNetError(model, f"it finds nothing that is labelled in {len(scored)} cases", "Give cases of what it was trained for")
+        raise UNetError(model, f"it finds nothing that is labelled in {counted(len(scored), 'case')}",
+                        "Give cases of what it was trained for")  # fmt: skip
     calibration = Calibration(ranges, len(scored), after, before)
     if after < before - WORST:
         raise UNetError(model, f"in int8 {calibration}: it falls by more than {WORST}", "Use it as it is, in float32")

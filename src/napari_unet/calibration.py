@@ -10,6 +10,7 @@ from pydantic import Field
 from napari_unet.errors import UNetError
 from napari_unet.schema import STRICT
 from napari_unet.spec import MAX_MEMBERS
+from napari_unet.words import counted
 
 Range = tuple[float, float]
 Ranges = tuple[tuple[Range, ...], ...]  # of each member, of each of its convolutions
@@ -36,5 +37,4 @@ class Calibration:
                 raise UNetError("int8", f"a convolution's inputs range from {low:g} to {high:g}", "Calibrate the model anew")
 
     def __str__(self) -> str:
-        cases = f"{self.cases} {'case' if self.cases == 1 else 'cases'}"
-        return f"Dice {self.dice:.4f} instead of {self.dice_float32:.4f} on {cases}"
+        return f"Dice {self.dice:.4f} instead of {self.dice_float32:.4f} on {counted(self.cases, 'case')}"

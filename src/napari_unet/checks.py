@@ -18,6 +18,7 @@ from napari_unet.intensities import Intensities, intensities
 from napari_unet.partial import UNLABELLED, slices_labelled
 from napari_unet.spec import MAX_CHANNELS
 from napari_unet.volume import Reorientation, Volume, check_same_grid
+from napari_unet.words import counted
 
 SAMPLES = 5_000  # intensities kept per case and channel
 MAX_CLASSES = 254  # a mask of classes is one byte per voxel, in which background and "unknown" also have a value
@@ -207,7 +208,7 @@ def _check_alike(image: Volume, case: Case, known: _Known) -> None:
         raise UNetError(image.source, f"{image.channels} of the {known.channels} channels that dataset.json names",
                         f"Add {case.name}_{image.channels:04d}")  # fmt: skip
     if known.channels not in (0, image.channels):
-        raise UNetError(image.source, f"{image.channels} channels, not {known.channels} as {known.channels_of}",
+        raise UNetError(image.source, f"{counted(image.channels, 'channel')}, not {known.channels} as {known.channels_of}",
                         "Give every case the same channels")  # fmt: skip
     if image.channels > MAX_CHANNELS:
         raise UNetError(image.source, f"{image.channels} volumes in one file, taken as its channels",
@@ -242,7 +243,8 @@ def check_image(image: Volume, turned: NDArray[Any] | None = None) -> list[Inten
     channels = [data[..., index] for index in range(image.channels)] if data.ndim == 4 else [data]
     found = [intensities(channel) for channel in channels]
     if count := sum(of.unusable for of in found):
-        raise UNetError(image.source, f"{count:,} voxels are NaN or infinite", "Replace them, for example by 0, and save it again")
+        raise UNetError(image.source, f"{counted(count, 'voxel')} {'is' if count == 1 else 'are'} NaN or infinite",
+                        "Replace them, for example by 0, and save it again")  # fmt: skip
     for index, of in enumerate(found):
         if of.low == of.high:
             raise UNetError(image.source, f"every voxel of channel {index} has the value {of.low:g}: nothing can be seen in it",
@@ -274,7 +276,7 @@ def refuse(reports: list[Report], where: str) -> None:
     """UNetError where training cannot begin: a case with an error, or none left."""
     errors = [finding for report in reports for finding in report.findings if finding.level == "error"]
     if errors:
-        more = f" (and {len(errors) - 1} more errors)" if len(errors) > 1 else ""
+        more = f" (and {counted(len(errors) - 1, 'more error')})" if len(errors) > 1 else ""
         raise UNetError(errors[0].where, errors[0].what + more, errors[0].remedy)
     if not any(report.facts and report.facts.voxels for report in reports):
         raise UNetError(where, "no case has a labelled voxel", "Label at least one")

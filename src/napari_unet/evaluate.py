@@ -25,6 +25,7 @@ from napari_unet.spec import ALL_LABELLED, LabelRule
 from napari_unet.suffixes import is_picture, stem
 from napari_unet.targets import masks_among
 from napari_unet.volume import Affine, Volume, check_same_grid
+from napari_unet.words import counted, listed
 
 if TYPE_CHECKING:
     from napari_unet.segment import Segmenter
@@ -150,8 +151,7 @@ def pairs(predictions: str | Path, labels: str | Path) -> list[tuple[str, Path, 
         found = dict.fromkeys(references, Path(predictions))
     missing = [path.name for name, path in references.items() if name not in found]
     if missing:
-        names = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        raise UNetError(predictions, f"no prediction for {len(missing)} of {len(references)} labels: {names}",
+        raise UNetError(predictions, f"no prediction for {len(missing)} of {counted(len(references), 'label')}: {listed(missing, 5)}",
                         "Name predictions like their labels")  # fmt: skip
     return [(name, found[name], path) for name, path in references.items()]
 

@@ -23,6 +23,7 @@ from napari_unet.segment import Segmenter
 from napari_unet.spec import PlanChoices, TrainConfig
 from napari_unet.splits import several, split_cases
 from napari_unet.train import Progress
+from napari_unet.words import counted
 
 OUTCOME, SCORES, MASKS = "outcome.json", "unseen.csv", "unseen"
 EVERY_CASE: dict[str, Any] = {"checks": 0, "folds": 1, "fold": None}  # settings with which `train` keeps none of its cases out
@@ -61,14 +62,14 @@ def last_out(dataset: Dataset, count: int) -> tuple[tuple[Case, ...], tuple[Case
 def _apart(dataset: Dataset, unseen: set[str]) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
     parts = [tuple(case for case in dataset.cases if (case.name in unseen) is kept) for kept in (False, True)]
     if not all(parts):
-        raise UNetError(dataset.folder, f"{len(dataset.cases)} cases", "Give more: some to train on, others to score")
+        raise UNetError(dataset.folder, counted(len(dataset.cases), "case"), "Give more: some to train on, others to score")
     return parts[0], parts[1]
 
 
 def draw(cases: tuple[Case, ...], count: int, seed: int = 0) -> tuple[Case, ...]:
     """So many of the cases, by the seed; a smaller draw is part of every larger one. UNetError where there are fewer."""
     if not 1 <= count <= len(cases):
-        raise UNetError("--cases", f"{count} of {len(cases)} cases", f"Use 1 to {len(cases)}")
+        raise UNetError("--cases", f"{count} of {counted(len(cases), 'case')}", f"Use 1 to {len(cases)}")
     return tuple(cases[n] for n in np.random.default_rng((seed, 3)).permutation(len(cases))[:count])
 
 

@@ -15,6 +15,7 @@ from napari_unet import weights
 from napari_unet.dataset import Dataset
 from napari_unet.errors import UNetError
 from napari_unet.spec import Card, Label, ModelSpec, Parent, PlanChoices, TrainConfig
+from napari_unet.words import counted
 
 RATE = 0.25  # of the usual one: what is known already is to be kept
 HEAD = "decoder.seg_layers."  # the last layer, one for each scale; its tensors have a row per class
@@ -108,7 +109,7 @@ def refuse(base: ModelSpec, channels: int, pictures: bool, choices: PlanChoices)
         raise UNetError(base.name, f"it reads {kinds[base.pictures]}, the data are {kinds[pictures]}", f"Choose another model, {without}")
     if len(base.channels) != channels:
         names = ", ".join(channel.name for channel in base.channels)
-        raise UNetError(base.name, f"it reads {len(base.channels)} channels ({names}), the data has {channels}",
+        raise UNetError(base.name, f"it reads {counted(len(base.channels), 'channel')} ({names}), the data has {channels}",
                         f"Give its channels, {without}")  # fmt: skip
     for field in fields(PlanChoices):
         chosen = getattr(choices, field.name)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from napari_unet.errors import UNetError, understood
-from napari_unet.files import check_memory
 from napari_unet.packed import check_claim, opened
+from napari_unet.ram import check_memory
 from napari_unet.volume import Volume
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_unet import files
+from napari_unet import ram, words
 from napari_unet.components import Cleaning
 from napari_unet.outline import Outline
 from napari_unet.spacing import network_grid
@@ -39,7 +39,7 @@ class Estimate:
         return max(self.reading, self.segmenting, self.cleaning)
 
     def __str__(self) -> str:
-        return f"needs {_size(self.needed)} of {_size(files.free_memory())} free"
+        return f"needs {words.size(self.needed)} of {words.size(ram.free_memory())} free"
 
 
 def estimate(
@@ -117,14 +117,14 @@ def fit(
 
     Raises UNetError with the numbers where none does.
     """
-    free = files.free_memory() if free is None else free
+    free = ram.free_memory() if free is None else free
     for windows, count in _ways(spec, in_flight):
         told = estimate(image, windows, cleaning=cleaning, uncertainty=uncertainty, in_flight=count, feature_maps=feature_maps,
                         streamed=streamed)  # fmt: skip
         way = Fit(windows, count, told, spec.patch)
         if told.needed <= free:
             break
-    files.check_memory(way.estimate.needed, where, free)
+    ram.check_memory(way.estimate.needed, where, free)
     return way
 
 
@@ -147,8 +147,3 @@ def _smaller(patch: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, ...]
     longest = max(long, key=lambda axis: patch[axis])
     half = max(2, -(-patch[longest] // (2 * stride[longest]))) * stride[longest]
     return tuple(half if axis == longest else n for axis, n in enumerate(patch))
-
-
-def _size(count: float) -> str:
-    """As in "1.2 GB" or "35 MB"."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.0f} MB"

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from napari_unet import foreign
 from napari_unet import header as headers
 from napari_unet.errors import UNetError
-from napari_unet.files import check_memory, write_atomically
+from napari_unet.files import write_atomically
 from napari_unet.packed import check_claim, check_content, opened
+from napari_unet.ram import check_memory
 from napari_unet.suffixes import suffix
 from napari_unet.volume import Volume, grid_distance_mm
 

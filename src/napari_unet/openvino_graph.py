@@ -19,6 +19,7 @@ from napari_unet.errors import UNetError
 from napari_unet.lowering import Array, lower
 from napari_unet.network import UNet
 from napari_unet.quiet_openvino import openvino, ops
+from napari_unet.words import counted
 
 NARROW = 8  # channels: convolutions of fewer, the first and the last, are quick already, and the image stays exact
 
@@ -30,7 +31,7 @@ def unet(networks: Sequence[UNet], ranges: Ranges | None) -> Any:
     if ranges is None:
         logits = [lower(network, window, _Merging(spec.dims)) for network in networks]
     elif len(ranges) != len(networks):
-        raise UNetError("int8", f"it was calibrated for {len(ranges)} members, not for {len(networks)}", "Calibrate it anew")
+        raise UNetError("int8", f"it was calibrated for {counted(len(ranges), 'member')}, not for {len(networks)}", "Calibrate it anew")
     else:
         logits = [_lower_int8(network, own, window) for network, own in zip(networks, ranges, strict=True)]
     return openvino.Model([ops.concat(logits, 0)], [window], "unet")

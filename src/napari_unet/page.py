@@ -16,6 +16,7 @@ from napari_unet.figures import Slice, overlay
 from napari_unet.layout import RECORD, SCORES
 from napari_unet.results import BEST, WORST, Results
 from napari_unet.spec import Label, ModelSpec
+from napari_unet.words import counted, listed
 
 FEW_CLASSES = 4  # get columns of their own in the table of cases
 FEW_CASES = 25  # are listed at once
@@ -50,14 +51,14 @@ def _verdict(results: Results) -> str:
     spec, means = results.record.spec, results.means
     kind = "pictures" if spec.pictures else "volumes"
     channels = f" of {len(spec.channels)} channels" if len(spec.channels) > 1 else ""
-    finds = f"Segments {_listed([label.name for label in spec.labels], 5)} in {kind}{channels}"
+    finds = f"Segments {_text(listed([label.name for label in spec.labels], 5))} in {kind}{channels}"
     if not means:
         return f"{finds}; how well is not known."
     how = {"kept out": " kept out of training", "by folds": ", each scored by a model that had not seen it",
            "halves": f", {'each ' if len(means) > 1 else ''}scored by a model that saw only the other half",
            "on itself": " that it was trained on: not independent", "not": ""}[results.scored]  # fmt: skip
     within = f' (95 % interval <span class="whole">{_interval(means)}</span>)' if len(means) > 1 else ""
-    cases = f"{len(means)} {'case' if len(means) == 1 else 'cases'}"
+    cases = counted(len(means), "case")
     if results.scored == "halves":
         cases = "the halves of one volume" if len(means) > 1 else "a half of one volume"
     return f"{finds} with a mean Dice of <strong>{fmean(means):.3f}</strong>{within} over {cases}{how}."
@@ -123,7 +124,7 @@ def _class_row(name: str, colour: str, values: list[float], low: float) -> list[
     if not values:
         return [name, *["n/a"] * 5, "0", ""]
     numbers = [_number(fmean(values)), _interval(values) or "n/a", _number(stdev(values) if len(values) > 1 else None)]
-    drawn = strip(values, confidence(values), colour, low, f"Dice of {len(values)} cases")
+    drawn = strip(values, confidence(values), colour, low, f"Dice of {counted(len(values), 'case')}")
     return [name, *numbers, _number(min(values)), _number(max(values)), str(len(values)), drawn]
 
 
@@ -213,20 +214,20 @@ def _making(results: Results) -> str:
     kept = "In turn kept out" if results.scored in ("by folds", "halves") else "Kept out"
     facts = {
         "About": _text(card.description), "Data": _text(card.data) or "not stated",
-        "Its licence": _text(card.data_licence) or "not stated", "Trained on": f"{len(record.split.training)} cases",
-        kept: _listed(record.split.kept_out, 40) or "none",
-        "Settings": f"{record.schedule.steps:,} steps, batch {config.batch}, highest rate {config.rate * record.schedule.haste:.2g}, "
-                    f"augmentation {record.schedule.strength(config.augment):.2g}, "
+        "Its licence": _text(card.data_licence) or "not stated", "Trained on": counted(len(record.split.training), "case"),
+        kept: _text(listed(record.split.kept_out, 40)) or "none",
+        "Settings": f"{counted(record.schedule.steps, 'step')}, batch {config.batch}, "
+                    f"highest rate {config.rate * record.schedule.haste:.2g}, augmentation {record.schedule.strength(config.augment):.2g}, "
                     f"dropout {record.schedule.dropout(config.dropout):.2g}, seed {config.seed}",
         "Versions": _text(", ".join(f"{name} {number}" for name, number in card.versions.items())),
     }  # fmt: skip
-    listed = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items() if value)
+    terms = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in facts.items() if value)
     walk = spec.network.walk(spec.patch[3 - spec.network.dims :])
     levels = [[_text(name), " &times; ".join(map(str, size)), str(features)] for name, size, features in walk]
     command = " ".join(f"<span>{_text(part)}</span>" for part in (card.command or f"see {RECORD}").split(" "))
     return f"""<section><h2>How it was planned</h2>
 <ul>{"".join(f"<li>{_text(reason)}</li>" for reason in record.reasons) or "<li>Not recorded.</li>"}</ul></section>
-<section><h2>What went into it</h2><dl class="facts">{listed}</dl></section>
+<section><h2>What went into it</h2><dl class="facts">{terms}</dl></section>
 <section><h2>The way of a patch through the U-Net</h2>{_table(("level", "shape", "features"), levels, "walk")}</section>
 <section><h2>Make it again</h2><pre><code>{command}</code></pre>
 <p class="note">A click selects all of it.</p></section>"""
@@ -251,14 +252,6 @@ def _swatch(colour: str) -> str:
 
 def _number(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.3f}"
-
-
-def _listed(names: Sequence[str], most: int) -> str:
-    """Names as a sentence lists them."""
-    shown = [_text(name) for name in names[:most]]
-    if len(names) > most:
-        return f"{', '.join(shown)} and {len(names) - most} more"
-    return " and ".join([", ".join(shown[:-1]), shown[-1]] if len(shown) > 1 else shown)
 
 
 def _text(words: str) -> str:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_unet.errors import UNetError, understood
-from napari_unet.files import check_memory, write_bytes
+from napari_unet.files import write_bytes
+from napari_unet.ram import check_memory
 from napari_unet.suffixes import BLURRED
 from napari_unet.volume import Volume
 

@@ -28,6 +28,7 @@ from napari_unet.spec import (
     TrainConfig,
     axes_along,
 )
+from napari_unet.words import counted
 
 UNRELATED = 8.0  # slices this many times farther apart than the plane's voxels do not help each other
 CT_LOW = -500.0  # air, in Hounsfield units
@@ -51,7 +52,7 @@ def plan(
     choices = choices or PlanChoices()
     config = config or (TrainConfig() if base is None else finetune.gentle())
     if config.cases is not None and config.cases > len(facts):
-        raise UNetError("--cases", f"{config.cases} of {len(facts)} cases", f"Use 1 to {len(facts)}")
+        raise UNetError("--cases", f"{config.cases} of {counted(len(facts), 'case')}", f"Use 1 to {len(facts)}")
     if base is not None:
         return _from_base(base, dataset, facts, choices, config)
     pictures = facts[0].picture
@@ -153,7 +154,7 @@ def _dims(
         return 2, 0, "A 2-D network: the images are pictures."
     ratio = spacing[0] / spacing[1:].min()
     if size[0] < 12 and ratio > grid.ANISOTROPY:
-        few = f"only {size[0]:.0f} slices, {ratio:.1f} times coarser than the plane"
+        few = f"only {counted(round(size[0]), 'slice')}, {ratio:.1f} times coarser than the plane"
         if size[0] < 3 or ratio >= UNRELATED or choices.neighbours == 0:
             return 2, 0, f"A 2-D network: {few}."
         return 2, 1, f"A 2.5-D network: {few}, yet near enough to help: each is seen with the one before and the one behind."
@@ -242,11 +243,11 @@ def _mirror_axes(facts: list[CaseFacts], order: list[int], pictures: bool, dims:
 
 def _budget(config: TrainConfig, whole: bool) -> tuple[TrainConfig, str]:
     if config.steps is not None:
-        return replace(config, minutes=None), f"{config.steps} steps, as asked for."
+        return replace(config, minutes=None), f"{counted(config.steps, 'step')}, as asked for."
     if config.minutes is not None:
-        return config, f"{config.minutes:g} minutes, as asked for."
+        return config, f"{counted(config.minutes, 'minute')}, as asked for."
     minutes = 10.0 if whole else 30.0
-    return replace(config, minutes=minutes), f"{minutes:g} minutes: a patch holds {'most' if whole else 'a part'} of an image."
+    return replace(config, minutes=minutes), f"{counted(minutes, 'minute')}: a patch holds {'most' if whole else 'a part'} of an image."
 
 
 def _words_spacing(spec: ModelSpec) -> str:

@@ -21,15 +21,16 @@ from torch import Tensor
 
 from napari_unet.checks import check_image
 from napari_unet.errors import UNetError
-from napari_unet.files import check_memory
 from napari_unet.intensities import Intensities
 from napari_unet.loss import IGNORE_INDEX
 from napari_unet.memory import SMALL
 from napari_unet.partial import labelled
+from napari_unet.ram import check_memory
 from napari_unet.spacing import network_grid
 from napari_unet.spec import Channel, ModelSpec
 from napari_unet.volume import Reorientation, Volume
 from napari_unet.windows import Three
+from napari_unet.words import counted
 
 FINER = 8.0  # times the volume's own voxels: a grid of more has to fit into memory, or nobody would see its end
 
@@ -203,7 +204,7 @@ def check_fits(volume: Volume, spec: ModelSpec) -> None:
     """UNetError where a volume does not have the model's channels."""
     if volume.channels != len(spec.channels):
         names = ", ".join(channel.name for channel in spec.channels)
-        raise UNetError(volume.source, f"{volume.channels} channels, the model {spec.name} reads {len(spec.channels)} ({names})",
+        raise UNetError(volume.source, f"{counted(volume.channels, 'channel')}, the model {spec.name} reads {len(spec.channels)} ({names})",
                         "Choose one of its volumes (--volume), or give the model's channels")  # fmt: skip
 
 

@@ -20,15 +20,16 @@ from napari_unet.blending import blended
 from napari_unet.calibration import Ranges
 from napari_unet.components import Cleaning
 from napari_unet.errors import UNetError, first_line
-from napari_unet.files import check_memory
 from napari_unet.memory import of_window, outputs
 from napari_unet.network import UNet
 from napari_unet.preprocess import Prepared
+from napari_unet.ram import check_memory
 from napari_unet.runtime import choose_runtime, start_runtime
 from napari_unet.spec import ModelSpec
 from napari_unet.torch_runtime import build
 from napari_unet.volume import Volume
 from napari_unet.windows import Tile, Tiling
+from napari_unet.words import counted
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Segmenter:
         uncertainty: bool = False, runtime: str = "torch", ranges: Ranges | None = None, background: bool = False,
     ) -> None:  # fmt: skip
         if len(networks) != spec.members:
-            raise UNetError(spec.name, f"{len(networks)} networks for {spec.members} members", "Give one for each")
+            raise UNetError(spec.name, f"{counted(len(networks), 'network')} for {counted(spec.members, 'member')}", "Give one for each")
         self.spec, self.networks, self.uncertainty = spec, networks, uncertainty
         mirrored = spec.mirror_tta if mirror is None else mirror
         self.mirror_axes = spec.mirror_axes if mirrored else ()

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from napari_unet.errors import UNetError
 from napari_unet.schema import STRICT
+from napari_unet.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -274,7 +275,7 @@ class Card:
         return f"{self._what_was_scored()}; {self.parent.name}, which it began with, may have seen them"
 
     def _what_was_scored(self) -> str:
-        cases = f"{self.cases_scored} {'case' if self.cases_scored == 1 else 'cases'}"
+        cases = counted(self.cases_scored, "case")
         if not self.cases_scored:
             return "no case: its models were not scored together" if self.scored_by == "apart" else "no case: none was kept out of training"
         if self.scored_by == "halves":

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from napari_unet.checks import MAX_CLASSES, CaseFacts, Finding, Report
 from napari_unet.dataset import Case, Dataset
-from napari_unet.files import shortened, write_bytes
+from napari_unet.files import write_bytes
 from napari_unet.spec import axes_along
+from napari_unet.words import listed, shortened
 
 OUTLIER = 5.0  # times the median, or its fraction
 
@@ -112,7 +113,7 @@ def _of_the_masks(dataset: Dataset, facts: list[CaseFacts]) -> Iterator[Finding]
             yield Finding("warning", where, f"the label {value}{named} occurs in {having[0]} alone",
                           "Label it in others: from one case it cannot be both learnt and scored")  # fmt: skip
     if len(values) > 1 and not dataset.labels and all(len(found) < 2 for found in masks.values()):
-        yield Finding("warning", where, f"each mask holds one value, but not all the same: {_first([str(v) for v in values], 5)}",
+        yield Finding("warning", where, f"each mask holds one value, but not all the same: {listed([str(v) for v in values], 5)}",
                       "Use one value if they mean one class, or name them in dataset.json")  # fmt: skip
     elif any(f.picture for f in facts) and 255 in values and {1} in masks.values():
         name = next(name for name, found in masks.items() if found == {1})
@@ -170,11 +171,7 @@ def _words(row: Row, dataset: Dataset) -> tuple[str, ...]:
     spread = [f"{low:.4g} to {high:.4g}" for low, high in row.intensity]
     shape, spacing = " x ".join(map(str, row.shape)), " x ".join(f"{s:.3g}" for s in row.spacing)
     return (row.level or "ok", shortened(row.name), shape, spacing, row.orientation, str(len(row.intensity) or ""),
-            _first(spread, 2), _first(classes, 6), _first(list(row.remarks), 3))  # fmt: skip
-
-
-def _first(words: list[str], most: int) -> str:
-    return ", ".join(words[:most]) + (f" and {len(words) - most} more" if len(words) > most else "")
+            listed(spread, 2), listed(classes, 6), listed(row.remarks, 3))  # fmt: skip
 
 
 def write_table(path: str | Path, rows: list[Row], dataset: Dataset) -> None:

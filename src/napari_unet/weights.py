@@ -20,6 +20,7 @@ from napari_unet.files import write_atomically
 from napari_unet.layout import MODEL
 from napari_unet.schema import decode, encode, strict_json
 from napari_unet.spec import Card, ModelSpec
+from napari_unet.words import counted
 
 if TYPE_CHECKING:  # a header is read without numpy, which costs `info` a third of its time
     import numpy as np
@@ -216,7 +217,7 @@ def _metadata(path: str | Path) -> dict[str, str]:
 def _spec(metadata: dict[str, str], path: str | Path) -> ModelSpec:
     spec = decode(ModelSpec, _required(metadata, path)["spec"], str(path))
     if (spec.members > 1) != (metadata["format"] == ENSEMBLE):
-        raise UNetError(path, f"{spec.members} members in a file of format {metadata['format']!r}", _REMEDY)
+        raise UNetError(path, f"{counted(spec.members, 'member')} in a file of format {metadata['format']!r}", _REMEDY)
     return spec
 
 

@@ -11,6 +11,7 @@ from napari_unet.cli.arguments import DATA, add_json, begin, new_table
 from napari_unet.cli.terminal import Line, finish, say, say_table
 from napari_unet.options import add_settings, rule_of
 from napari_unet.spec import LabelRule
+from napari_unet.words import counted, listed, shortened
 
 ROWS = 12  # of cases that are shown without --all
 
@@ -46,11 +47,11 @@ def check(arguments: argparse.Namespace) -> int:
         say(f"... and {len(rows) - ROWS} more {f'of which {odd} have findings' if odd else 'without findings'} (--all shows them)")
     findings = [f for report in reports for f in report.findings]
     errors = sum(f.level == "error" for f in findings)
-    say(f"\n{len(dataset.cases)} cases, {errors} errors, {len(findings) - errors} warnings")
+    say(f"\n{counted(len(dataset.cases), 'case')}, {counted(errors, 'error')}, {counted(len(findings) - errors, 'warning')}")
     if out:
         write_table(out, rows, dataset)
-    listed = [{"level": f.level, "where": f.where, "what": f.what, "remedy": f.remedy} for f in findings]
-    finish(arguments, {"cases": len(dataset.cases), "errors": errors, "warnings": len(findings) - errors, "findings": listed,
+    told = [{"level": f.level, "where": f.where, "what": f.what, "remedy": f.remedy} for f in findings]
+    finish(arguments, {"cases": len(dataset.cases), "errors": errors, "warnings": len(findings) - errors, "findings": told,
                        "table": [asdict(row) for row in rows], "labels": dataset.labels})  # fmt: skip
     if not errors:
         refuse(reports, arguments.data)  # what training would refuse of all cases together
@@ -60,7 +61,6 @@ def check(arguments: argparse.Namespace) -> int:
 def read_all(dataset: Any, everything: bool = False) -> list[Any]:
     """Check every case, and say what was found as a table: errors first, what many files have in common in one row."""
     from napari_unet.checks import check
-    from napari_unet.files import shortened
     from napari_unet.survey import survey
 
     line, reports = Line(), []
@@ -73,6 +73,6 @@ def read_all(dataset: Any, everything: bool = False) -> list[Any]:
     for f in sorted((f for report in reports for f in report.findings), key=lambda f: f.level):
         where = shortened(os.path.relpath(f.where, dataset.folder) if Path(f.where).exists() else Path(f.where).name)
         groups.setdefault((f.level, f"{f.what}. {f.remedy}.", where if everything else ""), []).append(where)
-    say_table([(level, files[0] if len(files) == 1 else f"{files[0]} and {len(files) - 1} more", text)
+    say_table([(level, listed(files, 1), text)
                for (level, text, _), files in groups.items()])  # fmt: skip
     return reports

@@ -9,6 +9,7 @@ from napari_unet.cli.terminal import finish, number, say, say_table
 from napari_unet.errors import UNetError
 from napari_unet.options import add_settings, rule_of
 from napari_unet.spec import LabelRule
+from napari_unet.words import listed
 
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +38,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     if rule.ignore is not None:
         say(f"not scored: voxels whose label is {rule.ignore}, which nobody labelled")
     if others := unpaired(arguments.predictions, arguments.labels):
-        say(f"not scored: {', '.join(others[:5])}{' and others' * (len(others) > 5)}, without a label")
+        say(f"not scored: {listed(others, 5)}, without a label")
     cases = evaluate(arguments.predictions, arguments.labels, surface=arguments.surface, rule=rule)
     scores = [score for case in cases for score in case]
     named = {str(value): f"{value} {name}" for value, name in names.items()}

@@ -10,6 +10,7 @@ from napari_unet import schema
 from napari_unet.cli.arguments import MODEL, add_json, begin, name_of
 from napari_unet.cli.terminal import finish, say, say_table
 from napari_unet.errors import UNetError
+from napari_unet.words import counted
 
 
 def add_join(parser: argparse.ArgumentParser) -> None:
@@ -84,7 +85,7 @@ def export(arguments: argparse.Namespace) -> int:
     spec, members = ensemble.load(arguments.model)
     export_onnx(out, spec, read_card(first), members)
     say(f"model  {out} ({out.stat().st_size / 1e6:.1f} MB)")
-    say(f"image (batch, {spec.network.channels} channels, {', '.join('zyx'[-spec.network.dims:])}), each axis a multiple of "
+    say(f"image (batch, {counted(spec.network.channels, 'channel')}, {', '.join('zyx'[-spec.network.dims:])}), each axis a multiple of "
         f"{spec.network.total_stride}, to logits (batch, {spec.network.classes} classes, ...)")  # fmt: skip
     finish(arguments, {"model": str(out), "format": arguments.format})
     return 0
@@ -109,7 +110,7 @@ def info(arguments: argparse.Namespace) -> int:
         ("Dice", f"{scores} (on {card.worth})" if card.dice or not card.cases_scored else "not scored yet"), ("note", card.note),
         ("int8", str(calibration or "")),
         ("members", f"{spec.members}, whose logits are averaged" if spec.members > 1 else ""),
-        ("trained", f"{card.cases_trained} cases, {card.steps} steps, {card.created}"),
+        ("trained", f"{counted(card.cases_trained, 'case')}, {counted(card.steps, 'step')}, {card.created}"),
         ("data", f"{card.data} ({card.data_licence or 'licence not stated'})"), ("licence", card.licence or "not stated"),
         ("from", f"{card.parent.name} (fine-tuned; its tensors' SHA-256: {card.parent.sha256[:12]}...)" if card.parent else ""),
         ("made by", card.command), ("with", ", ".join(f"{k} {v}" for k, v in card.versions.items())),

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from napari_unet.cli.arguments import MODEL, add_json, begin
 from napari_unet.cli.cleaning import add_cleaning, cleaning_of
-from napari_unet.cli.terminal import Line, duration, finish, number, say, say_table, tell
+from napari_unet.cli.terminal import Line, finish, number, say, say_table, tell
 from napari_unet.errors import UNetError
 from napari_unet.running import DEVICES, PRECISIONS, RUNTIMES
+from napari_unet.words import counted, duration, listed
 
 if TYPE_CHECKING:
     from napari_unet.batch import Step
@@ -60,7 +61,7 @@ def predict(arguments: argparse.Namespace) -> int:
     every = targets.jobs_for(find_images(arguments.inputs, len(spec.channels)), out, arguments.uncertainty)
     targets.check_apart(arguments.inputs, out)
     if masks := [path.name for source in arguments.inputs for path in masks_beside(source)]:
-        tell(f"note: left out, as masks of images beside them: {', '.join(masks[:5])}" + f" and {len(masks) - 5} more" * (len(masks) > 5))
+        tell(f"note: left out, as masks of images beside them: {listed(masks, 5)}")
     jobs = targets.part_of(every, arguments.part) if arguments.part else every
     ledger = None if targets.is_file(out) else _ledger(arguments, spec, cleaning)
     to_do = _begin_file(arguments, jobs) if ledger is None else ledger.to_do(jobs, resume=arguments.resume, overwrite=arguments.overwrite)
@@ -167,8 +168,8 @@ def _report(arguments: argparse.Namespace, ended: list[Step], before: int) -> in
                   ("class", "voxels", "ml", "touches"))  # fmt: skip
     elif cut := Counter(extent.name for extent in extents if extent.border):
         say("cut off by the image's border: " + ", ".join(f"{name} in {n} of {len(done)}" for name, n in cut.items()))
-    say(f"{len(done)} {'mask' if len(done) == 1 else 'masks'} in {arguments.out}" + (f", {before} finished before" if before else "")
-        + (f", {len(failed)} {'case' if len(failed) == 1 else 'cases'} failed" if failed else ""))  # fmt: skip
+    say(f"{counted(len(done), 'mask')} in {arguments.out}" + (f", {before} finished before" if before else "")
+        + (f", {counted(len(failed), 'case')} failed" if failed else ""))  # fmt: skip
     finish(arguments, {"masks": [str(step.job.mask) for step in done], "finished_before": before,
                        "volumes": [asdict(extent) for extent in extents],
                        "failed": [{"case": step.job.case.name, "error": str(step.error)} for step in failed]})  # fmt: skip

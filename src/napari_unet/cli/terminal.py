@@ -69,14 +69,6 @@ def number(value: float | None, digits: int) -> str:
     return "n/a" if value is None else f"{value:.{digits}f}"
 
 
-def duration(seconds: float) -> str:
-    """As in "6 min 05 s" or, from two hours on, "2 h 10 min"."""
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes >= 120:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
 @contextmanager
 def gently() -> Iterator[list[int]]:
     """Signals are only noted, so that no step is left half done; the second one interrupts at once."""

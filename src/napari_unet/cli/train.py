@@ -16,11 +16,12 @@ import psutil
 
 from napari_unet.cli.arguments import DATA, add_json, begin
 from napari_unet.cli.check import read_all
-from napari_unet.cli.terminal import Line, duration, finish, gently, say, say_table
+from napari_unet.cli.terminal import Line, finish, gently, say, say_table
 from napari_unet.errors import UNetError
 from napari_unet.layout import MODEL, RECORD, folds_of
 from napari_unet.options import add_settings, rule_of, settings_of, unused
 from napari_unet.spec import Card, LabelRule, PlanChoices, TrainConfig
+from napari_unet.words import counted, duration
 
 if TYPE_CHECKING:
     from napari_unet.dataset import Dataset
@@ -197,7 +198,7 @@ def _after_training(arguments: argparse.Namespace, out: Path, started: float, da
         say(f"nothing was scored: no case was kept out of training\nan honest score: {shlex.join(again)}")
     if card.note:
         say(card.note)
-    say(f"weights  {out / MODEL}  ({card.steps} steps, {minutes:.1f} minutes)")
+    say(f"weights  {out / MODEL}  ({counted(card.steps, 'step')}, {minutes:.1f} minutes)")
     say(f"report   {page}\npicture  {picture}")
     finish(arguments, {"model": str(out / MODEL), "report": str(page), "dice": card.dice, "steps": card.steps,
                        "cases_scored": card.cases_scored, "independent": card.independent, "scored_by": card.scored_by,

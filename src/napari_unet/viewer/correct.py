@@ -21,6 +21,7 @@ from napari_unet.viewer.grids import grid_of
 from napari_unet.viewer.layers import is_at_hand, values_of
 from napari_unet.viewer.parts import button, narrow, text
 from napari_unet.viewer.table import names_of
+from napari_unet.words import counted
 
 A_LOOK = 1000  # ms on the screen, from which on a slice was looked at
 
@@ -143,7 +144,7 @@ class CorrectTab(QWidget):
     def revert(self) -> None:
         """Take back all corrections, as one step."""
         if self._layer is not None and self._layer.editable:
-            self.state.setText(f"Reverted: {revert(self._layer):,} voxels.")
+            self.state.setText(f"Reverted: {counted(revert(self._layer), 'voxel')}.")
 
     def following(self) -> None:
         """The next slice with the class."""
@@ -224,7 +225,7 @@ class CorrectTab(QWidget):
             return worker.show(error)
         changed = editing.put(layer, values)
         name = names_of(layer).get(value, f"class {value}")
-        self.state.setText(f"{verb}: {name}, {where}, {changed:,} voxels.")
+        self.state.setText(f"{verb}: {name}, {where}, {counted(changed, 'voxel')}.")
 
     def _go(self, step: int) -> None:
         layer = self._layer

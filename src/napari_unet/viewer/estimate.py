@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from napari_unet import files, memory
+from napari_unet import memory, ram
 from napari_unet.components import Cleaning
 from napari_unet.outline import Outline
 from napari_unet.spacing import network_grid
@@ -13,6 +13,7 @@ from napari_unet.spec import ModelSpec
 from napari_unet.viewer.options import Options
 from napari_unet.volume import Volume
 from napari_unet.windows import window_shape, window_starts
+from napari_unet.words import counted, duration, size
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,12 @@ class Cost:
 
     def words(self, seconds_per_voxel: float | None) -> str:
         """One line for the widget."""
-        free = files.free_memory()
-        needs = f"{self.memory / 1e9:.1f} of {free / 1e9:.0f} GB"
+        free = ram.free_memory()
+        needs = f"{size(self.memory)} of {size(free)}"
         if self.memory > free:
             needs = f"⚠ more memory than there is: {needs}"
         if seconds_per_voxel is None:
-            return f"{self.windows:,} {'window' if self.windows == 1 else 'windows'}, {needs}"
+            return f"{counted(self.windows, 'window')}, {needs}"
         seconds = self.voxels * seconds_per_voxel
         first = seconds * self.first / self.windows
         return f"Takes {duration(seconds)}, a slice {duration(first)}; {needs}"
@@ -43,10 +44,10 @@ def cost(
     spec: ModelSpec, volume: Volume, options: Options, in_flight: int = 1, volumes: int = 1, feature_maps: float = memory.FEATURE_MAPS
 ) -> Cost:
     """What segmenting so many volumes like this one costs, one after another; in_flight, feature_maps : see `memory.estimate`."""
-    _, _, size = network_grid(volume.affine, volume.shape, spec)
+    _, _, grid = network_grid(volume.affine, volume.shape, spec)
     overlap = spec.overlap if options.overlap is None else options.overlap
-    window = window_shape(size, spec.patch, spec.stride, spec.whole)
-    counts = [len(window_starts(n, w, overlap)) for n, w in zip(size, window, strict=True)]
+    window = window_shape(grid, spec.patch, spec.stride, spec.whole)
+    counts = [len(window_starts(n, w, overlap)) for n, w in zip(grid, window, strict=True)]
     mirrored = spec.mirror_tta if options.mirror is None else options.mirror
     copies = spec.members * (2 ** len(spec.mirror_axes) if mirrored else 1)
     windows = math.prod(counts)
@@ -56,12 +57,3 @@ def cost(
     kept = (2 * spec.label_dtype.itemsize + 1) * math.prod(volume.shape)  # of each further volume: see `Answer`
     return Cost(windows * volumes, windows // counts[0], windows * volumes * math.prod(window) * copies,
                 told.needed - image.nbytes + (volumes - 1) * kept)  # fmt: skip
-
-
-def duration(seconds: float) -> str:
-    """For people: "< 1 s", "12 s", "3 min", "1.5 h"."""
-    if seconds < 1:
-        return "< 1 s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

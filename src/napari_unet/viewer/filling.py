@@ -20,6 +20,7 @@ from napari_unet.viewer.grids import ScalarLayer, grid_of
 from napari_unet.viewer.layers import new_image, new_labels
 from napari_unet.viewer.screen import slice_on_screen, step_on_screen
 from napari_unet.volume import voxel_ml
+from napari_unet.words import counted
 
 Of = tuple[str, str, int]
 OF = "uncertainty of"  # in an uncertainty's metadata: the answer that it belongs to (see `Answer`)
@@ -133,7 +134,7 @@ class Filling:
         """Keep what is there; a mask that the run began says in its name that it is not all. `redraw` shows it."""
         if not self.over:
             if self._before is None:
-                self.layer.name = f"{self.layer.name} ({self.done} of {self.total or '?'} slices)"
+                self.layer.name = f"{self.layer.name} ({self.done} of {counted(self.total, 'slice') if self.total else '? slices'})"
                 self.answer.open = False
             deque(self._recording(), maxlen=0)
             self._end()

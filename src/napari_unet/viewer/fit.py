@@ -9,6 +9,7 @@ from napari_unet.spacing import spacing_warning
 from napari_unet.spec import ModelSpec
 from napari_unet.viewer.grids import ScalarLayer, grid_of, is_colour
 from napari_unet.viewer.layers import channels_of, is_picture
+from napari_unet.words import counted
 
 
 def takes_one_of_a_series(spec: ModelSpec, layer: ScalarLayer) -> bool:
@@ -34,8 +35,8 @@ def objection(spec: ModelSpec, layer: ScalarLayer) -> str:
     if found == needed or takes_one_of_a_series(spec, layer):
         return ""
     names = ", ".join(channel.name for channel in spec.channels)
-    kind = "colours" if is_colour(layer) else "channel" if found == 1 else "channels"
-    return f"The layer has {found} {kind}; the model reads {needed} ({names}), in one layer of {needed} channels."
+    has = f"{found} colours" if is_colour(layer) else counted(found, "channel")
+    return f"The layer has {has}; the model reads {needed} ({names}), in one layer of {counted(needed, 'channel')}."
 
 
 def warning(spec: ModelSpec, layer: ScalarLayer, others: Iterable[Any] = ()) -> str:

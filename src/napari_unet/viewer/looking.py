@@ -11,11 +11,11 @@ from napari.layers import Image, Labels
 from numpy.typing import NDArray
 from qtpy.QtWidgets import QButtonGroup, QGridLayout, QLabel, QRadioButton, QWidget
 
-from napari_unet.files import shortened
 from napari_unet.viewer.grids import KEY, Grid
 from napari_unet.viewer.parts import button
 from napari_unet.viewer.screen import to_data
 from napari_unet.viewer.table import names_of
+from napari_unet.words import shortened
 
 # level and width in Hounsfield units, as radiologists set them
 WINDOWS = {"Brain": (40, 80), "Soft tissue": (50, 400), "Lung": (-600, 1500), "Bone": (400, 1800)}

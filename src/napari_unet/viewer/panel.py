@@ -5,9 +5,10 @@ from __future__ import annotations
 from qtpy.QtWidgets import QGridLayout, QProgressBar, QWidget
 
 from napari_unet.errors import UNetError
-from napari_unet.viewer.estimate import Cost, cost, duration
+from napari_unet.viewer.estimate import Cost, cost
 from napari_unet.viewer.parts import button, text
 from napari_unet.viewer.work import Work
+from napari_unet.words import counted, duration
 
 
 class RunPanel(QWidget):
@@ -76,8 +77,8 @@ class RunPanel(QWidget):
     def ended(self, complete: bool, done: int, total: int, volumes: int = 1) -> None:
         """A run is over."""
         if complete:
-            return self._say(f"{total} slices, done" if volumes == 1 else f"{volumes} volumes, {total} slices, done")
-        how_far = f"after {done} of {total} slices" if done else "before the first slice"
+            return self._say(f"{counted(total, 'slice')}, done" if volumes == 1 else f"{volumes} volumes, {counted(total, 'slice')}, done")
+        how_far = f"after {done} of {counted(total, 'slice')}" if done else "before the first slice"
         self._say(f"stopped {how_far}")
 
     def slice_finished(self, seconds: float) -> None:

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from napari_unet import images, nifti
 from napari_unet.errors import UNetError
-from napari_unet.files import check_memory
 from napari_unet.lazy import LazyArray
+from napari_unet.ram import check_memory
 from napari_unet.suffixes import MEDICAL, stem, suffix
 from napari_unet.viewer.layers import LayerData, notes_on, to_layer
 from napari_unet.volume import Volume

@@ -22,6 +22,7 @@ from napari_unet.viewer.layers import is_at_hand, is_picture
 from napari_unet.viewer.options import PLUGIN
 from napari_unet.viewer.parts import text
 from napari_unet.viewer.writer import file_name, save, with_ending
+from napari_unet.words import counted
 
 MASK_FILES = "NIfTI (*.nii.gz *.nii);;Picture (*.png *.tif)"
 
@@ -216,7 +217,7 @@ class Keeper(QWidget):
 
     def _show(self) -> None:
         count = len(self._found)
-        self._offer.setText(f"{count} unsaved {'mask' if count == 1 else 'masks'}")
+        self._offer.setText(counted(count, "unsaved mask"))
         self._offer.setToolTip("Left behind by an earlier session: " + ", ".join(found.name for found in self._found))
         self.setVisible(count > 0)
 

@@ -39,6 +39,7 @@ from napari_unet.viewer.region import RegionChoice, region_of
 from napari_unet.viewer.screen import show_slice
 from napari_unet.viewer.writer import file_name
 from napari_unet.volume import voxel_ml
+from napari_unet.words import listed
 
 NAMED, SHORT = 4, 30  # classes, and letters of their names, in a note; the table has all of them
 HEADINGS = ("Class", "Voxels", "ml", "Border", "t")
@@ -193,9 +194,8 @@ class MeasureTab(QWidget):
     def _words(self) -> str:
         """What a reader of the table has to know."""
         cut = list(dict.fromkeys(row.name for row in self.rows if row.at_border))
-        more = f" and {len(cut) - NAMED} more" if len(cut) > NAMED else ""
-        names = ", ".join(name[:SHORT] for name in cut[:NAMED])
-        border = f"{names}{more}: at the image's border, so the true volume may be larger." if cut else ""
+        names = listed([name[:SHORT] for name in cut], NAMED)
+        border = f"{names}: at the image's border, so the true volume may be larger." if cut else ""
         within = f"Within {self._region}, through all slices." if self.rows and self._region else ""
         return " ".join(filter(None, (self._told, within, border)))
 
