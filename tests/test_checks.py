@@ -218,7 +218,7 @@ def test_a_file_that_changes_while_it_is_read(folder: Path, part: str) -> None:
     path = folder / part / "a1.nii.gz"
 
     def saved_anew(frame: FrameType, event: str, argument: object) -> None:
-        if frame.f_code.co_name == "check_image" and frame.f_locals["image"].source.endswith("a1.nii.gz"):
+        if frame.f_code.co_name == "of_channels" and frame.f_locals["image"].source.endswith("a1.nii.gz"):
             content = path.read_bytes()
             path.unlink()
             path.write_bytes(content)

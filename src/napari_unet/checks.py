@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from napari_unet import structures
 from napari_unet.dataset import Case, Dataset, check_names, read_image, read_mask
 from napari_unet.errors import UNetError
-from napari_unet.intensities import Intensities, intensities
+from napari_unet.intensities import of_channels
 from napari_unet.partial import UNLABELLED, slices_labelled
 from napari_unet.spec import MAX_CHANNELS
 from napari_unet.volume import Reorientation, Volume, check_same_grid
@@ -122,7 +122,7 @@ def _check_case(case: Case, labels: dict[int, str], known: _Known) -> Report:
     attempt(check_names, case)
     image, label = attempt(read_image, case), attempt(read_mask, case)
     if image is not None:
-        attempt(check_image, image)
+        attempt(of_channels, image)
         attempt(_check_alike, image, case, known)
         findings += [Finding("warning", image.source, note, "Check that the image lies where it should") for note in image.notes]
     if label is not None:
@@ -230,26 +230,6 @@ def _check_values(label: Volume, labels: dict[int, str], known: _Known) -> None:
     if unknown:
         remedy = f"Save 255 as {min(labels)}" if values == {255} and len(labels) == 1 else "Name it in dataset.json, or correct the mask"
         raise UNetError(label.source, f"the mask value {unknown[0]} is none of 0 and {sorted(labels)}", remedy)
-
-
-def check_image(image: Volume, turned: NDArray[Any] | None = None) -> list[Intensities]:
-    """What each channel is like, read slab by slab; in the order of `turned` (z, y, x[, C]), where it is given.
-
-    Raises UNetError for voxels that are no real numbers, not finite or all alike: each would become a clean empty mask.
-    """
-    if image.data.dtype.kind not in "biuf":
-        raise UNetError(image.source, f"voxels of type {image.data.dtype}", "Give real numbers, such as the magnitude")
-    data = image.data.swapaxes(0, 2) if turned is None else turned  # files lie in memory that way
-    channels = [data[..., index] for index in range(image.channels)] if data.ndim == 4 else [data]
-    found = [intensities(channel) for channel in channels]
-    if count := sum(of.unusable for of in found):
-        raise UNetError(image.source, f"{counted(count, 'voxel')} {'is' if count == 1 else 'are'} NaN or infinite",
-                        "Replace them, for example by 0, and save it again")  # fmt: skip
-    for index, of in enumerate(found):
-        if of.low == of.high:
-            raise UNetError(image.source, f"every voxel of channel {index} has the value {of.low:g}: nothing can be seen in it",
-                            "Check that the right file was exported")  # fmt: skip
-    return found
 
 
 def _facts(case: Case, image: Volume, label: Volume) -> CaseFacts:

@@ -10,6 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_unet.errors import UNetError
+from napari_unet.volume import Volume
+from napari_unet.words import counted
+
 SLAB = 1 << 22  # voxels at a time
 
 
@@ -47,3 +51,23 @@ def intensities(data: NDArray[Any]) -> Intensities:
         mean += (centre - mean) * values.size / total
         count = total
     return Intensities(low, high, unusable, mean, math.sqrt(squares / count) if math.isfinite(squares) else math.nan)
+
+
+def of_channels(image: Volume, turned: NDArray[Any] | None = None) -> list[Intensities]:
+    """Those of each channel of an image; in the order of `turned` (z, y, x[, C]), where it is given.
+
+    Raises UNetError for voxels that are no real numbers, not finite or all alike: each would become a clean empty mask.
+    """
+    if image.data.dtype.kind not in "biuf":
+        raise UNetError(image.source, f"voxels of type {image.data.dtype}", "Give real numbers, such as the magnitude")
+    data = image.data.swapaxes(0, 2) if turned is None else turned  # files lie in memory that way
+    channels = [data[..., index] for index in range(image.channels)] if data.ndim == 4 else [data]
+    found = [intensities(channel) for channel in channels]
+    if count := sum(of.unusable for of in found):
+        raise UNetError(image.source, f"{counted(count, 'voxel')} {'is' if count == 1 else 'are'} NaN or infinite",
+                        "Replace them, for example by 0, and save it again")  # fmt: skip
+    for index, of in enumerate(found):
+        if of.low == of.high:
+            raise UNetError(image.source, f"every voxel of channel {index} has the value {of.low:g}: nothing can be seen in it",
+                            "Check that the right file was exported")  # fmt: skip
+    return found

@@ -19,9 +19,8 @@ from monai.transforms import Compose, NormalizeIntensity, ScaleIntensityRange, S
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_unet.checks import check_image
 from napari_unet.errors import UNetError
-from napari_unet.intensities import Intensities
+from napari_unet.intensities import Intensities, of_channels
 from napari_unet.loss import IGNORE_INDEX
 from napari_unet.memory import SMALL
 from napari_unet.partial import labelled
@@ -132,7 +131,7 @@ def prepare(volume: Volume, spec: ModelSpec) -> Prepared:
     check_fits(volume, spec)
     turn, turned, ratio, size = _turn(volume, spec)
     turned = turned if turned.ndim == 4 else turned[..., np.newaxis]
-    facts = check_image(volume, turned)
+    facts = of_channels(volume, turned)
     normalise = NormalizeChannels(spec.channels, facts)
     _check_contrast(normalise, facts, volume.source, spec)
     z, y, x = turned.shape[:3]
