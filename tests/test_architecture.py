@@ -25,11 +25,11 @@ TIERS = (
     },
     {
         *("augment", "budget", "calibration", "cases", "cells", "checks", "components", "distributed", "downloads", "ensemble", "events"),
-        *("blending", "description", "fingerprint"),
+        *("blending", "description", "extents", "fingerprint"),
         *("finetune", "layout", "learning", "loss", "lowering", "measure", "network", "nifti", "openvino_runtime", "optimiser"),
         *("dataset", "grid", "images", "openvino_graph", "options", "partial", "splits", "threads"),
         *("phantoms", "preprocess", "quiet_openvino", "record", "cuda_graph", "runtime", "sampling", "schedule", "spacing", "speed"),
-        *("ledger", "memory", "outline", "spool", "structures", "survey", "targets", "torch_runtime", "volumes", "weights", "zarrs"),
+        *("ledger", "memory", "outline", "spool", "structures", "survey", "targets", "torch_runtime", "weights", "zarrs"),
     },
     {"assist", "batch", "calibrate", "canvas", "crossval", "evaluate", "onnx_export", "plan", "pooling", "segment", "train"},
     {"charts", "comparison", "cost", "experiment", "figures", "page", "report", "results"},

@@ -17,10 +17,10 @@ import pytest
 from napari_unet.components import Cleaning
 from napari_unet.dataset import Case
 from napari_unet.errors import UNetError
+from napari_unet.extents import Extent
 from napari_unet.files import write_bytes
 from napari_unet.ledger import CASES, METHOD, VOLUMES, Ledger, Method
 from napari_unet.targets import Job
-from napari_unet.volumes import Extent
 
 FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked")
 METHODS = [Method("liver", digit * 64, False, None, False, Cleaning((1,))) for digit in "ab"]

@@ -11,6 +11,7 @@ from napari_unet.canvas import Canvas, canvas_for, streamed
 from napari_unet.components import Cleaning
 from napari_unet.dataset import check_kind, check_names, read_image
 from napari_unet.errors import UNetError
+from napari_unet.extents import Extent
 from napari_unet.ledger import Ledger
 from napari_unet.memory import Estimate, fit
 from napari_unet.outline import outline
@@ -19,7 +20,6 @@ from napari_unet.spacing import spacing_warning
 from napari_unet.spec import ModelSpec
 from napari_unet.targets import Job, check_lengths
 from napari_unet.volume import Volume
-from napari_unet.volumes import Extent
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ import numpy as np
 
 from napari_unet import images, pictures, spool, zarrs
 from napari_unet.components import Cleaning
+from napari_unet.extents import Extent, extents_in, extents_of
 from napari_unet.measure import Tally
 from napari_unet.segment import Piece, Segmenter
 from napari_unet.spec import Label
 from napari_unet.suffixes import is_picture
 from napari_unet.targets import Job
 from napari_unet.volume import Reorientation, Volume
-from napari_unet.volumes import Extent, extents_in, extents_of
 
 
 class Canvas(Protocol):

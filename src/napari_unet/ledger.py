@@ -17,10 +17,10 @@ from pathlib import Path
 from napari_unet import __version__, files, zarrs
 from napari_unet.components import Cleaning
 from napari_unet.errors import UNetError
+from napari_unet.extents import Extent, as_csv
 from napari_unet.fingerprint import of_files
 from napari_unet.schema import STRICT, decode, encode
 from napari_unet.targets import Job, check_free, uncertainty_beside
-from napari_unet.volumes import Extent, as_csv
 
 METHOD, VOLUMES, CASES = "predict.json", "volumes.csv", ".predict"
 

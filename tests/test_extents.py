@@ -1,4 +1,4 @@
-"""Volumes: every voxel is counted once, in the units of the grid, and a side is named after the body, not after the file."""
+"""Extents: every voxel is counted once, in the units of the grid, and a side is named after the body, not after the file."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from engine import seen_as
 from hostile import affine_for
 
+from napari_unet.extents import as_csv, extents_in
 from napari_unet.spec import Label
 from napari_unet.volume import Volume
-from napari_unet.volumes import as_csv, extents_in
 
 LABELS = (Label(1, "liver", "#e6194b"), Label(300, "spleen, left", "#3cb44b"), Label(2, "none", "#4363d8"))
 ORIENTATIONS = ["".join(axes[n] for n in order) for axes in product("RL", "AP", "SI") for order in permutations(range(3))]
