@@ -11,7 +11,8 @@ import pytest
 from engine import seen_as
 from hostile import affine_for
 
-from napari_unet.extents import as_csv, extents_in
+from napari_unet.extents import Extent, extents_in
+from napari_unet.schema import as_csv
 from napari_unet.spec import Label
 from napari_unet.volume import Volume
 
@@ -55,7 +56,7 @@ def test_a_pictures_pixels_have_no_size_and_its_sides_no_body() -> None:
 
 
 def test_the_table_is_read_back_by_any_reader_of_csv() -> None:
-    rows = list(csv.DictReader(io.StringIO(as_csv(extents_in("a, b", scan(), LABELS)))))
+    rows = list(csv.DictReader(io.StringIO(as_csv(Extent, extents_in("a, b", scan(), LABELS)))))
     assert list(rows[0]) == ["case", "label", "name", "voxels", "ml", "border"]
     assert [(row["case"], row["label"], row["name"], row["ml"]) for row in rows] == [
         ("a, b", "1", "liver", "0.0405"), ("a, b", "300", "spleen, left", "0.027"), ("a, b", "2", "none", "0")]  # fmt: skip

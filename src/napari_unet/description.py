@@ -11,6 +11,7 @@ from typing import Any
 
 from napari_unet.dataset import Case, Dataset
 from napari_unet.errors import UNetError
+from napari_unet.files import reading
 from napari_unet.images import MAX_LABEL
 from napari_unet.schema import strict_json
 from napari_unet.spec import ALL_LABELLED, LabelRule
@@ -67,10 +68,8 @@ def _description(path: Path) -> dict[str, Any]:
         return {}
     if path.stat().st_size > MAX_JSON:
         raise UNetError(path, f"{path.stat().st_size:,} bytes", "A description has a few kilobytes")
-    try:
+    with reading(path):
         text = path.read_bytes()
-    except OSError as error:
-        raise UNetError(path, f"cannot be read ({error.strerror})", "Check the path and its permissions") from error
     found = strict_json(text, str(path))
     if not isinstance(found, dict):
         raise UNetError(path, "it is not a table", "Follow the Decathlon's or nnU-Net's layout")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from napari_unet.dataset import Case, read_image, read_label
 from napari_unet.errors import UNetError
 from napari_unet.files import write_bytes
 from napari_unet.partial import UNLABELLED, labelled, mark
+from napari_unet.schema import as_csv
 from napari_unet.spec import ALL_LABELLED, LabelRule
 from napari_unet.suffixes import is_picture, stem
 from napari_unet.targets import masks_among
@@ -225,12 +225,7 @@ def _mean(values: list[float | None]) -> float | None:
 
 def write_scores(path: str | Path, scores: list[Score]) -> None:
     """One row per case and class, as CSV, atomically; an empty field where there is no value."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow([f.name for f in fields(Score)])
-    for score in scores:
-        rows.writerow(["" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in astuple(score)])
-    write_bytes(path, text.getvalue().encode("utf-8", "backslashreplace"))
+    write_bytes(path, as_csv(Score, scores).encode("utf-8", "backslashreplace"))
 
 
 def read_scores(path: str | Path) -> list[Score]:

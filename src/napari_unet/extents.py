@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from napari_unet.measure import Tally
 from napari_unet.schema import STRICT
 from napari_unet.spec import Label
-from napari_unet.volume import Volume
+from napari_unet.volume import OPPOSITE, Volume
 
 _DIRECTIONS = {"L": "left", "R": "right", "P": "posterior", "A": "anterior", "I": "inferior", "S": "superior"}
-_OPPOSITE = dict(zip("LRPAIS", "RLAPSI", strict=True))
 _PICTURE_SIDES = (("top", "bottom"), ("left", "right"))
 
 
@@ -46,20 +43,10 @@ def extents_in(case: str, mask: Volume, labels: Sequence[Label], *, picture: boo
 
 def extents_of(case: str, tally: Tally, grid: Volume, labels: Sequence[Label], *, picture: bool = False) -> tuple[Extent, ...]:
     """The same of a mask on the grid of a volume, which was counted while it was made."""
-    sides = _PICTURE_SIDES if picture else [(_DIRECTIONS[_OPPOSITE[to]], _DIRECTIONS[to]) for to in grid.orientation]
+    sides = _PICTURE_SIDES if picture else [(_DIRECTIONS[OPPOSITE[to]], _DIRECTIONS[to]) for to in grid.orientation]
     touching = {sides[axis][end]: values for (axis, end), values in tally.touched.items()}
     return tuple(
         Extent(case, label.value, label.name, tally.voxels(label.value), None if picture else tally.voxels(label.value) * grid.voxel_ml,
                " ".join(side for side, values in touching.items() if label.value in values))
         for label in labels
     )  # fmt: skip
-
-
-def as_csv(extents: Iterable[Extent]) -> str:
-    """One row per case and class; an empty field where there is no value."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow([f.name for f in fields(Extent)])
-    for extent in extents:
-        rows.writerow(["" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in astuple(extent)])
-    return text.getvalue()

@@ -20,12 +20,11 @@ from scipy.ndimage import uniform_filter
 from napari_unet.charts import Points, running_mean, ticks
 from napari_unet.evaluate import Score
 from napari_unet.spec import ModelSpec, rgb
-from napari_unet.volume import Reorientation, Volume
+from napari_unet.volume import OPPOSITE, Reorientation, Volume
 
 # Slices as radiologists hang them: what grows along (slices, rows, columns), by the axis along which the model cuts.
 VIEWS = {"S": "IPL", "I": "IPL", "A": "AIL", "P": "AIL", "R": "RIP", "L": "RIP"}
 NAMES = {"I": "axial", "A": "coronal", "R": "sagittal"}
-OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))
 ZOOM = 0.6  # a slice is shown whole where its structures take up more of its width or height
 LARGE = 240  # voxels; of a larger one that would be shown whole a part is
 EDGED = [withStroke(linewidth=1.6, foreground="black")]  # legible on any picture

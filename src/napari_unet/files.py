@@ -55,6 +55,16 @@ def write_atomically(path: str | Path, write: Callable[[BinaryIO], object]) -> N
 
 
 @contextlib.contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """What the system complains of while a file is opened and read, as a UNetError."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ValueError: a zero in the name
+        why = getattr(error, "strerror", None) or error
+        raise UNetError(path, f"cannot be read ({why})", "Check the path and its permissions") from error
+
+
+@contextlib.contextmanager
 def writing(path: str | Path) -> Iterator[None]:
     """What the system complains of while a file is made, as a UNetError: nothing has its name yet."""
     try:

@@ -17,9 +17,9 @@ from pathlib import Path
 from napari_unet import __version__, files, zarrs
 from napari_unet.components import Cleaning
 from napari_unet.errors import UNetError
-from napari_unet.extents import Extent, as_csv
+from napari_unet.extents import Extent
 from napari_unet.fingerprint import of_files
-from napari_unet.schema import STRICT, decode, encode
+from napari_unet.schema import STRICT, as_csv, decode, encode
 from napari_unet.targets import Job, check_free, uncertainty_beside
 
 METHOD, VOLUMES, CASES = "predict.json", "volumes.csv", ".predict"
@@ -167,7 +167,7 @@ class Ledger:
         begun, written = time.monotonic(), ""
         if sparingly and begun < self._due:
             return
-        while (text := as_csv(self._extents())) != written:
+        while (text := as_csv(Extent, self._extents())) != written:
             files.write_bytes(self.folder / VOLUMES, text.encode())
             written = text
         self._due = time.monotonic() + 30 * (time.monotonic() - begun)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from napari_unet.errors import UNetError
+from napari_unet.files import reading
 from napari_unet.suffixes import suffix
 
 GZIP = b"\x1f\x8b"
@@ -37,11 +38,8 @@ def is_packed(file: BinaryIO, path: Path) -> bool:
 
 def check_claim(path: Path, claimed: int, shape: tuple[int, ...]) -> None:
     """Refuse a header's claim that the file cannot hold, before allocating anything."""
-    try:
-        with open(path, "rb") as file:
-            packed, size = is_packed(file, path), path.stat().st_size
-    except OSError as error:
-        raise UNetError(path, f"cannot be read ({error.strerror})", "Check the path and its permissions") from error
+    with reading(path), open(path, "rb") as file:
+        packed, size = is_packed(file, path), path.stat().st_size
     if claimed > (size * RATIO if packed else size):
         raise UNetError(path, f"its header claims {claimed:,} bytes (dim {shape}), "
                         f"the file has {size:,}{' compressed ones' if packed else ''}", "Fetch or export the file again")  # fmt: skip
@@ -49,14 +47,11 @@ def check_claim(path: Path, claimed: int, shape: tuple[int, ...]) -> None:
 
 def check_content(path: Path) -> None:
     """Say in words what a file is that cannot be an image."""
-    try:
+    with reading(path):
         if path.is_dir():
             raise UNetError(path, "it is a folder", "Give a file")
         with open(path, "rb") as file:
             start = file.read(64)
-    except (OSError, ValueError) as error:  # ValueError: a zero in the name
-        why = getattr(error, "strerror", None) or error
-        raise UNetError(path, f"cannot be read ({why})", "Check the path and its permissions") from error
     if not start:
         raise UNetError(path, "the file is empty", "Fetch or export it again")
     if start.startswith(b"version https://git-lfs"):

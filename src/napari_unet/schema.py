@@ -1,12 +1,15 @@
-"""Dataclasses <-> JSON, checked: one definition of a field gives its type, default, bounds, help and file format."""
+"""Dataclasses <-> JSON, checked, and as rows of CSV: one definition of a field gives its type, default, bounds, help and file format."""
 
 from __future__ import annotations
 
+import csv
 import difflib
+import io
 import json
 import math
 import reprlib
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable
+from dataclasses import astuple, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -35,6 +38,16 @@ def encode(value: Any) -> str:
 def decode(cls: type[T], text: str | bytes, where: str) -> T:
     """JSON text as a `cls`; anything unknown, missing, mistyped or out of bounds is a UNetError that names it."""
     return _validate(cls, strict_json(text, where), where)
+
+
+def as_csv(cls: Any, rows: Iterable[Any]) -> str:
+    """A row for each of several dataclasses, below the names of their fields; an empty cell where there is no value."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow([field.name for field in fields(cls)])
+    for row in rows:
+        table.writerow(["" if v is None else f"{v:.6g}" if isinstance(v, float) else v for v in astuple(row)])
+    return text.getvalue()
 
 
 def replace(value: T, changes: dict[str, Any], where: str) -> T:

@@ -17,6 +17,7 @@ from napari_unet.errors import UNetError
 Affine = NDArray[np.float64]
 GRID_TOLERANCE_MM = 0.1
 FARTHEST_MM = 1e9
+OPPOSITE = dict(zip("RLAPSI", "LRPAIS", strict=True))  # the direction that runs against each
 
 
 @dataclass(frozen=True)

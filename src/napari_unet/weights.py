@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from napari_unet.calibration import Calibration
 from napari_unet.errors import UNetError
-from napari_unet.files import write_atomically
+from napari_unet.files import reading, write_atomically
 from napari_unet.layout import MODEL
 from napari_unet.schema import decode, encode, strict_json
 from napari_unet.spec import Card, ModelSpec
@@ -177,11 +177,9 @@ def load_tensors(path: str | Path) -> tuple[dict[str, NDArray[Any]], dict[str, s
 
 def _read(path: str | Path, header: _Header) -> dict[str, NDArray[Any]]:
     try:
-        with open(path, "rb") as file:
+        with reading(path), open(path, "rb") as file:
             file.seek(header.end)
             data = file.read()
-    except OSError as error:
-        raise UNetError(path, f"cannot be read ({error.strerror})", "Check the path and its permissions") from error
     except MemoryError:
         raise UNetError(path, "needs more memory than there is", "Close other programs") from None
     if _digest(header.entries, header.metadata, data) != header.metadata.get("sha256"):
@@ -243,13 +241,10 @@ class _Header(NamedTuple):
 
 def _header(path: str | Path) -> _Header:
     """The file's header, checked before anything is allocated."""
-    try:
+    with reading(path), open(path, "rb") as file:
         size = Path(path).stat().st_size
-        with open(path, "rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            text = file.read(min(length, MAX_HEADER))
-    except OSError as error:
-        raise UNetError(path, f"cannot be read ({error.strerror})", "Check the path and its permissions") from error
+        length = int.from_bytes(file.read(8), "little")
+        text = file.read(min(length, MAX_HEADER))
     if len(text) < length or not text.startswith(b"{"):
         raise UNetError(path, f"not a weights file: {size:,} bytes with a header of {length:,}",
                         "Give a .safetensors file that napari-unet wrote")  # fmt: skip

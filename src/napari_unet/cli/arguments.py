@@ -30,6 +30,20 @@ def name_of(model: str) -> str:
     return Path(model).name.removesuffix(".safetensors") or "model"
 
 
+def new_file(path: str | Path, ending: str, overwrite: bool) -> Path:
+    """Where a file with this ending goes. Raises UNetError for another ending, and for what exists already."""
+    out = Path(path)
+    if out.suffix != ending:
+        raise UNetError(out, f"the ending {out.suffix!r}", f"Give a file that ends in {ending}")
+    _check_new(out, overwrite, "--out")
+    return out
+
+
+def _check_new(path: Path, overwrite: bool, flag: str) -> None:
+    if path.exists() and not overwrite:
+        raise UNetError(path, "it exists already", f"Use --overwrite, or another {flag}")
+
+
 def new_table(path: str | None, overwrite: bool, flag: str) -> Path | None:
     """Where a table goes, if it is asked for by `flag`; its folder is there from now on.
 
@@ -37,13 +51,13 @@ def new_table(path: str | None, overwrite: bool, flag: str) -> Path | None:
     """
     from napari_unet import files
 
-    out = Path(path) if path else None
-    if out and suffix(out):
+    if not path:
+        return None
+    out = Path(path)
+    if suffix(out):
         raise UNetError(out, "it is an image by its name", f"Use another {flag}, such as table.csv")
-    if out and out.exists() and not overwrite:
-        raise UNetError(out, "it exists already", f"Use --overwrite, or another {flag}")
-    if out and out.is_dir():
+    _check_new(out, overwrite, flag)
+    if out.is_dir():
         raise UNetError(out, "it is a folder", f"Use another {flag}, such as {out / 'table.csv'}")
-    if out:
-        files.make_folder(out.parent)
+    files.make_folder(out.parent)
     return out

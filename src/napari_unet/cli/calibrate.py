@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Generator
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_unet.cli.arguments import DATA, MODEL, add_json, begin, name_of
+from napari_unet.cli.arguments import DATA, MODEL, add_json, begin, name_of, new_file
 from napari_unet.cli.terminal import Line, finish, say
-from napari_unet.errors import UNetError
 from napari_unet.options import add_settings, rule_of
 from napari_unet.spec import LabelRule
 
@@ -29,11 +27,7 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
 
 def calibrate(arguments: argparse.Namespace) -> int:
     """The calibrated model's file, and what int8 costs and gains."""
-    out = Path(arguments.out or f"{name_of(arguments.model)}-int8.safetensors")
-    if out.suffix != ".safetensors":
-        raise UNetError(out, f"the ending {out.suffix!r}", "Give a file that ends in .safetensors")
-    if out.exists() and not arguments.overwrite:
-        raise UNetError(out, "it exists already", "Use --overwrite, or another --out")
+    out = new_file(arguments.out or f"{name_of(arguments.model)}-int8.safetensors", ".safetensors", arguments.overwrite)
 
     from napari_unet import calibrate as work
     from napari_unet import files

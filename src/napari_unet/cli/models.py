@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from napari_unet import schema
-from napari_unet.cli.arguments import MODEL, add_json, begin, name_of
+from napari_unet.cli.arguments import MODEL, add_json, begin, name_of, new_file
 from napari_unet.cli.terminal import finish, say, say_table
-from napari_unet.errors import UNetError
 from napari_unet.words import counted
 
 
@@ -44,15 +42,11 @@ def add_view(parser: argparse.ArgumentParser) -> None:
 
 def join(arguments: argparse.Namespace) -> int:
     """One weights file of several."""
-    out = Path(arguments.out)
-    if out.suffix != ".safetensors":
-        raise UNetError(out, f"the ending {out.suffix!r}", "Give a file that ends in .safetensors")
+    out = new_file(arguments.out, ".safetensors", arguments.overwrite)
 
     from napari_unet.pooling import join, scores_beside
 
-    for path in (out, scores_beside(out)):
-        if path.exists() and not arguments.overwrite:
-            raise UNetError(path, "it exists already", "Use --overwrite, or another --out")
+    new_file(scores_beside(out), ".csv", arguments.overwrite)
     card, reasons = join(arguments.models, out, arguments.command)
     if reasons:
         say("\n".join(reasons))
@@ -73,11 +67,7 @@ def export(arguments: argparse.Namespace) -> int:
     from napari_unet.weights import read_card
 
     first = ensemble.files_of(arguments.model)[0]
-    out = Path(arguments.out or f"{name_of(arguments.model)}.{arguments.format}")
-    if out.suffix != f".{arguments.format}":
-        raise UNetError(out, f"the ending {out.suffix!r}", f"Give a file that ends in .{arguments.format}")
-    if out.exists() and not arguments.overwrite:
-        raise UNetError(out, "it exists already", "Use --overwrite, or another --out")
+    out = new_file(arguments.out or f"{name_of(arguments.model)}.{arguments.format}", f".{arguments.format}", arguments.overwrite)
     files.make_folder(out.parent)
 
     from napari_unet.onnx_export import export_onnx
