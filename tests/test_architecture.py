@@ -21,7 +21,7 @@ PACKAGE = ROOT / "src" / "napari_unet"
 TIERS = (
     {
         *("__init__", "errors", "files", "foreign", "header", "intensities", "lazy", "ngff", "packed", "pictures", "schema", "spec"),
-        *("ram", "running", "suffixes", "volume", "windows", "words"),
+        *("card", "ram", "running", "settings", "suffixes", "volume", "windows", "words"),
     },
     {
         *("augment", "budget", "calibration", "cases", "cells", "checks", "components", "distributed", "downloads", "ensemble", "events"),

@@ -16,6 +16,7 @@ from datasets import _one_thread, decathlon, planned, scan  # noqa: F401 - a fix
 from scipy.ndimage import binary_dilation
 
 from napari_unet import Segmenter, UNetError, crossval, find_cases, images, schema, weights
+from napari_unet.card import Card
 from napari_unet.components import NOISE, keep_largest, pays
 from napari_unet.crossval import learn
 from napari_unet.dataset import read_image, read_label
@@ -34,7 +35,8 @@ from napari_unet.pooling import (
 from napari_unet.record import Record
 from napari_unet.results import Results
 from napari_unet.sampling import Sampler
-from napari_unet.spec import Card, Channel, LabelRule, TrainConfig
+from napari_unet.settings import LabelRule, TrainConfig
+from napari_unet.spec import Channel
 from napari_unet.splits import halves, split_cases
 from napari_unet.train import Progress, train
 

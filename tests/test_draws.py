@@ -9,7 +9,8 @@ from engine import model_spec, network_spec
 from torch import Tensor
 
 from napari_unet.sampling import Example, Sampler, place
-from napari_unet.spec import MOST_AUGMENT, ModelSpec, TrainConfig
+from napari_unet.settings import MOST_AUGMENT, TrainConfig
+from napari_unet.spec import ModelSpec
 
 SPEC = model_spec(network_spec(classes=3), mirror_axes=(0, 2))
 FLAT = model_spec(network_spec(2, classes=3), mirror_axes=(2,))

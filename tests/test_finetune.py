@@ -26,6 +26,7 @@ from napari_unet import (
     torch_runtime,
     weights,
 )
+from napari_unet.card import Card, Parent
 from napari_unet.cli import main
 from napari_unet.dataset import Dataset
 from napari_unet.finetune import Base, fingerprint, gentle, known
@@ -35,7 +36,7 @@ from napari_unet.plan import plan
 from napari_unet.preprocess import prepare
 from napari_unet.sampling import Example, Sampler
 from napari_unet.schedule import Stage, in_steps
-from napari_unet.spec import Card, Label, Parent
+from napari_unet.spec import Label
 
 CPU = torch.device("cpu")
 CARD = Card(data="Old heads", licence="CC-BY 4.0", data_licence="CC-BY 4.0")

@@ -24,8 +24,8 @@ import torch
 from engine import model_spec, network_spec, random_network, segmenter
 
 from napari_unet import schema, weights
+from napari_unet.card import Card
 from napari_unet.errors import UNetError
-from napari_unet.spec import Card
 from napari_unet.volume import Volume
 
 SPEC = model_spec(network_spec(classes=3), name="good")

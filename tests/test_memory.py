@@ -18,13 +18,14 @@ from hostile import affine_for
 from PIL import Image
 
 from napari_unet import images, weights
+from napari_unet.card import Card
 from napari_unet.components import Cleaning
 from napari_unet.dataset import Case, read_image
 from napari_unet.errors import UNetError
 from napari_unet.memory import estimate, fit
 from napari_unet.network import parameter_shapes
 from napari_unet.outline import Outline, outline
-from napari_unet.spec import Card, ModelSpec
+from napari_unet.spec import ModelSpec
 from napari_unet.spool import SLAB
 from napari_unet.torch_runtime import PAIR
 from napari_unet.volume import Volume

@@ -17,7 +17,8 @@ from napari_unet.augment import Augmentation
 from napari_unet.cli import main
 from napari_unet.preprocess import prepare, with_neighbours
 from napari_unet.sampling import Example, Sampler
-from napari_unet.spec import ModelSpec, TrainConfig
+from napari_unet.settings import TrainConfig
+from napari_unet.spec import ModelSpec
 
 
 def flat(k: int, channels: int = 1, **changes: object) -> ModelSpec:

@@ -15,9 +15,10 @@ import torch
 from engine import model_spec, network_spec, random_network, volume
 
 from napari_unet import preprocess, schema, weights
+from napari_unet.card import Card
 from napari_unet.cli import main
 from napari_unet.errors import UNetError
-from napari_unet.spec import Card, ModelSpec
+from napari_unet.spec import ModelSpec
 from napari_unet.torch_runtime import build, forward
 
 onnx = pytest.importorskip("onnx")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from napari_unet.network import UNet
 from napari_unet.optimiser import RATIO, Muon, optimisers, orthogonalised, set_rate
-from napari_unet.spec import TrainConfig
+from napari_unet.settings import TrainConfig
 
 
 @pytest.mark.parametrize("shape", [(16, 432), (128, 64), (8, 8), (3, 100)])

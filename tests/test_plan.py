@@ -18,7 +18,7 @@ from napari_unet.checks import MAX_CLASSES, CaseFacts
 from napari_unet.dataset import Case, Dataset
 from napari_unet.grid import SEEN, THICK
 from napari_unet.plan import VOXELS, plan
-from napari_unet.spec import LabelRule
+from napari_unet.settings import LabelRule
 
 HIPPOCAMPUS: dict[str, Any] = {  # axes up, front, right; the anterior part lies in front of the posterior one
     "shape": (36, 50, 35), "voxels": {1: 1500, 2: 1500}, "centroids": {1: (0.55, 0.65, 0.5), 2: (0.4, 0.35, 0.5)},

@@ -25,13 +25,14 @@ from test_memory import honest_giant
 
 from napari_unet import pictures, weights
 from napari_unet.batch import segment_all
+from napari_unet.card import Card
 from napari_unet.cases import find_images
 from napari_unet.cli import main
 from napari_unet.components import Cleaning
 from napari_unet.images import read_labels, write
 from napari_unet.network import UNet
 from napari_unet.segment import Segmenter
-from napari_unet.spec import Card, Label, ModelSpec
+from napari_unet.spec import Label, ModelSpec
 from napari_unet.targets import jobs_for
 from napari_unet.volume import Volume
 

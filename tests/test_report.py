@@ -15,6 +15,7 @@ from hostile import affine_for
 from PIL import Image
 
 from napari_unet import PlanChoices, UNetError, images, schema
+from napari_unet.card import Parent
 from napari_unet.crossval import learn
 from napari_unet.evaluate import Score, confidence, read_scores, write_scores
 from napari_unet.figures import overview
@@ -23,7 +24,7 @@ from napari_unet.page import page
 from napari_unet.record import Record
 from napari_unet.report import write_report
 from napari_unet.results import Results
-from napari_unet.spec import COLOURS, Label, Parent
+from napari_unet.spec import COLOURS, Label
 from napari_unet.train import train
 
 

@@ -18,7 +18,7 @@ from napari_unet.errors import UNetError
 from napari_unet.running import DEVICES, RUNTIMES
 from napari_unet.runtime import choose_runtime
 from napari_unet.schema import describe
-from napari_unet.spec import TrainConfig
+from napari_unet.settings import TrainConfig
 from napari_unet.torch_runtime import build, choose_device, forward
 
 CPU = torch.device("cpu")

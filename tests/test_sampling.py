@@ -15,7 +15,8 @@ from torch import Tensor
 from napari_unet.loss import IGNORE_INDEX
 from napari_unet.preprocess import prepare, prepare_labels
 from napari_unet.sampling import Example, Sampler, crop
-from napari_unet.spec import ModelSpec, TrainConfig
+from napari_unet.settings import TrainConfig
+from napari_unet.spec import ModelSpec
 
 SPEC = model_spec(network_spec(classes=3), mirror_axes=(2,))
 FLAT = model_spec(network_spec(2, classes=3))

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from napari_unet import schema
 from napari_unet.schedule import HASTE, LONG, OFTEN, SHORT, VARIETY, Schedule, Stage, in_seconds, in_steps, stages
-from napari_unet.spec import MOST_AUGMENT, ModelSpec, TrainConfig
+from napari_unet.settings import MOST_AUGMENT, TrainConfig
+from napari_unet.spec import ModelSpec
 
 
 def spec_of(dims: int, levels: int, patch: tuple[int, ...]) -> ModelSpec:

@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_unet import schema
+from napari_unet.card import Card
 from napari_unet.errors import UNetError
-from napari_unet.spec import Card, Channel, Label, ModelSpec, NetworkSpec, PlanChoices, TrainConfig
+from napari_unet.settings import PlanChoices, TrainConfig
+from napari_unet.spec import Channel, Label, ModelSpec, NetworkSpec
 
 NETWORK = NetworkSpec(
     dims=3, channels=1, classes=3, features=(32, 64, 128), kernels=((1, 3, 3), (3, 3, 3), (3, 3, 3)),

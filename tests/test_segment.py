@@ -28,11 +28,12 @@ from hostile import ORIENTATIONS, affine_for
 from PIL import Image
 
 from napari_unet import images, preprocess, ram, torch_runtime, weights
+from napari_unet.card import Card
 from napari_unet.errors import UNetError
 from napari_unet.memory import of_window
 from napari_unet.preprocess import prepare
 from napari_unet.segment import Segmenter, _cut, most_likely, uncertainty_of
-from napari_unet.spec import Card, Channel
+from napari_unet.spec import Channel
 from napari_unet.suffixes import suffix
 from napari_unet.volume import Volume, check_same_grid
 from napari_unet.windows import Tiling

@@ -10,7 +10,7 @@ import pytest
 from napari_unet import Segmenter, phantoms, read_card, read_spec
 from napari_unet.evaluate import dice
 from napari_unet.images import read, read_labels
-from napari_unet.spec import TrainConfig
+from napari_unet.settings import TrainConfig
 from napari_unet.splits import split_cases
 from napari_unet.weights import shipped
 

@@ -16,7 +16,7 @@ from napari_unet import UNetError, find_cases
 from napari_unet.checks import check, groups_of
 from napari_unet.dataset import read_image, read_label
 from napari_unet.plan import plan
-from napari_unet.spec import TrainConfig
+from napari_unet.settings import TrainConfig
 from napari_unet.splits import (
     FOLDS,
     GAP,

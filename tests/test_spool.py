@@ -19,9 +19,10 @@ from test_cli import Outcome, call  # noqa: F401 - a fixture
 
 from napari_unet import Segmenter, images, intensities, preprocess, spool, weights
 from napari_unet.batch import segment_all
+from napari_unet.card import Card
 from napari_unet.cases import find_images
 from napari_unet.components import Cleaning
-from napari_unet.spec import Card, ModelSpec
+from napari_unet.spec import ModelSpec
 from napari_unet.spool import Draft
 from napari_unet.targets import jobs_for, uncertainty_beside
 from napari_unet.volume import Volume

@@ -16,8 +16,9 @@ from engine import model_spec, network_spec, random_network
 from safetensors import safe_open
 
 from napari_unet import weights
+from napari_unet.card import Card
 from napari_unet.errors import UNetError
-from napari_unet.spec import Card, ModelSpec
+from napari_unet.spec import ModelSpec
 
 SPEC = model_spec(network_spec(classes=3), values=(2, 300), name="Hippocampus ☃")
 CARD = Card(description='"quoted"\n', dice={"mean": 0.875}, cases_scored=5, independent=True)

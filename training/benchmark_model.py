@@ -11,8 +11,9 @@ import json
 import torch
 
 from napari_unet import UNetError, weights
+from napari_unet.card import Card
 from napari_unet.network import UNet
-from napari_unet.spec import Card, Channel, Label, ModelSpec, NetworkSpec
+from napari_unet.spec import Channel, Label, ModelSpec, NetworkSpec
 
 
 def main() -> None:

@@ -12,13 +12,13 @@ import time
 from pathlib import Path
 
 from napari_unet import TrainConfig, UNetError, check, find_cases, read_card
+from napari_unet.card import Card
 from napari_unet.checks import groups_of, refuse
 from napari_unet.crossval import learn
 from napari_unet.finetune import Base, gentle
 from napari_unet.phantoms import write_dataset
 from napari_unet.plan import plan
 from napari_unet.report import write_report
-from napari_unet.spec import Card
 
 
 def main() -> None:

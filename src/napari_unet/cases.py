@@ -15,7 +15,7 @@ from napari_unet import zarrs
 from napari_unet.dataset import Case, Dataset
 from napari_unet.description import described_in
 from napari_unet.errors import UNetError
-from napari_unet.spec import ALL_LABELLED, LabelRule
+from napari_unet.settings import ALL_LABELLED, LabelRule
 from napari_unet.suffixes import KNOWN, stem, suffix
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a drive has one letter

@@ -17,7 +17,8 @@ from napari_unet.learning import Learner
 from napari_unet.network import UNet
 from napari_unet.sampling import Example, Sampler
 from napari_unet.schedule import Stage, stages
-from napari_unet.spec import ModelSpec, NetworkSpec, TrainConfig
+from napari_unet.settings import TrainConfig
+from napari_unet.spec import ModelSpec, NetworkSpec
 from napari_unet.torch_runtime import choose_device
 
 SECONDS = 1.0  # for each thing that is measured

@@ -13,6 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from napari_unet import ensemble, files, weights
+from napari_unet.card import Card
 from napari_unet.dataset import Case
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import write_scores
@@ -22,7 +23,8 @@ from napari_unet.pooling import Fold, choose_components, copy_masks, pooled, poo
 from napari_unet.record import Record, begin, check_present, check_start, clear, new_record, read_record
 from napari_unet.schedule import Schedule
 from napari_unet.schema import encode
-from napari_unet.spec import Card, ModelSpec, TrainConfig
+from napari_unet.settings import TrainConfig
+from napari_unet.spec import ModelSpec
 from napari_unet.splits import Split, arrange, several
 from napari_unet.train import Progress, train
 

@@ -12,7 +12,8 @@ import numpy as np
 from napari_unet import images, zarrs
 from napari_unet.errors import UNetError
 from napari_unet.partial import mark
-from napari_unet.spec import ALL_LABELLED, LabelRule, ModelSpec
+from napari_unet.settings import ALL_LABELLED, LabelRule
+from napari_unet.spec import ModelSpec
 from napari_unet.suffixes import is_picture
 from napari_unet.volume import Volume, check_same_grid
 

@@ -12,9 +12,9 @@ from typing import Any
 from napari_unet.dataset import Case, Dataset
 from napari_unet.errors import UNetError
 from napari_unet.files import reading
-from napari_unet.images import MAX_LABEL
 from napari_unet.schema import strict_json
-from napari_unet.spec import ALL_LABELLED, LabelRule
+from napari_unet.settings import ALL_LABELLED, LabelRule
+from napari_unet.spec import MAX_LABEL
 from napari_unet.suffixes import stem, suffix
 
 NAME = "dataset.json"

@@ -21,7 +21,7 @@ from napari_unet.errors import UNetError
 from napari_unet.files import write_bytes
 from napari_unet.partial import UNLABELLED, labelled, mark
 from napari_unet.schema import as_csv
-from napari_unet.spec import ALL_LABELLED, LabelRule
+from napari_unet.settings import ALL_LABELLED, LabelRule
 from napari_unet.suffixes import is_picture, stem
 from napari_unet.targets import masks_among
 from napari_unet.volume import Affine, Volume, check_same_grid

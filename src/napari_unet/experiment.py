@@ -20,7 +20,7 @@ from napari_unet.plan import plan
 from napari_unet.record import read_record
 from napari_unet.schema import STRICT, decode, encode
 from napari_unet.segment import Segmenter
-from napari_unet.spec import PlanChoices, TrainConfig
+from napari_unet.settings import PlanChoices, TrainConfig
 from napari_unet.splits import several, split_cases
 from napari_unet.train import Progress
 from napari_unet.words import counted

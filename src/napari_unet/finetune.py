@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_unet import weights
+from napari_unet.card import Card, Parent
 from napari_unet.dataset import Dataset
 from napari_unet.errors import UNetError
-from napari_unet.spec import Card, Label, ModelSpec, Parent, PlanChoices, TrainConfig
+from napari_unet.settings import PlanChoices, TrainConfig
+from napari_unet.spec import Label, ModelSpec
 from napari_unet.words import counted
 
 RATE = 0.25  # of the usual one: what is known already is to be kept

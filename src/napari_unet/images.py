@@ -13,10 +13,9 @@ from napari_unet import foreign, nifti, pictures, zarrs
 from napari_unet.errors import UNetError
 from napari_unet.packed import check_content
 from napari_unet.ram import check_memory
+from napari_unet.spec import MAX_LABEL
 from napari_unet.suffixes import BLURRED, KNOWN, PICTURES, WRITABLE, ZARRS, is_picture, suffix
 from napari_unet.volume import Volume
-
-MAX_LABEL = 65535
 
 
 def read(path: str | Path, *, classes: bool = False) -> Volume:

@@ -27,7 +27,8 @@ from napari_unet.optimiser import moments_of, optimisers, set_rate
 from napari_unet.sampling import Sampler
 from napari_unet.schedule import Schedule, Stage, stages
 from napari_unet.schema import STRICT
-from napari_unet.spec import ALL_LABELLED, LabelRule, ModelSpec, TrainConfig
+from napari_unet.settings import ALL_LABELLED, LabelRule, TrainConfig
+from napari_unet.spec import ModelSpec
 from napari_unet.weights import MAX_FILE, MAX_HEADER, load_tensors, save_tensors
 
 CLIP = 1.0

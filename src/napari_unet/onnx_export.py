@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 
 from napari_unet import __version__
+from napari_unet.card import Card
 from napari_unet.errors import UNetError
 from napari_unet.files import write_atomically
 from napari_unet.lowering import Array, lower
 from napari_unet.schema import encode
-from napari_unet.spec import Card, ModelSpec
+from napari_unet.spec import ModelSpec
 from napari_unet.torch_runtime import build
 
 OPSET, IR = 21, 10  # the first opset whose GroupNormalization is torch's, and the format it came with

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from napari_unet.spec import TrainConfig
+from napari_unet.settings import TrainConfig
 
 BETAS = (0.9, 0.99)
 MOMENTUM = 0.9  # its authors have 0.95, which takes longer to get going: docs/experiments.md

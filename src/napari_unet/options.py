@@ -10,7 +10,8 @@ from typing import Any, get_args, get_origin
 
 from napari_unet import schema
 from napari_unet.errors import UNetError
-from napari_unet.spec import LabelRule, ModelSpec, PlanChoices, TrainConfig
+from napari_unet.settings import LabelRule, PlanChoices, TrainConfig
+from napari_unet.spec import ModelSpec
 
 
 def add_settings(parser: argparse.ArgumentParser, cls: type) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_unet.errors import UNetError
-from napari_unet.spec import LabelRule, Plane
+from napari_unet.settings import LabelRule, Plane
 from napari_unet.volume import Reorientation, Volume
 
 UNLABELLED = -1  # in a mask that was read: a voxel that nobody labelled. No file may hold it

@@ -17,17 +17,8 @@ from napari_unet.dataset import Dataset
 from napari_unet.errors import UNetError
 from napari_unet.partial import words as words_of_rule
 from napari_unet.schema import encode
-from napari_unet.spec import (
-    ALL_LABELLED,
-    COLOURS,
-    Channel,
-    Label,
-    ModelSpec,
-    NetworkSpec,
-    PlanChoices,
-    TrainConfig,
-    axes_along,
-)
+from napari_unet.settings import ALL_LABELLED, PlanChoices, TrainConfig
+from napari_unet.spec import COLOURS, Channel, Label, ModelSpec, NetworkSpec, axes_along
 from napari_unet.words import counted
 
 UNRELATED = 8.0  # slices this many times farther apart than the plane's voxels do not help each other

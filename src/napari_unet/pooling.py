@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import fmean
 
 from napari_unet import ensemble, files, images, weights
+from napari_unet.card import UNFINISHED, Card
 from napari_unet.components import keep_largest, pays
 from napari_unet.dataset import Case, read_image, read_label
 from napari_unet.errors import UNetError
@@ -17,7 +18,7 @@ from napari_unet.evaluate import Score, dice, mean_dice, read_scores, write_scor
 from napari_unet.layout import FOLDS_LOG_HEAD, LOG, MASKS, MODEL, RECORD, SCORES
 from napari_unet.partial import labelled
 from napari_unet.record import Record, read_record
-from napari_unet.spec import UNFINISHED, Card, ModelSpec
+from napari_unet.spec import ModelSpec
 from napari_unet.splits import Split
 
 

@@ -10,13 +10,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 from napari_unet import __version__, files
+from napari_unet.card import Card, ScoredBy
 from napari_unet.dataset import Case
 from napari_unet.errors import UNetError
 from napari_unet.fingerprint import changed, of_files
 from napari_unet.layout import EVENTS, LOG, MODEL, RECORD, REPORT, RESUME, SCORES, folds_of
 from napari_unet.schedule import Schedule
 from napari_unet.schema import STRICT, decode, encode
-from napari_unet.spec import ALL_LABELLED, Card, LabelRule, ModelSpec, ScoredBy, TrainConfig
+from napari_unet.settings import ALL_LABELLED, LabelRule, TrainConfig
+from napari_unet.spec import ModelSpec
 from napari_unet.splits import Split
 
 

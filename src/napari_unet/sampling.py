@@ -18,7 +18,8 @@ from napari_unet.augment import Augmentation, source_size, to_device
 from napari_unet.errors import UNetError
 from napari_unet.loss import IGNORE_INDEX, shares_of
 from napari_unet.preprocess import prepare, prepare_labels, with_neighbours
-from napari_unet.spec import ModelSpec, TrainConfig
+from napari_unet.settings import TrainConfig
+from napari_unet.spec import ModelSpec
 from napari_unet.volume import Volume
 
 MAX_VOXELS = 20_000  # per class and case: enough to draw centres from

@@ -6,7 +6,8 @@ import math
 from dataclasses import dataclass, replace
 
 from napari_unet.schema import STRICT
-from napari_unet.spec import MOST_AUGMENT, ModelSpec, TrainConfig
+from napari_unet.settings import MOST_AUGMENT, TrainConfig
+from napari_unet.spec import ModelSpec
 
 WARM_UP = 0.05  # of the course
 SHORT, HASTE = 600, 5.0  # steps: in a run of fewer, weights go faster by as much, to get as far; and at most so many times

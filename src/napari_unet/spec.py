@@ -1,15 +1,14 @@
-"""What a model is and how it is trained: frozen dataclasses without torch, from which files and training's flags derive."""
+"""What a model is: frozen dataclasses without torch, which lie in its weights file as JSON."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from napari_unet.errors import UNetError
 from napari_unet.schema import STRICT
-from napari_unet.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,13 +16,10 @@ if TYPE_CHECKING:
 Size = Annotated[int, Field(ge=1, le=4096)]
 Steps = tuple[Annotated[int, Field(ge=1, le=16)], ...]
 Name = Annotated[str, Field(max_length=200)]
-Plane = Literal["auto", "axial", "coronal", "sagittal"]
 
+MAX_LABEL = 65535  # a mask is uint16 at most
 MAX_CHANNELS = 64
-MOST_AUGMENT = 3.0
 MAX_MEMBERS = 32  # networks in one file: each is run on every window
-
-ScoredBy = Literal["", "kept out", "folds", "halves", "apart"]
 
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#fabed4", "#469990")
 
@@ -145,7 +141,7 @@ class Label:
 
     __pydantic_config__ = STRICT
 
-    value: Annotated[int, Field(ge=1, le=65535)]
+    value: Annotated[int, Field(ge=1, le=MAX_LABEL)]
     name: Name
     colour: Annotated[str, Field(pattern=r"^#[0-9a-f]{6}$")]
 
@@ -171,7 +167,7 @@ class ModelSpec:
     patch: tuple[Size, ...]
     mirror_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...] = ()
     mirror_tta: bool = False
-    keep_largest: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()
+    keep_largest: tuple[Annotated[int, Field(ge=1, le=MAX_LABEL)], ...] = ()
     overlap: Annotated[float, Field(ge=0, le=0.9)] = 0.5
     pictures: bool = False
     neighbours: Annotated[int, Field(ge=0, le=5)] = 0
@@ -229,151 +225,3 @@ class ModelSpec:
     def kind(self) -> str:
         """2-D, 2.5-D or 3-D."""
         return "2.5-D" if self.neighbours else f"{self.network.dims}-D"
-
-
-@dataclass(frozen=True)
-class Parent:
-    """The model that another one was fine-tuned from: its name, and the SHA-256 of its tensors (`finetune.fingerprint`)."""
-
-    __pydantic_config__ = STRICT
-
-    name: Name
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-UNFINISHED = "Of a run that is not finished"  # what the note of such weights begins with
-
-
-@dataclass(frozen=True)
-class Card:
-    """What a person wants to know of a model before trusting it."""
-
-    __pydantic_config__ = STRICT
-
-    description: str = ""
-    data: str = ""
-    data_licence: str = ""
-    licence: str = ""
-    cases_trained: int = 0
-    cases_scored: int = 0
-    independent: bool = False  # was what is scored kept out of training?
-    scored_by: ScoredBy = ""  # folds, halves: each by a model that never saw it; apart: joined models without a score of their own
-    dice: dict[str, float] = field(default_factory=dict)  # label name, or "mean" -> mean over cases
-    steps: int = 0  # of an ensemble: of all its members
-    note: str = ""  # what else one has to know of the scores
-    command: str = ""
-    created: str = ""
-    split_sha256: str = ""
-    versions: dict[str, str] = field(default_factory=dict)
-    parent: Parent | None = None
-
-    @property
-    def worth(self) -> str:
-        """What was scored, in words that follow "Dice on" or "Dice over"."""
-        if self.parent is None or not self.cases_scored:
-            return self._what_was_scored()
-        return f"{self._what_was_scored()}; {self.parent.name}, which it began with, may have seen them"
-
-    def _what_was_scored(self) -> str:
-        cases = counted(self.cases_scored, "case")
-        if not self.cases_scored:
-            return "no case: its models were not scored together" if self.scored_by == "apart" else "no case: none was kept out of training"
-        if self.scored_by == "halves":
-            parts = "1 half of one volume, by a model" if self.cases_scored == 1 else "2 halves of one volume, each by a model"
-            return f"{parts} that saw only the other half: other scans may be harder"
-        if self.scored_by == "folds":
-            return f"{cases}, each by the one model of several that never saw it"
-        if self.independent:
-            return f"{cases} kept out of training"
-        return f"{cases} that it was trained on (not independent), so do not rely on it"
-
-
-@dataclass(frozen=True)
-class PlanChoices:
-    """What a person may fix before the plan decides the rest; None leaves it to the plan."""
-
-    __pydantic_config__ = STRICT
-
-    dims: Annotated[Literal[2, 3] | None, Field(description="slices (2) or volumes (3)")] = None
-    spacing: Annotated[tuple[float, ...] | None, Field(description="mm along z, y, x; 0 keeps the image's own")] = None
-    patch: Annotated[tuple[Size, ...] | None, Field(description="training patch in voxels along z, y, x")] = None
-    features: Annotated[tuple[Size, ...] | None, Field(description="feature channels per level, finest first")] = None
-    mirror_axes: Annotated[tuple[int, ...] | None, Field(description="axes 0 z, 1 y, 2 x that may be mirrored")] = None
-    mirror_tta: Annotated[bool | None, Field(description="average masks over mirrored copies")] = None
-    neighbours: Annotated[
-        int | None, Field(ge=0, le=5, description="slices on either side that a 2-D network sees as channels")
-    ] = None
-    skips: Annotated[bool, Field(description="skip connections; without them is for experiments")] = True
-
-
-@dataclass(frozen=True)
-class LabelRule:
-    """Which voxels of masks nobody labelled; where neither is given, all are labelled."""
-
-    __pydantic_config__ = STRICT
-
-    ignore: Annotated[
-        int | None, Field(ge=1, le=65535, description="mask value of voxels that nobody labelled; nnU-Net's dataset.json may name it")
-    ] = None
-    labelled_slices: Annotated[
-        Plane | None,
-        Field(description="slices of this plane without any label are unlabelled, not background; auto finds the plane"),
-    ] = None
-
-
-ALL_LABELLED = LabelRule()
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """What a person may turn in training."""
-
-    __pydantic_config__ = STRICT
-
-    minutes: Annotated[
-        float | None, Field(gt=0, le=100_000, description="wall time from start to weights on disk, in minutes")
-    ] = None
-    steps: Annotated[int | None, Field(ge=1, le=10_000_000, description="optimiser steps, instead of minutes")] = None
-    cases: Annotated[int | None, Field(ge=1, description="use only this many cases, drawn by the seed")] = None
-    seed: Annotated[int, Field(ge=0, le=2**31 - 1, description="seed of the split, the sampling and the weights")] = 0
-    folds: Annotated[
-        int | None, Field(ge=1, le=100, description="cross-validate: so many models, each scored on a part it never saw; "
-                          "as many as cases: leave one out; 2 for a single case: its halves; 1: all train, none is scored")
-    ] = None  # fmt: skip
-    fold: Annotated[
-        int | None, Field(ge=0, le=99, description="only one of these models: the part, of --folds or 5, that is kept out")
-    ] = None
-    device: Annotated[str, Field(description="auto, cpu, cuda or mps")] = "auto"
-    threads: Annotated[
-        int | None, Field(ge=1, le=1024, description="threads of torch (default: all; in a run by minutes, as many as are fastest "
-                          "beside other programs)")
-    ] = None  # fmt: skip
-    precision: Annotated[
-        Literal["auto", "float32", "bfloat16"], Field(description="of convolutions; auto: bfloat16 where cards or AMX have units")
-    ] = "auto"
-    compile: Annotated[
-        bool | None, Field(description="compile the network first; by default on a CUDA card for 30 minutes or more")
-    ] = None
-    batch: Annotated[int, Field(ge=1, le=512, description="patches per step at the full patch size")] = 2
-    rate: Annotated[float, Field(gt=0, le=1, description="highest learning rate; more in a run of fewer than 600 steps")] = 2e-3
-    optimiser: Annotated[
-        Literal["muon", "adamw"], Field(description="muon (orthogonalised momentum for kernels) or adamw for all")
-    ] = "muon"
-    decay: Annotated[float, Field(ge=0, le=1, description="weight decay of AdamW")] = 1e-2
-    foreground: Annotated[float, Field(ge=0, le=1, description="share of patches centred on a labelled voxel")] = 0.5
-    augment: Annotated[
-        float, Field(ge=0, le=MOST_AUGMENT, description="strength of augmentation, 0 is none; more in a long run, or of few cases")
-    ] = 0.5
-    dropout: Annotated[
-        float, Field(ge=0, lt=1, description="share of the encoder's features that a step leaves out, in long runs of few cases")
-    ] = 0.1
-    grow: Annotated[bool, Field(description="small patches first, the full size last")] = True
-    memory: Annotated[
-        float, Field(gt=0, le=1, description="memory of the weights' average, as a share of the run")
-    ] = 0.02
-    checks: Annotated[int, Field(ge=0, le=1000, description="validations on whole cases during the run")] = 4
-
-    @property
-    def seconds(self) -> float | None:
-        """Wall time from start to weights on disk, 600 where nothing is asked for; None where steps rule."""
-        return None if self.steps is not None else 60 * (self.minutes or 10.0)

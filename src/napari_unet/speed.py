@@ -11,7 +11,7 @@ from torch import Tensor
 
 from napari_unet.errors import first_line
 from napari_unet.network import UNet
-from napari_unet.spec import TrainConfig
+from napari_unet.settings import TrainConfig
 
 COMPILE_MINUTES = 30.0  # on an H100 compiling takes 20 s for each of three patch sizes, and a step then a twelfth less
 FAILURES = (RuntimeError, ImportError, OSError, AttributeError, AssertionError)  # of a compiler, by way of torch

@@ -11,7 +11,7 @@ import numpy as np
 from napari_unet.dataset import Case, read_image
 from napari_unet.errors import UNetError
 from napari_unet.schema import STRICT, encode
-from napari_unet.spec import TrainConfig
+from napari_unet.settings import TrainConfig
 
 SCORED_FROM = 25  # cases: fewer all train, unless a score is asked for
 FOLDS = 5

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from napari_unet import distributed, files, images, speed, threads, weights
 from napari_unet.budget import Budget
+from napari_unet.card import UNFINISHED, Card
 from napari_unet.dataset import Case, read_image, read_label
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, mean_dice, segment_and_score, summary, write_scores
@@ -27,7 +28,8 @@ from napari_unet.sampling import Example, Sampler
 from napari_unet.schedule import Schedule, in_seconds, in_steps, stages
 from napari_unet.schema import encode
 from napari_unet.segment import Segmenter
-from napari_unet.spec import UNFINISHED, Card, ModelSpec, TrainConfig
+from napari_unet.settings import TrainConfig
+from napari_unet.spec import ModelSpec
 from napari_unet.splits import arrange, several
 from napari_unet.torch_runtime import build, choose_device
 

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from napari_unet.calibration import Calibration
+from napari_unet.card import Card
 from napari_unet.errors import UNetError
 from napari_unet.files import reading, write_atomically
 from napari_unet.layout import MODEL
 from napari_unet.schema import decode, encode, strict_json
-from napari_unet.spec import Card, ModelSpec
+from napari_unet.spec import ModelSpec
 from napari_unet.words import counted
 
 if TYPE_CHECKING:  # a header is read without numpy, which costs `info` a third of its time

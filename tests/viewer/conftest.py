@@ -17,8 +17,9 @@ from npe2 import PluginManager
 from qtpy.QtCore import QThreadPool
 
 from napari_unet import weights
+from napari_unet.card import Card
 from napari_unet.network import parameter_shapes
-from napari_unet.spec import Card, Channel, Label, ModelSpec, NetworkSpec
+from napari_unet.spec import Channel, Label, ModelSpec, NetworkSpec
 from napari_unet.volume import Affine
 
 PLUGIN = "napari-unet-monai"

@@ -23,8 +23,9 @@ from qtpy.QtCore import QPoint, QRect, Qt, QThreadPool
 from qtpy.QtWidgets import QFileDialog, QLabel, QScrollArea
 
 from napari_unet import images
+from napari_unet.card import Card
 from napari_unet.segment import Segmenter
-from napari_unet.spec import Card, Label
+from napari_unet.spec import Label
 from napari_unet.viewer import grids, layers
 from napari_unet.viewer.card import ModelCard, facts
 from napari_unet.viewer.engine import Engine

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from napari_unet.cli.arguments import DATA, MODEL, add_json, begin, name_of, new_file
 from napari_unet.cli.terminal import Line, finish, say
 from napari_unet.options import add_settings, rule_of
-from napari_unet.spec import LabelRule
+from napari_unet.settings import LabelRule
 
 if TYPE_CHECKING:
     from napari_unet.calibrate import Result, Step

@@ -10,7 +10,7 @@ from typing import Any
 from napari_unet.cli.arguments import DATA, add_json, begin, new_table
 from napari_unet.cli.terminal import Line, finish, say, say_table
 from napari_unet.options import add_settings, rule_of
-from napari_unet.spec import LabelRule
+from napari_unet.settings import LabelRule
 from napari_unet.words import counted, listed, shortened
 
 ROWS = 12  # of cases that are shown without --all

@@ -8,7 +8,7 @@ from napari_unet.cli.arguments import add_json, begin, new_table
 from napari_unet.cli.terminal import finish, number, say, say_table
 from napari_unet.errors import UNetError
 from napari_unet.options import add_settings, rule_of
-from napari_unet.spec import LabelRule
+from napari_unet.settings import LabelRule
 from napari_unet.words import listed
 
 

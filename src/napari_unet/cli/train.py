@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from napari_unet.card import Card
 from napari_unet.cli.arguments import DATA, add_json, begin
 from napari_unet.cli.check import read_all
 from napari_unet.cli.terminal import Line, finish, gently, say, say_table
 from napari_unet.errors import UNetError
 from napari_unet.layout import MODEL, RECORD, folds_of
 from napari_unet.options import add_settings, rule_of, settings_of, unused
-from napari_unet.spec import Card, LabelRule, PlanChoices, TrainConfig
+from napari_unet.settings import LabelRule, PlanChoices, TrainConfig
 from napari_unet.words import counted, duration
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QFrame, QGridLayout, QGroupBox, QLabel, QLayout, QScrollArea, QVBoxLayout, QWidget
 
-from napari_unet.spec import Card, ModelSpec
+from napari_unet.card import Card
+from napari_unet.spec import ModelSpec
 from napari_unet.viewer.model import Model
 from napari_unet.viewer.parts import lines_of, number, swatch, text
 

@@ -17,6 +17,7 @@ from napari_unet import images, nifti
 from napari_unet.errors import UNetError
 from napari_unet.lazy import LazyArray
 from napari_unet.ram import check_memory
+from napari_unet.spec import MAX_LABEL
 from napari_unet.suffixes import MEDICAL, stem, suffix
 from napari_unet.viewer.layers import LayerData, notes_on, to_layer
 from napari_unet.volume import Volume
@@ -109,7 +110,7 @@ def _named_like_a_mask(path: Path) -> bool:
 def _whole_numbers(data: NDArray[Any]) -> NDArray[Any] | None:
     """The same values as uint8 or uint16, where that loses nothing."""
     low, high = data.min(), data.max()
-    if not 0 <= low <= high <= images.MAX_LABEL:  # NaN neither
+    if not 0 <= low <= high <= MAX_LABEL:  # NaN neither
         return None
     values = data.astype(np.uint8 if high < 256 else np.uint16, copy=False)
     return values if np.array_equal(values, data) else None

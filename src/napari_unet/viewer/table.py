@@ -29,8 +29,8 @@ from qtpy.QtWidgets import (
 
 from napari_unet import files
 from napari_unet.errors import UNetError
-from napari_unet.images import MAX_LABEL
 from napari_unet.measure import amounts
+from napari_unet.spec import MAX_LABEL
 from napari_unet.viewer import worker
 from napari_unet.viewer.grids import grid_of
 from napari_unet.viewer.layers import values_of
