@@ -21,17 +21,17 @@ PACKAGE = ROOT / "src" / "napari_unet"
 TIERS = (
     {
         *("__init__", "errors", "files", "foreign", "header", "intensities", "lazy", "ngff", "packed", "pictures", "schema", "spec"),
-        *("card", "ram", "running", "settings", "suffixes", "volume", "windows", "words"),
+        *("card", "progress", "ram", "running", "settings", "suffixes", "volume", "windows", "words"),
     },
     {
         *("augment", "budget", "calibration", "cases", "cells", "checks", "components", "distributed", "downloads", "ensemble", "events"),
-        *("blending", "description", "extents", "fingerprint"),
+        *("blending", "description", "extents", "fingerprint", "keeping"),
         *("finetune", "layout", "learning", "loss", "lowering", "measure", "network", "nifti", "openvino_runtime", "optimiser"),
         *("dataset", "grid", "images", "openvino_graph", "options", "partial", "splits", "threads"),
         *("phantoms", "preprocess", "quiet_openvino", "record", "cuda_graph", "runtime", "sampling", "schedule", "spacing", "speed"),
         *("ledger", "memory", "outline", "spool", "structures", "survey", "targets", "torch_runtime", "weights", "zarrs"),
     },
-    {"assist", "batch", "calibrate", "canvas", "crossval", "evaluate", "onnx_export", "plan", "pooling", "segment", "train"},
+    {"assist", "batch", "calibrate", "canvas", "crossval", "evaluate", "onnx_export", "plan", "pooling", "scoring", "segment", "train"},
     {"charts", "comparison", "cost", "experiment", "figures", "page", "report", "results"},
     {"__main__", "cli", "viewer"},
 )

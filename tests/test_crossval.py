@@ -32,13 +32,14 @@ from napari_unet.pooling import (
     read_fold,
     scores_beside,
 )
+from napari_unet.progress import Progress
 from napari_unet.record import Record
 from napari_unet.results import Results
 from napari_unet.sampling import Sampler
 from napari_unet.settings import LabelRule, TrainConfig
 from napari_unet.spec import Channel
 from napari_unet.splits import halves, split_cases
-from napari_unet.train import Progress, train
+from napari_unet.train import train
 
 STEPS = 4
 Plan = tuple[Any, Any, Any]

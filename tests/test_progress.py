@@ -21,8 +21,9 @@ from test_train import Plan, assert_equal_runs, run
 from napari_unet.cli import train as command
 from napari_unet.events import Events
 from napari_unet.layout import EVENTS, LOG
+from napari_unet.progress import Progress
 from napari_unet.record import read_record
-from napari_unet.train import Progress, train
+from napari_unet.train import train
 
 STEPS = 24
 

@@ -18,10 +18,9 @@ from napari_unet import speed
 from napari_unet.cuda_graph import BEFORE, Replayed
 from napari_unet.learning import Learner, Order
 from napari_unet.network import UNet
-from napari_unet.sampling import Example, Sampler
+from napari_unet.sampling import Example, Sampler, read_example
 from napari_unet.schedule import LONG, Schedule, Stage, in_steps, stages
 from napari_unet.settings import TrainConfig
-from napari_unet.train import read_example
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

@@ -11,9 +11,8 @@ from datasets import decathlon, planned
 
 from napari_unet import UNetError, speed, threads
 from napari_unet.learning import Learner
-from napari_unet.sampling import Sampler
+from napari_unet.sampling import Sampler, read_example
 from napari_unet.schedule import stages
-from napari_unet.train import read_example
 
 VOXELS = 1000.0
 

@@ -31,10 +31,11 @@ from napari_unet import UNetError, learning, schema, weights
 from napari_unet.evaluate import read_scores
 from napari_unet.images import read, write
 from napari_unet.layout import EVENTS, LOG, MASKS, MODEL, RECORD, RESUME, SCORES
+from napari_unet.progress import Progress
 from napari_unet.record import Record
 from napari_unet.sampling import Sampler
 from napari_unet.schedule import HASTE, Stage
-from napari_unet.train import Progress, train
+from napari_unet.train import train
 
 STEPS = 9
 Plan = tuple[Any, Any, Any]
@@ -292,7 +293,7 @@ def test_a_finished_run_resumed_stays_as_it_is(plan: Plan, unbroken: Path, tmp_p
 
 # the code that changes or saves a run
 CRITICAL = (
-    "napari_unet/learning.py", "napari_unet/train.py", "napari_unet/record.py",
+    "napari_unet/learning.py", "napari_unet/train.py", "napari_unet/keeping.py", "napari_unet/record.py",
     "napari_unet/files.py", "napari_unet/weights.py", "torch/optim/adam.py",
 )  # fmt: skip
 

@@ -9,10 +9,10 @@ from dataclasses import replace
 from napari_unet import distributed, threads
 from napari_unet.dataset import Case
 from napari_unet.learning import Learner, Order, State, Task
-from napari_unet.sampling import Sampler
+from napari_unet.progress import Progress
+from napari_unet.sampling import Sampler, read_example
 from napari_unet.splits import arrange
 from napari_unet.torch_runtime import choose_device
-from napari_unet.train import Progress, read_example
 
 
 def assist(cases: tuple[Case, ...]) -> Iterator[Progress]:

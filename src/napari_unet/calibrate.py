@@ -16,9 +16,10 @@ from napari_unet import weights
 from napari_unet.calibration import Calibration, Range
 from napari_unet.dataset import Case, check_kind, read_image
 from napari_unet.errors import UNetError
-from napari_unet.evaluate import Score, mean_dice, segment_and_score
+from napari_unet.evaluate import Score, mean_dice
 from napari_unet.network import UNet
 from napari_unet.runtime import choose_runtime
+from napari_unet.scoring import segment_and_score
 from napari_unet.segment import Segmenter
 from napari_unet.spec import ModelSpec
 from napari_unet.torch_runtime import build

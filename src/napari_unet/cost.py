@@ -12,10 +12,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from napari_unet import speed
-from napari_unet.dataset import Case, read_image, read_label
+from napari_unet.dataset import Case
 from napari_unet.learning import Learner
 from napari_unet.network import UNet
-from napari_unet.sampling import Example, Sampler
+from napari_unet.sampling import Sampler, read_example
 from napari_unet.schedule import Stage, stages
 from napari_unet.settings import TrainConfig
 from napari_unet.spec import ModelSpec, NetworkSpec
@@ -66,8 +66,7 @@ class Profile:
 
 def profile(spec: ModelSpec, config: TrainConfig, cases: Iterable[Case], seconds: float = SECONDS) -> Profile:
     """Measure a step of training with these cases, each thing for so many seconds."""
-    images = [(case, read_image(case)) for case in cases]
-    examples = [Example.make(image, read_label(case, image), spec) for case, image in images]
+    examples = [read_example(case, spec)[0] for case in cases]
     device = choose_device(config.device)
     config = replace(config, threads=config.threads or torch.get_num_threads())  # as many in all that is measured
     learner = Learner(spec, config, device, Sampler(examples, spec, config, device))

@@ -20,13 +20,14 @@ from napari_unet.evaluate import write_scores
 from napari_unet.fingerprint import changed
 from napari_unet.layout import LOG, MODEL, RECORD, RESUME, SCORES, fold_folder
 from napari_unet.pooling import Fold, choose_components, copy_masks, pooled, pooled_log, read_fold, scored
+from napari_unet.progress import Progress
 from napari_unet.record import Record, begin, check_present, check_start, clear, new_record, read_record
 from napari_unet.schedule import Schedule
 from napari_unet.schema import encode
 from napari_unet.settings import TrainConfig
 from napari_unet.spec import ModelSpec
 from napari_unet.splits import Split, arrange, several
-from napari_unet.train import Progress, train
+from napari_unet.train import train
 
 START = "napari-unet start 1"
 LEAST_MINUTES = 1e-3  # of a fold; what is over time is one step

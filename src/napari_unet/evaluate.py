@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import csv
 import math
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_unet import images, zarrs
 from napari_unet.cases import list_images
-from napari_unet.dataset import Case, read_image, read_label
 from napari_unet.errors import UNetError
 from napari_unet.files import write_bytes
 from napari_unet.partial import UNLABELLED, labelled, mark
@@ -26,9 +24,6 @@ from napari_unet.suffixes import is_picture, stem
 from napari_unet.targets import masks_among
 from napari_unet.volume import Affine, Volume, check_same_grid
 from napari_unet.words import counted, listed
-
-if TYPE_CHECKING:
-    from napari_unet.segment import Segmenter
 
 SURFACE_TOLERANCE_MM = 1.0
 ROUNDING = 1e-6  # mm: voxels that are 1 mm apart are so on a turned grid, too
@@ -106,15 +101,6 @@ def _edge(mask: NDArray[Any]) -> NDArray[np.intp]:
     inside = mask[box]
     surface: NDArray[np.intp] = np.argwhere(inside & ~ndimage.binary_erosion(inside, faces)) + [part.start for part in box]
     return surface
-
-
-def segment_and_score(segmenter: Segmenter, case: Case) -> tuple[Volume, list[Score], float]:
-    """A model's mask of a labelled case, the scores of all its classes, and the seconds that the mask took."""
-    image = read_image(case)
-    began = time.monotonic()
-    mask = segmenter.segment(image)
-    seconds = time.monotonic() - began
-    return mask, score_case(case.name, mask, read_label(case, image), segmenter.spec.values), seconds
 
 
 def evaluate(

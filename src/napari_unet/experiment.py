@@ -10,19 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from napari_unet import files, images
+from napari_unet import files
 from napari_unet.checks import check, groups_of, refuse
 from napari_unet.crossval import learn
 from napari_unet.dataset import Case, Dataset
 from napari_unet.errors import UNetError
-from napari_unet.evaluate import Score, read_scores, segment_and_score, write_scores
+from napari_unet.evaluate import Score, read_scores, write_scores
 from napari_unet.plan import plan
+from napari_unet.progress import Progress
 from napari_unet.record import read_record
 from napari_unet.schema import STRICT, decode, encode
+from napari_unet.scoring import score_all
 from napari_unet.segment import Segmenter
 from napari_unet.settings import PlanChoices, TrainConfig
 from napari_unet.splits import several, split_cases
-from napari_unet.train import Progress
 from napari_unet.words import counted
 
 OUTCOME, SCORES, MASKS = "outcome.json", "unseen.csv", "unseen"
@@ -100,22 +101,13 @@ def run(
     spec, config, reasons = plan(chosen, facts, choices, config if several(config) else replace(config, **EVERY_CASE))
     yield from learn(chosen.with_groups(groups_of(facts)).cases, spec, config, out=folder, reasons=tuple(reasons), started=started)
     minutes = (time.time() - started) / 60
-    yield from _score(folder, unseen, config.device)
     record = read_record(folder)
-    stages = record.schedule.stages
-    outcome = Outcome(len(record.split.training), len(unseen), record.schedule.steps, sum(s.steps * s.batch for s in stages), minutes)
-    files.write_bytes(folder / OUTCOME, encode(outcome).encode())
-
-
-def _score(folder: Path, unseen: tuple[Case, ...], device: str) -> Iterator[Progress]:
-    segmenter, masks = Segmenter.load(folder, device), files.make_folder(folder / MASKS)
-    scores: list[Score] = []
-    for n, case in enumerate(unseen):
-        yield Progress("validating", n, len(unseen), message=f"scoring {case.name} ({n + 1} of {len(unseen)}), which is unseen")
-        mask, found, _ = segment_and_score(segmenter, case)
-        images.write(masks / f"{case.name}.nii.gz", mask)
-        scores += found
+    steps, stages = record.schedule.steps, record.schedule.stages
+    at = Progress("validating", steps, steps, message=", which is unseen")
+    scores = yield from score_all(Segmenter.load(folder, config.device), unseen, at, folder / MASKS)
     write_scores(folder / SCORES, scores)
+    outcome = Outcome(len(record.split.training), len(unseen), steps, sum(s.steps * s.batch for s in stages), minutes)
+    files.write_bytes(folder / OUTCOME, encode(outcome).encode())
 
 
 def read_outcome(out: str | Path) -> tuple[Outcome, list[Score]]:

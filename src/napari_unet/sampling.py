@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_unet.augment import Augmentation, source_size, to_device
+from napari_unet.dataset import Case, read_image, read_label
 from napari_unet.errors import UNetError
+from napari_unet.fingerprint import of_voxels
 from napari_unet.loss import IGNORE_INDEX, shares_of
 from napari_unet.preprocess import prepare, prepare_labels, with_neighbours
 from napari_unet.settings import TrainConfig
@@ -52,6 +54,13 @@ class Example:
             raise UNetError(label.source, "none of its voxels is labelled at the model's spacing",
                             "Label more slices, or give a finer --spacing")  # fmt: skip
         return cls(data, classes, tuple(c for c in centres if len(c)), None if known.all() else _places(known))
+
+
+def read_example(case: Case, spec: ModelSpec) -> tuple[Example, str]:
+    """A case to learn from, and its fingerprint."""
+    image = read_image(case)
+    label = read_label(case, image)
+    return Example.make(image, label, spec), of_voxels(image, label)
 
 
 def _places(mask: NDArray[np.bool_]) -> NDArray[np.int32]:

@@ -5,28 +5,30 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_unet import distributed, files, images, speed, threads, weights
+from napari_unet import distributed, files, speed, threads, weights
 from napari_unet.budget import Budget
 from napari_unet.card import UNFINISHED, Card
-from napari_unet.dataset import Case, read_image, read_label
+from napari_unet.dataset import Case, read_image
 from napari_unet.errors import UNetError
-from napari_unet.evaluate import Score, mean_dice, segment_and_score, summary, write_scores
-from napari_unet.events import Events
-from napari_unet.fingerprint import changed, of_voxels
-from napari_unet.layout import EVENTS, LOG, LOG_HEAD, MASKS, MODEL, RECORD, RESUME, SCORES
+from napari_unet.evaluate import mean_dice, summary, write_scores
+from napari_unet.fingerprint import changed
+from napari_unet.keeping import Notes, best_dice, save_newest, save_state, scored
+from napari_unet.layout import MASKS, MODEL, RECORD, RESUME, SCORES
 from napari_unet.learning import Learner, Task
+from napari_unet.progress import Progress
 from napari_unet.record import Record, begin, check_present, check_start, new_record, read_record
-from napari_unet.sampling import Example, Sampler
+from napari_unet.sampling import Example, Sampler, read_example
 from napari_unet.schedule import Schedule, in_seconds, in_steps, stages
 from napari_unet.schema import encode
+from napari_unet.scoring import score_all
 from napari_unet.segment import Segmenter
 from napari_unet.settings import TrainConfig
 from napari_unet.spec import ModelSpec
@@ -37,27 +39,6 @@ CHOSEN = f"{UNFINISHED}: these weights were chosen by the very cases that they a
 CHECK_CASES = 8  # validated during the run; all of them at its end
 SAVE_SECONDS = 30.0
 LOG_STEPS = 10
-SMOOTH = 0.2  # how much of the loss that is shown is the newest
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is; until it is "ready" an earlier one in its folder is untouched. `loss` is smoothed over the last
-    marks, `dice` the newest validation's, `speed` in steps per second, `seconds_left` an estimate, `message` a sentence to show.
-
-    fold : which of several models it is about, as in "fold 1 of 5"; "" where there is one.
-    """
-
-    phase: Literal["preparing", "ready", "training", "validating", "done"]
-    step: int
-    steps: int
-    loss: float | None = None
-    rate: float | None = None
-    dice: float | None = None
-    seconds_left: float | None = None
-    message: str = ""
-    fold: str = ""
-    speed: float | None = None
 
 
 def train(
@@ -136,13 +117,6 @@ def _read(
     return examples, sha256
 
 
-def read_example(case: Case, spec: ModelSpec) -> tuple[Example, str]:
-    """A case to learn from, and its fingerprint."""
-    image = read_image(case)
-    label = read_label(case, image)
-    return Example.make(image, label, spec), of_voxels(image, label)
-
-
 def _schedule(learner: Learner, kept_out: list[Case], started: float) -> tuple[Schedule, Budget | None]:
     """Steps as asked for, or as many as the minutes hold at the speed measured now, with the budget that keeps to them."""
     config, parts, voxels = learner.config, stages(learner.spec, learner.config), learner.sampler.voxels
@@ -169,9 +143,9 @@ def _run(
     """
     schedule, count = record.schedule, record.config.checks if record.split.kept_out else 0
     first = step = learner.done
-    best = _best(folder) if step else -1.0
+    best = best_dice(folder) if step else -1.0
     checks = [mark for n in range(count) if (mark := (n + 1) / (count + 1)) > schedule.progress(step)]
-    dice, notes, saved = None if best < 0 else best, _Notes(folder, step), time.monotonic()
+    dice, notes, saved = None if best < 0 else best, Notes(folder, step), time.monotonic()
     try:
         while step < schedule.steps:
             value = learner.step(step, schedule)
@@ -189,11 +163,11 @@ def _run(
                 notes.scored(step, dice)
                 if dice >= best:
                     best = dice
-                    card = replace(_scored(record.card, {"mean": dice}, step), cases_scored=len(kept_out), note=CHOSEN)
+                    card = replace(scored(record.card, {"mean": dice}, step), cases_scored=len(kept_out), note=CHOSEN)
                     weights.save(folder / MODEL, record.spec, card, learner.average())
             fitted = schedule if budget is None else budget.correct(schedule, step)
             if checking or fitted is not schedule or time.monotonic() - saved > SAVE_SECONDS:
-                _save_state(learner, folder, notes.rows)
+                save_state(learner, folder, notes.rows)
                 saved = time.monotonic()
             if fitted is not schedule:  # written after the state, so that no step before it is ever repeated
                 schedule, record = fitted, replace(record, schedule=fitted)
@@ -202,46 +176,18 @@ def _run(
             left = _seconds_left(schedule, first, step, passed) if budget is None else max(0.0, budget.deadline - time.monotonic())
             yield Progress("training", step, schedule.steps, notes.loss, learner.rate(step - 1, schedule), dice, left,
                            speed=(step - first) / passed)  # fmt: skip
-        weights.save(folder / MODEL, record.spec, _scored(record.card, {}, step), learner.average())
+        weights.save(folder / MODEL, record.spec, scored(record.card, {}, step), learner.average())
         yield from _finish(learner, record, by_name, folder)
     finally:
         notes.events.close()
-        _save_newest(learner, record, folder, chosen=best >= 0)
-        _save_state(learner, folder, notes.rows)
-
-
-class _Notes:
-    """What a run writes down as it goes: its log's rows until they are saved, TensorBoard's events, the loss, smoothed."""
-
-    def __init__(self, folder: Path, step: int) -> None:
-        self.rows: list[str] = []
-        self.events = Events(folder / EVENTS, step)
-        self.loss, self.began = math.nan, time.monotonic()
-
-    def learnt(self, step: int, loss: float, rate: float) -> None:
-        """A step's loss, and its rate."""
-        self.loss = loss if math.isnan(self.loss) else self.loss + SMOOTH * (loss - self.loss)
-        self.rows.append(f"{step},{loss:.5f},{rate:.3e},,{time.monotonic() - self.began:.1f}\n")
-        self.events.add(step, loss=loss, rate=rate)
-
-    def scored(self, step: int, dice: float) -> None:
-        """What a validation found."""
-        self.rows.append(f"{step},,,{dice:.5f},{time.monotonic() - self.began:.1f}\n")
-        self.events.add(step, dice=dice)
+        save_newest(learner, record, folder, chosen=best >= 0)
+        save_state(learner, folder, notes.rows)
 
 
 def _seconds_left(schedule: Schedule, first: int, step: int, passed: float) -> float:
     """By the share of the course that the seconds since step `first` went: steps are slower on larger patches."""
     progress = schedule.progress(step)
     return passed * (1 - progress) / (progress - schedule.progress(first))
-
-
-def _save_newest(learner: Learner, record: Record, folder: Path, chosen: bool) -> None:
-    """The newest weights, where a run ends without any, or before a validation has `chosen` better ones."""
-    done = learner.done == record.schedule.steps
-    if learner.done and learner.finite() and (not (chosen or done) or not (folder / MODEL).exists()):
-        card = _scored(record.card, {}, learner.done)
-        weights.save(folder / MODEL, record.spec, card if done else replace(card, note=f"{UNFINISHED}."), learner.average())
 
 
 def _finite(learner: Learner, loss: Tensor) -> float:
@@ -252,32 +198,11 @@ def _finite(learner: Learner, loss: Tensor) -> float:
     return value
 
 
-def _best(folder: Path) -> float:
-    with suppress(UNetError):
-        return weights.read_card(folder / MODEL).dice.get("mean", -1.0)
-    return -1.0
-
-
-def _save_state(learner: Learner, folder: Path, log: list[str]) -> None:
-    """What resuming needs, and the log; an earlier state stays where this one is half a step or not finite."""
-    if not learner.whole or not learner.finite():
-        return
-    learner.save(folder / RESUME)
-    lines = (folder / LOG).read_text().splitlines(keepends=True) if (folder / LOG).exists() else []
-    steps = ((line, line.split(",")[0]) for line in lines)
-    kept = [line for line, step in steps if step.isdecimal() and int(step) <= learner.done]
-    files.write_bytes(folder / LOG, "".join([LOG_HEAD, *kept, *log]).encode())
-    log.clear()
-
-
 def _validate(learner: Learner, cases: list[Case], step: int, steps: int) -> Generator[Progress, None, float]:
     """Mean Dice of the averaged weights on whole cases, through the very path that users' volumes take."""
     learner.rest()
     segmenter = Segmenter(learner.spec, build(learner.spec.network, learner.average(), learner.device))
-    scores: list[Score] = []
-    for n, case in enumerate(cases):
-        yield Progress("validating", step, steps, message=f"scoring {case.name} ({n + 1} of {len(cases)})")
-        scores += segment_and_score(segmenter, case)[1]
+    scores = yield from score_all(segmenter, cases, Progress("validating", step, steps))
     return float(summary(scores)["mean"]["dice"] or 0.0)
 
 
@@ -285,22 +210,10 @@ def _finish(learner: Learner, record: Record, by_name: dict[str, Case], folder: 
     """Score the file that users will load on every kept-out case, write its masks, and put the scores on its card."""
     learner.rest()
     segmenter = Segmenter.load(folder / MODEL, device=str(learner.device))
-    scores: list[Score] = []
-    steps = record.schedule.steps
-    for n, name in enumerate(record.split.kept_out):
-        message = f"scoring {name} ({n + 1} of {len(record.split.kept_out)})"
-        yield Progress("validating", steps, steps, message=message)
-        mask, found, _ = segment_and_score(segmenter, by_name[name])
-        images.write(files.make_folder(folder / MASKS) / f"{name}.nii.gz", mask)
-        scores += found
+    steps, kept_out = record.schedule.steps, [by_name[name] for name in record.split.kept_out]
+    scores = yield from score_all(segmenter, kept_out, Progress("validating", steps, steps), folder / MASKS)
     dice = mean_dice(scores, {label.value: label.name for label in record.spec.labels})
-    weights.save(folder / MODEL, record.spec, _scored(record.card, dice, steps), learner.average())
+    weights.save(folder / MODEL, record.spec, scored(record.card, dice, steps), learner.average())
     if scores:
         write_scores(folder / SCORES, scores)
     yield Progress("done", steps, steps, dice=dice.get("mean"), seconds_left=0, message=f"weights in {folder / MODEL}")
-
-
-def _scored(card: Card, dice: dict[str, float], step: int) -> Card:
-    return replace(card, steps=step, dice={name: round(value, 4) for name, value in dice.items()})
-
-
