@@ -21,7 +21,7 @@ from test_train import Plan, assert_equal_runs, run
 
 from napari_unet import distributed, schema, weights
 from napari_unet.layout import LOG, MODEL, RECORD, RESUME
-from napari_unet.learning import Order, State
+from napari_unet.orders import Order, State
 from napari_unet.record import Record
 from napari_unet.schedule import Stage
 

@@ -16,8 +16,9 @@ from test_train import Plan, assert_equal_runs, run
 
 from napari_unet import speed
 from napari_unet.cuda_graph import BEFORE, Replayed
-from napari_unet.learning import Learner, Order
+from napari_unet.learning import Learner
 from napari_unet.network import UNet
+from napari_unet.orders import Order
 from napari_unet.sampling import Example, Sampler, read_example
 from napari_unet.schedule import LONG, Schedule, Stage, in_steps, stages
 from napari_unet.settings import TrainConfig

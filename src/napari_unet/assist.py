@@ -8,7 +8,8 @@ from dataclasses import replace
 
 from napari_unet import distributed, threads
 from napari_unet.dataset import Case
-from napari_unet.learning import Learner, Order, State, Task
+from napari_unet.learning import Learner
+from napari_unet.orders import Order, State, Task
 from napari_unet.progress import Progress
 from napari_unet.sampling import Sampler, read_example
 from napari_unet.splits import arrange

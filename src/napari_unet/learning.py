@@ -8,7 +8,6 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,54 +23,15 @@ from napari_unet.errors import UNetError, first_line
 from napari_unet.loss import supervise
 from napari_unet.network import UNet
 from napari_unet.optimiser import moments_of, optimisers, set_rate
+from napari_unet.orders import Order, State
 from napari_unet.sampling import Sampler
 from napari_unet.schedule import Schedule, Stage, stages
-from napari_unet.schema import STRICT
-from napari_unet.settings import ALL_LABELLED, LabelRule, TrainConfig
+from napari_unet.settings import TrainConfig
 from napari_unet.spec import ModelSpec
 from napari_unet.weights import MAX_FILE, MAX_HEADER, load_tensors, save_tensors
 
 CLIP = 1.0
 FORMAT = "napari-unet resume 1"
-
-
-@dataclass(frozen=True)
-class Task:
-    """A model to be trained, as the first process tells it to the others."""
-
-    __pydantic_config__ = STRICT
-
-    spec: ModelSpec
-    config: TrainConfig
-    training: tuple[str, ...]
-    rule: LabelRule = ALL_LABELLED
-
-
-@dataclass(frozen=True)
-class Order:
-    """A step to be taken: `first` counts the samples before it, `steps` are the run's.
-
-    strength : of augmentation; dropout : the share of features left out.
-    """
-
-    __pydantic_config__ = STRICT
-
-    step: int
-    first: int
-    stage: Stage
-    rate: float
-    steps: int
-    strength: float
-    dropout: float
-
-
-@dataclass(frozen=True)
-class State:
-    """The first process's weights and moments after so many steps follow, for all to go on from."""
-
-    __pydantic_config__ = STRICT
-
-    step: int
 
 
 class Learner:

@@ -22,7 +22,8 @@ from napari_unet.evaluate import mean_dice, summary, write_scores
 from napari_unet.fingerprint import changed
 from napari_unet.keeping import Notes, best_dice, save_newest, save_state, scored
 from napari_unet.layout import MASKS, MODEL, RECORD, RESUME, SCORES
-from napari_unet.learning import Learner, Task
+from napari_unet.learning import Learner
+from napari_unet.orders import Task
 from napari_unet.progress import Progress
 from napari_unet.record import Record, begin, check_present, check_start, new_record, read_record
 from napari_unet.sampling import Example, Sampler, read_example
