@@ -13,25 +13,27 @@ STEP = 1.01  # by which spacings are tried
 WORTHWHILE = 1.2  # resampling for less blurs more than it shows
 
 
-def axes(spacings: np.ndarray, pictures: bool) -> tuple[list[int], list[str]]:
+def axes(facts: list[CaseFacts], pictures: bool) -> tuple[list[int], list[str]]:
     """The order of the axes ("SAR") in which the coarsest comes first: slices are cut where the scanner cut them."""
-    median = np.median(spacings, axis=0)
+    median = np.median([f.spacing for f in facts], axis=0)
     coarsest = int(median.argmax()) if median.max() > 1.5 * np.delete(median, median.argmax()).max() else 0
     order = [coarsest, *(a for a in range(3) if a != coarsest)]
     name = ("axial", "coronal", "sagittal")[coarsest]
     return ([0, 2, 1], []) if pictures else (order, [f"Slices are {name}."])
 
 
-def spacing(spacings: np.ndarray) -> np.ndarray:
+def spacing(facts: list[CaseFacts], order: list[int]) -> np.ndarray:
     """The median; on a slice axis much coarser than the others, the tenth percentile keeps what detail there is."""
+    spacings = np.array([f.spacing for f in facts], float)[:, order]
     median = np.median(spacings, axis=0)
     if median[0] > ANISOTROPY * median[1:].min():
         median[0] = max(np.percentile(spacings[:, 0], 10), median[1:].max())
     return np.asarray(median)
 
 
-def size(shapes: np.ndarray, spacings: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+def size(facts: list[CaseFacts], order: list[int], spacing: np.ndarray) -> np.ndarray:
     """The median image on the model's grid, in voxels; 0 mm keeps an axis as it is."""
+    shapes, spacings = (np.array([getattr(f, name) for f in facts], float)[:, order] for name in ("shape", "spacing"))
     kept = spacing <= 0
     return np.asarray(np.median(shapes * np.where(kept, 1, spacings / np.where(kept, 1, spacing)), axis=0))
 

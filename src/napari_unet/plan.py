@@ -47,25 +47,12 @@ def plan(
     if base is not None:
         return _from_base(base, dataset, facts, choices, config)
     pictures = facts[0].picture
-    shapes, spacings = (np.array([getattr(f, name) for f in facts], float) for name in ("shape", "spacing"))
-    order, words = grid.axes(spacings, pictures)
-    shapes, spacings = shapes[:, order], spacings[:, order]
-    spacing = np.zeros(3) if pictures else grid.spacing(spacings)
-    size = grid.size(shapes, spacings, spacing)
+    order, words = grid.axes(facts, pictures)
+    spacing = np.zeros(3) if pictures else grid.spacing(facts, order)
+    size = grid.size(facts, order, spacing)
     dims, neighbours, reason = _dims(size, spacing, pictures, choices)
-    words.append(reason)
-    if dims == 2:
-        spacing[0] = 0
-    if choices.spacing is not None:
-        spacing = np.array(_three(choices.spacing, "spacing"))
-        if not (np.isfinite(spacing) & (spacing >= 0)).all():
-            raise UNetError("plan", f"spacing is {choices.spacing}", "Give millimetres along z, y, x, or 0")
-        if dims == 2 and spacing[0]:
-            raise UNetError("plan", f"spacing is {choices.spacing}", "Give 0 along z: a 2-D network takes slices as they are")
-    elif dims == 3 and dataset.rule == ALL_LABELLED:  # which single labelled slices might fall between coarser ones
-        spacing, coarser = grid.coarser(size, spacing, float(np.prod(choices.patch or VOXELS[3])), facts, dataset.labels)
-        words += coarser
-    size = grid.size(shapes, spacings, spacing)
+    spacing, coarser = _spacing(size, spacing, dims, dataset, facts, choices)
+    size = grid.size(facts, order, spacing)
     patch, kernels, strides = _levels(size, spacing, dims, choices)
     labels = _labels(dataset, facts)
     channels = _channels(dataset, facts)
@@ -75,22 +62,35 @@ def plan(
         kernels=kernels, strides=strides, encoder_convs=(1,) + (2,) * (len(strides) - 1),
         decoder_convs=(1,) * (len(strides) - 1), skips=choices.skips,
     )  # fmt: skip
-    mirror, reason = _mirror_axes(facts, order, pictures, dims)
+    mirror, mirrored = _mirror_axes(facts, order, pictures, dims)
     mirror = mirror if choices.mirror_axes is None else choices.mirror_axes
-    whole = bool(np.prod(size[3 - dims :]) <= 1.5 * np.prod(patch))
+    cheap = _cheap_mirror(mirror, _seen_whole(size, patch, dims), pictures)
     spec = ModelSpec(
         name=dataset.folder.resolve().name[:200], network=network, channels=channels, labels=labels,
         orientation="".join("SAR"[a] for a in order) if not pictures else "SRA",
         spacing=tuple(float(s) for s in spacing), patch=patch, pictures=pictures, neighbours=neighbours,
-        mirror_axes=mirror, mirror_tta=_cheap_mirror(mirror, whole, pictures) if choices.mirror_tta is None else choices.mirror_tta,
+        mirror_axes=mirror, mirror_tta=cheap if choices.mirror_tta is None else choices.mirror_tta,
     )  # fmt: skip
+    last = [mirrored]
+    last += ["Masks average what is seen in an image and in its mirror image."] * spec.mirror_tta
+    last += ["No skip connections, as asked for."] * (not network.skips)
+    return _complete(spec, config, size, dataset, facts, [*words, reason, *coarser], last)
+
+
+def _complete(
+    spec: ModelSpec, config: TrainConfig, size: np.ndarray, dataset: Dataset, facts: list[CaseFacts], first: list[str], last: list[str]
+) -> tuple[ModelSpec, TrainConfig, list[str]]:
+    """The plan with its budget, what it says of rule, grid, network and channels between its `first` reasons and its `last`."""
     encode(spec)  # what could not be written is refused before any work
-    words += words_of_rule(dataset.rule, [f.shape for f in facts], [f.labelled for f in facts])
-    words += [_words_spacing(spec), _words_network(spec, size), _words_channels(channels), reason]
-    words += ["Masks average what is seen in an image and in its mirror image."] * spec.mirror_tta
-    words += ["No skip connections, as asked for."] * (not network.skips)
-    config, reason = _budget(config, whole)
+    words = [*first, *words_of_rule(dataset.rule, [f.shape for f in facts], [f.labelled for f in facts])]
+    words += [_words_spacing(spec), _words_network(spec, size), _words_channels(spec.channels), *last]
+    config, reason = _budget(config, _seen_whole(size, spec.patch, spec.network.dims))
     return spec, config, [*words, reason, splits.words([case.name for case in facts], config, groups_of(facts))]
+
+
+def _seen_whole(size: np.ndarray, patch: tuple[int, ...], dims: int) -> bool:
+    """Does a patch hold most of the median image?"""
+    return bool(np.prod(size[3 - dims :]) <= 1.5 * np.prod(patch))
 
 
 def _cheap_mirror(axes: tuple[int, ...], whole: bool, pictures: bool) -> bool:
@@ -107,19 +107,13 @@ def _from_base(
     if not dataset.labels and finetune.same_values(base.labels, labels):
         labels = base.labels  # with their names
     order = axes_along(base.orientation)
-    mirror, reason = _mirror_axes(facts, order, base.pictures, base.network.dims)
+    mirror, mirrored = _mirror_axes(facts, order, base.pictures, base.network.dims)
     if finetune.same_values(base.labels, labels) and not set(mirror) <= set(base.mirror_axes):
         mirror = tuple(axis for axis in mirror if axis in base.mirror_axes)
-        reason = f"Mirrored as {base.name} was: few new cases may not show that a class keeps to a side."
+        mirrored = f"Mirrored as {base.name} was: few new cases may not show that a class keeps to a side."
     spec = finetune.adopt(base, dataset.folder.resolve().name[:200], labels, mirror, choices)
-    encode(spec)
-    shapes, spacings = (np.array([getattr(f, name) for f in facts], float)[:, order] for name in ("shape", "spacing"))
-    size = grid.size(shapes, spacings, np.array(spec.spacing))
-    words = finetune.words(base, spec, dataset, config)
-    words += words_of_rule(dataset.rule, [f.shape for f in facts], [f.labelled for f in facts])
-    words += [_words_spacing(spec), _words_network(spec, size), _words_channels(spec.channels), reason]
-    config, reason = _budget(config, bool(np.prod(size[3 - base.network.dims :]) <= 1.5 * np.prod(spec.patch)))
-    return spec, config, [*words, reason, splits.words([case.name for case in facts], config, groups_of(facts))]
+    size = grid.size(facts, order, np.array(spec.spacing))
+    return _complete(spec, config, size, dataset, facts, finetune.words(base, spec, dataset, config), [mirrored])
 
 
 def _three(values: tuple[float, ...], name: str) -> tuple[float, ...]:
@@ -150,6 +144,24 @@ def _dims(
             return 2, 0, f"A 2-D network: {few}."
         return 2, 1, f"A 2.5-D network: {few}, yet near enough to help: each is seen with the one before and the one behind."
     return 3, 0, "A 3-D network: neighbouring slices help each other."
+
+
+def _spacing(
+    size: np.ndarray, spacing: np.ndarray, dims: int, dataset: Dataset, facts: list[CaseFacts], choices: PlanChoices
+) -> tuple[np.ndarray, list[str]]:
+    """The model's spacing, 0 along the slices of a 2-D network, and why it is coarser than the images' where it is."""
+    if choices.spacing is not None:
+        chosen = np.array(_three(choices.spacing, "spacing"))
+        if not (np.isfinite(chosen) & (chosen >= 0)).all():
+            raise UNetError("plan", f"spacing is {choices.spacing}", "Give millimetres along z, y, x, or 0")
+        if dims == 2 and chosen[0]:
+            raise UNetError("plan", f"spacing is {choices.spacing}", "Give 0 along z: a 2-D network takes slices as they are")
+        return chosen, []
+    if dims == 2:
+        return np.array([0, *spacing[1:]]), []
+    if dataset.rule != ALL_LABELLED:  # single labelled slices might fall between coarser ones
+        return spacing, []
+    return grid.coarser(size, spacing, float(np.prod(choices.patch or VOXELS[3])), facts, dataset.labels)
 
 
 def _levels(
