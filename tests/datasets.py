@@ -100,7 +100,7 @@ def planned(
 ) -> tuple[tuple[cases.Case, ...], ModelSpec, TrainConfig]:
     """What `train` needs for a folder: its cases, a network of the smallest kind and so many steps on the processor, whose bits repeat."""
     dataset = find_cases(folder)
-    facts = [report.facts for report in checks.check(dataset) if report.facts]
+    facts = checks.facts_in(checks.check(dataset))
     flat = facts[0].picture
     choices = choices or PlanChoices(features=(4, 8), patch=(1, 32, 32) if flat else (12, 16, 16))
     spec, config, _ = plan(dataset, facts, choices, TrainConfig(**{"steps": 6, "checks": 1, "device": "cpu"} | config))

@@ -19,7 +19,7 @@ from hostile import affine_for
 from torch import Tensor, nn
 
 from napari_unet import PlanChoices, Segmenter, TrainConfig, Volume, check, find_cases, images
-from napari_unet.checks import refuse
+from napari_unet.checks import facts_in, refuse
 from napari_unet.cli import main
 from napari_unet.evaluate import evaluate, summary
 from napari_unet.learning import Learner
@@ -118,7 +118,7 @@ def test_phantoms_never_seen_are_segmented(tmp_path: Path) -> None:
     dataset = find_cases(folder)
     reports = list(check(dataset))
     refuse(reports, str(folder))
-    facts = [report.facts for report in reports if report.facts]
+    facts = facts_in(reports)
     choices = PlanChoices(spacing=(2, 2, 2), patch=(32, 32, 32), features=(8, 16, 32))
     spec, config, _ = plan(dataset, facts, choices, TrainConfig(steps=120, checks=1, grow=False, augment=0.3))
     seen = list(train(dataset.cases, spec, config, out=tmp_path / "run"))

@@ -34,6 +34,7 @@ from napari_unet.evaluate import (
     summary,
     write_scores,
 )
+from napari_unet.spec import Label
 from napari_unet.targets import Job, uncertainty_beside
 from napari_unet.volume import Volume
 
@@ -304,10 +305,13 @@ def test_an_interval_holds_the_mean_19_times_in_20() -> None:
         assert 0.93 < share < 0.97, (count, share)
 
 
+LABELS = Label(1, "one", "#e6194b"), Label(2, "two", "#3cb44b")
+
+
 def test_a_cards_dice_goes_by_names() -> None:
-    assert mean_dice(SCORES, {1: "one", 2: "two"}) == {
+    assert mean_dice(SCORES, LABELS) == {
         "one": pytest.approx(0.45), "two": 0.25, "mean": pytest.approx((0.75 + 0.375 + 0.1) / 3)}  # fmt: skip
-    assert mean_dice([Score("a", 1, None, 0, 0)], {1: "one"}) == {}
+    assert mean_dice([Score("a", 1, None, 0, 0)], LABELS) == {}
 
 
 def test_the_interval_holds_the_mean_as_often_as_it_says() -> None:

@@ -29,7 +29,8 @@ from napari_unet import (
 from napari_unet.card import Card, Parent
 from napari_unet.cli import main
 from napari_unet.dataset import Dataset
-from napari_unet.finetune import Base, fingerprint, gentle, known
+from napari_unet.finetune import Base, gentle, known
+from napari_unet.fingerprint import of_tensors
 from napari_unet.layout import MODEL, RESUME
 from napari_unet.learning import Learner
 from napari_unet.plan import plan
@@ -68,7 +69,7 @@ def told(folder: Path, spec: ModelSpec, config: TrainConfig | None = None, **cho
 
 def facts_of(folder: Path) -> tuple[Dataset, list[checks.CaseFacts]]:
     dataset = find_cases(folder)
-    return dataset, [report.facts for report in checks.check(dataset) if report.facts]
+    return dataset, checks.facts_in(checks.check(dataset))
 
 
 @pytest.fixture(scope="module")
@@ -308,11 +309,11 @@ def test_from_the_command_line(folder: Path, old: Base, tmp_path: Path, capsys: 
     assert "which it began with, may have seen them" not in card.worth  # none was scored
     scored = replace(card, cases_scored=3, independent=True)
     assert scored.worth == "3 cases kept out of training; old, which it began with, may have seen them"
-    assert card.parent == Parent("old", fingerprint(old.tensors)) and card.licence == "CC-BY 4.0 + CC0" == card.data_licence
+    assert card.parent == Parent("old", of_tensors(old.tensors)) and card.licence == "CC-BY 4.0 + CC0" == card.data_licence
     assert card.data == "Blocks; before that, for old: Old heads" and record.config.rate == gentle().rate
     path.unlink()
     assert main([*command, "--resume"]) == 0 and main(["info", str(out)]) == 0
-    assert f"old (fine-tuned; its tensors' SHA-256: {fingerprint(old.tensors)[:12]}" in capsys.readouterr().out
+    assert f"old (fine-tuned; its tensors' SHA-256: {of_tensors(old.tensors)[:12]}" in capsys.readouterr().out
     again = ["train", str(folder), "--from", str(out), "--out", str(tmp_path / "again"), "--steps", "1", "--checks", "0", "--rate", "0.002"]
     assert main(again) == 0
     card, record = weights.read_card(tmp_path / "again" / MODEL), record_of(tmp_path / "again")
@@ -358,12 +359,12 @@ def test_obligations_are_inherited(before: str, after: str, joined: str) -> None
 
 def test_a_fingerprint_is_of_the_tensors_alone(old: Base, tmp_path: Path) -> None:
     for card in (CARD, Card(dice={"mean": 0.5})):
-        assert fingerprint(Base.load(written(replace(old, card=card), tmp_path / "m.safetensors")).tensors) == fingerprint(old.tensors)
-    assert fingerprint(dict(reversed(old.tensors.items()))) == fingerprint(old.tensors)
+        assert of_tensors(Base.load(written(replace(old, card=card), tmp_path / "m.safetensors")).tensors) == of_tensors(old.tensors)
+    assert of_tensors(dict(reversed(old.tensors.items()))) == of_tensors(old.tensors)
     for name in old.tensors:
         changed = old.tensors[name].copy()
         changed.flat[-1] += 1
-        assert fingerprint({**old.tensors, name: changed}) != fingerprint(old.tensors)
+        assert of_tensors({**old.tensors, name: changed}) != of_tensors(old.tensors)
 
 
 def test_an_ensemble_s_first_member_learns_on(folder: Path, old: Base, tmp_path: Path) -> None:
@@ -372,7 +373,7 @@ def test_an_ensemble_s_first_member_learns_on(folder: Path, old: Base, tmp_path:
     together = replace(old.spec, members=2)
     weights.save(tmp_path / "two.safetensors", together, CARD, weights.merge([dict(old.tensors), dict(other.tensors)]))
     both = Base.load(tmp_path / "two.safetensors")
-    assert both.spec == together and fingerprint(both.tensors) == fingerprint(old.tensors) != fingerprint(other.tensors)
+    assert both.spec == together and of_tensors(both.tensors) == of_tensors(old.tensors) != of_tensors(other.tensors)
     spec, _, words = told(folder, both.spec)
     assert spec.members == 1 and "It is an ensemble of 2: what is learnt on from is the first of them." in words
     start = both.start(spec)
@@ -380,4 +381,4 @@ def test_an_ensemble_s_first_member_learns_on(folder: Path, old: Base, tmp_path:
     ask = ["train", str(folder), "--out", str(tmp_path / "run"), "--from", str(tmp_path / "two.safetensors"), "--steps", "1"]
     assert main([*ask, "--device", "cpu"]) == 0
     assert weights.read_spec(tmp_path / "run" / MODEL).members == 1
-    assert weights.read_card(tmp_path / "run" / MODEL).parent == Parent("old", fingerprint(old.tensors))
+    assert weights.read_card(tmp_path / "run" / MODEL).parent == Parent("old", of_tensors(old.tensors))

@@ -32,6 +32,7 @@ from napari_unet import (
     pictures,
     weights,
 )
+from napari_unet.checks import facts_in
 from napari_unet.dataset import Case, read_image, read_label, read_mask
 from napari_unet.evaluate import evaluate, read_scores, score_case
 from napari_unet.images import read_labels, write
@@ -243,21 +244,21 @@ def test_facts_and_plan_know_labelled_voxels_only(tmp_path: Path) -> None:
     told = {}
     for name, value in (("ignored", 9), ("background", 0)):
         dataset = find_cases(relabel(two_folders(tmp_path / name / "data"), cover(value)), LabelRule(ignore=9))
-        facts = [report.facts for report in check(dataset) if report.facts]
+        facts = facts_in(check(dataset))
         told[name] = facts, plan(dataset, facts)
     (ignored, first), (background, second) = told.values()
     for one, two in zip(ignored, background, strict=True):
         assert (one.voxels, one.centroids, one.sha256, one.labelled) == (two.voxels, two.centroids, two.sha256, two.labelled)
         assert np.array_equal(one.foreground, two.foreground)
     assert first == second and "Voxels of the value 9 are unlabelled: no influence on weights or scores." in first[2]
-    dense = [report.facts for report in check(find_cases(two_folders(tmp_path / "dense"))) if report.facts]
+    dense = facts_in(check(find_cases(two_folders(tmp_path / "dense"))))
     assert Counter(dense[0].voxels) > Counter(ignored[0].voxels)
 
 
 def test_the_plan_says_which_slices(tmp_path: Path) -> None:
     at = affine_for("LSA", (1.0, 1.0, 1.0))
     dataset = find_cases(relabel(two_folders(tmp_path, affine=at), sparse(0, axis=1)), LabelRule(labelled_slices="auto"))
-    facts = [report.facts for report in check(dataset) if report.facts]
+    facts = facts_in(check(dataset))
     painted = sum(int(read_labels(case.label).data.any((0, 2)).sum()) for case in dataset.cases)
     settled = dataset.with_rule(settle(dataset.rule, [f.labelled for f in facts]))
     words = plan(settled, facts)[2]
@@ -371,7 +372,7 @@ def trained(folder: Path, kind: str, rule: LabelRule, *masks: Change) -> Path:
     """Plan and train for a few steps, one case kept out; the run's folder."""
     two_folders(folder / "data", 4, ".png" if kind == "pictures" else ".nii.gz")
     dataset = find_cases(relabel(folder / "data", *masks), rule)
-    facts = [report.facts for report in check(dataset) if report.facts]
+    facts = facts_in(check(dataset))
     spec, config, _ = plan(dataset, facts, KINDS[kind], TrainConfig(steps=5, checks=1, foreground=0.4, fold=0, device="cpu"))
     list(train(dataset.cases, spec, config, out=folder / "run"))
     return folder / "run"

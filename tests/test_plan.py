@@ -342,20 +342,20 @@ def test_large_images_get_more_time() -> None:
 def test_the_folder_names_the_model_however_long_its_name(tmp_path: Path) -> None:
     folder = decathlon(tmp_path / ("n" * 240), 1)
     dataset = find_cases(folder)
-    spec, _, _ = plan(dataset, [report.facts for report in checks.check(dataset) if report.facts])
+    spec, _, _ = plan(dataset, checks.facts_in(checks.check(dataset)))
     assert spec.name == "n" * 200 and [label.name for label in spec.labels] == ["bright", "dark"]
 
 
 @pytest.mark.parametrize("shape", [(20, 20, 1), (9, 300, 1), (3, 2, 1)])
 def test_small_pictures_are_planned_for(tmp_path: Path, shape: tuple[int, ...]) -> None:
     dataset = find_cases(two_folders(tmp_path, 2, ".png", shape=shape))
-    spec, _, _ = plan(dataset, [report.facts for report in checks.check(dataset) if report.facts])
+    spec, _, _ = plan(dataset, checks.facts_in(checks.check(dataset)))
     assert len(spec.network.features) >= 2 and spec.pictures
 
 
 def test_real_data(data: Path) -> None:
     dataset = find_cases(data / "hippocampus")
     dataset = replace(dataset, cases=dataset.cases[::10])
-    spec, _, words = plan(dataset, [report.facts for report in checks.check(dataset) if report.facts])
+    spec, _, words = plan(dataset, checks.facts_in(checks.check(dataset)))
     assert (spec.patch, len(spec.network.features), spec.mirror_axes) == ((40, 56, 40), 4, (2,))
     assert [label.name for label in spec.labels] == ["Anterior", "Posterior"] and "MRI: each image" in " ".join(words)

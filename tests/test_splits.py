@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis.strategies import integers
 
 from napari_unet import UNetError, find_cases
-from napari_unet.checks import check, groups_of
+from napari_unet.checks import check, facts_in, groups_of
 from napari_unet.dataset import read_image, read_label
 from napari_unet.plan import plan
 from napari_unet.settings import TrainConfig
@@ -140,7 +140,7 @@ def test_copies_are_grouped_and_the_plan_says_so(tmp_path: Path) -> None:
     shutil.copy(labels[1], labels[2])
     dataset = find_cases(data)
     reports = list(check(dataset))
-    facts = [report.facts for report in reports if report.facts]
+    facts = facts_in(reports)
     groups = groups_of(facts)
     first = dataset.cases[0].name
     assert [name for name, group in groups.items() if group == first] == [case.name for case in dataset.cases[:3]]

@@ -18,7 +18,7 @@ from matplotlib.image import imread
 from napari_unet import find_cases, images, weights
 from napari_unet.cli import main
 from napari_unet.experiment import fold_out
-from napari_unet.finetune import fingerprint
+from napari_unet.fingerprint import of_tensors
 
 TRAINING = Path(__file__).parents[1] / "training"
 SCRIPTS, RECIPES = sorted(TRAINING.glob("*.py")), sorted(TRAINING.glob("recipes/*.toml"))
@@ -122,7 +122,7 @@ def test_trained_predicted_and_evaluated(
 
     told("train.py", monkeypatch, capsys, "--data", data, "--out", tmp_path / "on", "--steps", 2, "--from", tmp_path / "run")
     parent, (spec, tensors) = weights.read_card(tmp_path / "on" / MODEL).parent, weights.load(tmp_path / "run" / MODEL)
-    assert parent is not None and (parent.name, parent.sha256) == (spec.name, fingerprint(tensors))
+    assert parent is not None and (parent.name, parent.sha256) == (spec.name, of_tensors(tensors))
 
     run("predict.py", "--model", tmp_path / "run", "--images", data / "imagesTr", "--out", tmp_path / "masks")
     for mask in (tmp_path / "masks").iterdir():

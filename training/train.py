@@ -13,7 +13,7 @@ from pathlib import Path
 
 from napari_unet import TrainConfig, UNetError, check, find_cases, read_card
 from napari_unet.card import Card
-from napari_unet.checks import groups_of, refuse
+from napari_unet.checks import facts_in, groups_of, refuse
 from napari_unet.crossval import learn
 from napari_unet.finetune import Base, gentle
 from napari_unet.phantoms import write_dataset
@@ -38,7 +38,7 @@ def main() -> None:
     dataset = find_cases(options.data or write_dataset(out / "data"))
     reports = list(check(dataset))
     refuse(reports, str(dataset.folder))
-    facts = [report.facts for report in reports if report.facts is not None]
+    facts = facts_in(reports)
     base = Base.load(options.base) if options.base else None
     config = TrainConfig(seed=options.seed, folds=options.folds, **budget)
     spec, config, reasons = plan(dataset, facts, config=gentle(config) if base else config, base=base.spec if base else None)

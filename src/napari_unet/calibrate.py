@@ -116,4 +116,4 @@ def watch(networks: Sequence[UNet]) -> Iterator[list[dict[nn.Module, Range]]]:
 
 
 def _mean(scores: list[Score], spec: ModelSpec) -> float:
-    return mean_dice(scores, {label.value: label.name for label in spec.labels}).get("mean", 0.0)
+    return mean_dice(scores, spec.labels).get("mean", 0.0)

@@ -18,7 +18,7 @@ UNFINISHED = "Of a run that is not finished"  # what the note of such weights be
 
 @dataclass(frozen=True)
 class Parent:
-    """The model that another one was fine-tuned from: its name, and the SHA-256 of its tensors (`finetune.fingerprint`)."""
+    """The model that another one was fine-tuned from: its name, and the SHA-256 of its tensors (`fingerprint.of_tensors`)."""
 
     __pydantic_config__ = STRICT
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from napari_unet import structures
 from napari_unet.dataset import Case, Dataset, check_names, read_image, read_mask
 from napari_unet.errors import UNetError
+from napari_unet.fingerprint import Stamp, of_array, stamp
 from napari_unet.intensities import of_channels
 from napari_unet.partial import UNLABELLED, slices_labelled
 from napari_unet.spec import MAX_CHANNELS
@@ -118,7 +118,7 @@ def _check_case(case: Case, labels: dict[int, str], known: _Known) -> Report:
             findings.append(Finding("error", error.where, error.what, error.remedy))
             return None
 
-    before = _stamps(case)
+    before = {path: stamp(path) for path in case.files}
     attempt(check_names, case)
     image, label = attempt(read_image, case), attempt(read_mask, case)
     if image is not None:
@@ -134,12 +134,17 @@ def _check_case(case: Case, labels: dict[int, str], known: _Known) -> Report:
     if image is not None and label is not None:
         attempt(check_same_grid, label, image)
         attempt(_check_differ, label, image)
-    attempt(_check_unchanged, case, before)
+    attempt(_check_unchanged, before)
     if image is None or label is None or any(finding.level == "error" for finding in findings):
         return Report(case, None, tuple(findings))
     facts = _facts(case, image, label)
     twins, found = _twins(facts, image, label, known)
     return Report(case, replace(facts, twins=twins), (*findings, *found))
+
+
+def facts_in(reports: Iterable[Report]) -> list[CaseFacts]:
+    """Those of the cases that can be used."""
+    return [report.facts for report in reports if report.facts is not None]
 
 
 def groups_of(facts: Iterable[CaseFacts]) -> dict[str, str]:
@@ -154,7 +159,7 @@ def groups_of(facts: Iterable[CaseFacts]) -> dict[str, str]:
 
 def _twins(facts: CaseFacts, image: Volume, label: Volume, known: _Known) -> tuple[tuple[str, ...], list[Finding]]:
     """The cases before this one that it shares voxels with: copies, two opinions on one image, a mask that was saved twice."""
-    name, mask = facts.name, _sha256(label)
+    name, mask = facts.name, of_array(label.data)
     same_image, its_mask = known.images.setdefault(facts.sha256, (name, mask))
     plain = label.data.min() == label.data.max()  # background, or tissue, as far as the image goes: that says nothing
     same_mask = name if plain else known.masks.setdefault(mask, name)
@@ -169,27 +174,9 @@ def _twins(facts: CaseFacts, image: Volume, label: Volume, known: _Known) -> tup
     return (), []
 
 
-def _sha256(volume: Volume) -> str:
-    """Of the voxels alone, wherever they lie."""
-    digest = hashlib.sha256(str((volume.data.shape, volume.data.dtype)).encode())
-    digest.update(np.ascontiguousarray(volume.data))
-    return digest.hexdigest()
-
-
-def _stamps(case: Case) -> dict[str, tuple[int, ...]]:
-    """What tells that a file is no longer the one it was."""
-    found: dict[str, tuple[int, ...]] = {}
-    for path in (*case.images, *([case.label] if case.label else [])):
-        if os.path.exists(path):
-            stat = os.stat(path)
-            found[str(path)] = stat.st_ino, stat.st_size, stat.st_mtime_ns
-    return found
-
-
-def _check_unchanged(case: Case, before: dict[str, tuple[int, ...]]) -> None:
-    after = _stamps(case)
-    for path, stamp in before.items():
-        if after.get(path) != stamp:
+def _check_unchanged(before: dict[Path, Stamp | None]) -> None:
+    for path, known in before.items():
+        if known is not None and stamp(path) != known:
             raise UNetError(path, "it changed while it was read", "Wait until nobody writes to it, and check again")
 
 
@@ -246,7 +233,7 @@ def _facts(case: Case, image: Volume, label: Volume) -> CaseFacts:
         picture=case.picture, voxels=voxels, centroids={v: structures.centroid(turned == v) for v in voxels},
         foreground=np.stack([channel[inside][::step].astype(np.float32) for channel in channels]),
         low=tuple(float(channel.min()) for channel in channels), high=tuple(float(channel.max()) for channel in channels),
-        sha256=_sha256(image), orientation=image.orientation, voxel_ml=image.voxel_ml, at_border=structures.at_border(turned),
+        sha256=of_array(image.data), orientation=image.orientation, voxel_ml=image.voxel_ml, at_border=structures.at_border(turned),
         labelled=slices_labelled(label),
         thickness={v: structures.thickness(turned, v, spacing) for v in voxels},
     )  # fmt: skip

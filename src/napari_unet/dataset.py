@@ -34,6 +34,11 @@ class Case:
     group: str = ""
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """Its images, and its label where it has one."""
+        return (*self.images, *([self.label] if self.label else []))
+
+    @property
     def picture(self) -> bool:
         """Whether it is one, or a zarr without z, whose pixels have no size and no direction in a body. UNetError for a damaged zarr."""
         first = self.images[0]
@@ -73,7 +78,7 @@ class Dataset:
 
 def check_names(case: Case) -> None:
     """UNetError where a file's name is none that could be written down."""
-    for path in (*case.images, *([case.label] if case.label else [])):
+    for path in case.files:
         try:
             os.path.realpath(path).encode()
         except UnicodeEncodeError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import fmean, stdev
@@ -20,6 +20,7 @@ from napari_unet.files import write_bytes
 from napari_unet.partial import UNLABELLED, labelled, mark
 from napari_unet.schema import as_csv
 from napari_unet.settings import ALL_LABELLED, LabelRule
+from napari_unet.spec import Label
 from napari_unet.suffixes import is_picture, stem
 from napari_unet.targets import masks_among
 from napari_unet.volume import Affine, Volume, check_same_grid
@@ -198,9 +199,9 @@ def confidence(values: Sequence[float]) -> tuple[float, float] | None:
     return fmean(values) - half, fmean(values) + half
 
 
-def mean_dice(scores: list[Score], names: Mapping[int, str]) -> dict[str, float]:
+def mean_dice(scores: list[Score], labels: Iterable[Label]) -> dict[str, float]:
     """The mean Dice of each class that has one, by its name, and "mean", for a card."""
-    known = {str(value): name for value, name in names.items()}
+    known = {str(label.value): label.name for label in labels}
     return {known.get(key, key): row["dice"] for key, row in summary(scores).items() if row["dice"] is not None}
 
 

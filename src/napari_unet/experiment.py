@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from napari_unet import files
-from napari_unet.checks import check, groups_of, refuse
+from napari_unet.checks import check, facts_in, groups_of, refuse
 from napari_unet.crossval import learn
 from napari_unet.dataset import Case, Dataset
 from napari_unet.errors import UNetError
@@ -23,7 +23,7 @@ from napari_unet.schema import STRICT, decode, encode
 from napari_unet.scoring import score_all
 from napari_unet.segment import Segmenter
 from napari_unet.settings import PlanChoices, TrainConfig
-from napari_unet.splits import several, split_cases
+from napari_unet.splits import groups_in, several, split_cases
 from napari_unet.words import counted
 
 OUTCOME, SCORES, MASKS = "outcome.json", "unseen.csv", "unseen"
@@ -45,13 +45,13 @@ class Outcome:
 
 def grouped(dataset: Dataset) -> Dataset:
     """The same, in which cases that share their voxels or their mask are a group, for `fold_out`; reads all of them."""
-    return dataset.with_groups(groups_of(report.facts for report in check(dataset) if report.facts is not None))
+    return dataset.with_groups(groups_of(facts_in(check(dataset))))
 
 
 def fold_out(dataset: Dataset, seed: int = 0) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
     """Training and unseen cases: the first of the five folds that the seed draws is kept out of everything; a group is on one side."""
-    names, groups = sorted(case.name for case in dataset.cases), {case.name: case.group or case.name for case in dataset.cases}
-    folds = split_cases(names, TrainConfig(seed=seed, folds=5), groups).folds if len(names) > 1 else ((),)
+    names = sorted(case.name for case in dataset.cases)
+    folds = split_cases(names, TrainConfig(seed=seed, folds=5), groups_in(dataset.cases)).folds if len(names) > 1 else ((),)
     return _apart(dataset, set(folds[0]))
 
 
@@ -96,7 +96,7 @@ def run(
         reports.append(report)
         yield Progress("preparing", n, len(training))
     refuse(reports, str(dataset.folder))
-    facts = [report.facts for report in reports if report.facts is not None]
+    facts = facts_in(reports)
     config = config or TrainConfig()
     spec, config, reasons = plan(chosen, facts, choices, config if several(config) else replace(config, **EVERY_CASE))
     yield from learn(chosen.with_groups(groups_of(facts)).cases, spec, config, out=folder, reasons=tuple(reasons), started=started)

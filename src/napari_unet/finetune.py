@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +13,7 @@ from napari_unet import weights
 from napari_unet.card import Card, Parent
 from napari_unet.dataset import Dataset
 from napari_unet.errors import UNetError
+from napari_unet.fingerprint import of_tensors
 from napari_unet.settings import PlanChoices, TrainConfig
 from napari_unet.spec import Label, ModelSpec
 from napari_unet.words import counted
@@ -53,7 +52,7 @@ class Base:
         """The card of a model that is made of this one and new data: it says so, and what both ask of whoever uses it."""
         origin = f"{card.data or 'not stated'}; before that, for {self.spec.name}: {self.card.data or 'not stated'}"
         return replace(
-            card, data=origin, parent=Parent(self.spec.name, fingerprint(self.tensors)),
+            card, data=origin, parent=Parent(self.spec.name, of_tensors(self.tensors)),
             licence=_joined(self.card.licence, card.licence), data_licence=_joined(self.card.data_licence, card.data_licence),
         )  # fmt: skip
 
@@ -67,15 +66,6 @@ def _joined(old: str, new: str) -> str:
     if not old and not new:
         return ""
     return JOIN.join(dict.fromkeys([*(old or "not stated").split(JOIN), *(new or "not stated").split(JOIN)]))
-
-
-def fingerprint(tensors: Mapping[str, NDArray[Any]]) -> str:
-    """SHA-256 of named tensors as float32, whatever file holds them."""
-    digest = hashlib.sha256()
-    for name in sorted(tensors):
-        digest.update(f"{name} {tensors[name].shape} ".encode())
-        digest.update(np.ascontiguousarray(tensors[name], "<f4"))
-    return digest.hexdigest()
 
 
 def known(old: tuple[Label, ...], new: tuple[Label, ...]) -> list[int | None]:

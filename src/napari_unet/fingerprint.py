@@ -1,13 +1,15 @@
-"""What tells a case from others: its voxels, or the ends of its files."""
+"""What tells a thing from others: the voxels of a case, the ends of its files, a model's tensors, when a file was written."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from napari_unet.errors import UNetError
 from napari_unet.suffixes import suffix
@@ -15,6 +17,7 @@ from napari_unet.volume import Volume
 
 EDGE = 1 << 20  # bytes of a file's beginning and end
 DESCRIPTIONS = ("zarr.json", ".zarray", ".zattrs", ".zgroup")
+Stamp = tuple[int, int, int]  # inode, bytes, nanoseconds
 
 
 def of_voxels(image: Volume, label: Volume) -> str:
@@ -23,6 +26,32 @@ def of_voxels(image: Volume, label: Volume) -> str:
     for volume in (image, label):
         digest.update(np.ascontiguousarray(volume.data))
     return digest.hexdigest()
+
+
+def of_array(data: NDArray[Any]) -> str:
+    """Of an array's values alone, wherever they lie."""
+    digest = hashlib.sha256(str((data.shape, data.dtype)).encode())
+    digest.update(np.ascontiguousarray(data))
+    return digest.hexdigest()
+
+
+def of_tensors(tensors: Mapping[str, NDArray[Any]]) -> str:
+    """Of named tensors as float32, whatever file holds them."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(f"{name} {tensors[name].shape} ".encode())
+        digest.update(np.ascontiguousarray(tensors[name], "<f4"))
+    return digest.hexdigest()
+
+
+def of_content(path: Path) -> str:
+    """Of all bytes of a file, or of all files of a folder and their names."""
+    if not path.is_dir():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    whole = hashlib.sha256()
+    for part in sorted(part for part in path.rglob("*") if part.is_file()):
+        whole.update(f"{part.relative_to(path).as_posix()} {of_content(part)}\n".encode())
+    return whole.hexdigest()
 
 
 def of_files(images: Iterable[Path]) -> str:
@@ -61,6 +90,15 @@ def _other_half(image: Path) -> Iterator[Path]:
     """The voxels of a header that has none, or their header."""
     others = {".hdr": (".img", ".IMG"), ".img": (".hdr", ".HDR")}.get(suffix(image), ())
     yield from map(image.with_suffix, others)
+
+
+def stamp(path: str | Path) -> Stamp | None:
+    """What is another one once a file is written anew, or another takes its place; None where there is none."""
+    try:
+        known = os.stat(path)
+    except (OSError, ValueError):  # a name that no file can have
+        return None
+    return known.st_ino, known.st_size, known.st_mtime_ns
 
 
 def changed(name: str, folder: Path) -> UNetError:

@@ -18,7 +18,7 @@ from napari_unet import __version__, files, zarrs
 from napari_unet.components import Cleaning
 from napari_unet.errors import UNetError
 from napari_unet.extents import Extent
-from napari_unet.fingerprint import of_files
+from napari_unet.fingerprint import of_content, of_files
 from napari_unet.schema import STRICT, as_csv, decode, encode
 from napari_unet.targets import Job, check_free, uncertainty_beside
 
@@ -144,7 +144,7 @@ class Ledger:
 
         An uncertainty that this program wrote beside an older mask goes where none comes in its place.
         """
-        replaced, doubt = _digest(job.mask) if _is_there(job.mask) else "", job.uncertainty is not None
+        replaced, doubt = of_content(job.mask) if _is_there(job.mask) else "", job.uncertainty is not None
         stale = not doubt and self._wrote_uncertainty(job)
         entry = Finished(self.method.key, job.mask.name, replaced, extents, of_files(job.case.images), doubt or stale)
         files.write_bytes(self._path(job), encode(entry).encode())
@@ -204,7 +204,7 @@ class Ledger:
 
     def _in_place(self, entry: Finished) -> bool:
         mask = self.folder / entry.mask
-        return _is_there(mask) and (not entry.replaces or _digest(mask) != entry.replaces)
+        return _is_there(mask) and (not entry.replaces or of_content(mask) != entry.replaces)
 
     def _path(self, job: Job) -> Path:
         return self.folder / CASES / f"{job.case.name}.json"
@@ -221,13 +221,3 @@ def _difference(known: Method, wanted: Method) -> str:
 def _is_there(mask: Path) -> bool:
     """Whether a mask exists: a file, or a zarr; any other folder of that name is none."""
     return mask.is_file() or zarrs.is_there(mask)
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a file, or of all files of a folder and their names."""
-    if not path.is_dir():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    whole = hashlib.sha256()
-    for part in sorted(part for part in path.rglob("*") if part.is_file()):
-        whole.update(f"{part.relative_to(path).as_posix()} {_digest(part)}\n".encode())
-    return whole.hexdigest()

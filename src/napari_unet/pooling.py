@@ -118,7 +118,7 @@ def scored(card: Card, spec: ModelSpec, folds: Sequence[Fold], reasons: Sequence
     """The card of an ensemble of folds: every case trained, and was scored by the member that never saw it."""
     kept_out = {name for fold in folds for name in fold.record.split.kept_out}
     everything = sorted(kept_out | {name for fold in folds for name in fold.record.split.training})
-    table = mean_dice(pooled(folds), {label.value: label.name for label in spec.labels})
+    table = mean_dice(pooled(folds), spec.labels)
     halves = any(fold.record.parts for fold in folds)
     return replace(
         card, cases_trained=len(everything), cases_scored=len(kept_out), independent=True,

@@ -90,11 +90,7 @@ def new_record(
     images = {name: tuple(str(path.resolve()) for path in by_name[name].images) for name in used}
     labels = {name: str(path.resolve()) for name in used if (path := by_name[name].label)}
     return Record(spec, config, split, schedule, card, images, labels, reasons, rule=by_name[used[0]].rule, parts=parts,
-                  files={name: _files_of(by_name[name]) for name in split.kept_out})  # fmt: skip
-
-
-def _files_of(case: Case) -> str:
-    return of_files([*case.images, *([case.label] if case.label else [])])
+                  files={name: of_files(by_name[name].files) for name in split.kept_out})  # fmt: skip
 
 
 def read_record(folder: Path) -> Record:
@@ -117,6 +113,6 @@ def check_present(record: Record, by_name: dict[str, Case], folder: Path) -> Non
     missing = [name for name in (*record.split.training, *record.split.kept_out) if name not in by_name]
     if missing:
         raise UNetError(folder, f"its case {missing[0]} is not in the data", "Resume with the data the run began with")
-    other = next((name for name, known in record.files.items() if _files_of(by_name[name]) != known), None)
+    other = next((name for name, known in record.files.items() if of_files(by_name[name].files) != known), None)
     if other is not None:
         raise changed(other, folder)

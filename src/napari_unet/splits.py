@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -111,6 +111,11 @@ def _units(names: Sequence[str], groups: Mapping[str, str] | None) -> list[list[
     return list(together.values())
 
 
+def groups_in(cases: Iterable[Case]) -> dict[str, str]:
+    """The group of each case by its name; a case on its own is one."""
+    return {case.name: case.group or case.name for case in cases}
+
+
 def honest_score(names: Sequence[str], groups: Mapping[str, str] | None = None) -> str:
     """The flags with which all these cases are scored by models that never saw them, as in "--folds 5"."""
     units = len(_units(names, groups))
@@ -129,7 +134,7 @@ def arrange(cases: tuple[Case, ...], config: TrainConfig) -> tuple[dict[str, Cas
             raise UNetError("--folds", f"{config.folds or FOLDS} parts of a single case", "Use --folds 2, which cuts it into halves")
         by_name = {half.name: half for half in halves(by_name[chosen[0]])}
         config = replace(config, cases=None)
-    return by_name, split_cases(sorted(by_name), config, {case.name: case.group or case.name for case in cases})
+    return by_name, split_cases(sorted(by_name), config, groups_in(cases))
 
 
 def halves(case: Case) -> tuple[Case, Case]:

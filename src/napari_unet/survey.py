@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_unet.checks import MAX_CLASSES, CaseFacts, Finding, Report
+from napari_unet.checks import MAX_CLASSES, CaseFacts, Finding, Report, facts_in
 from napari_unet.dataset import Case, Dataset
 from napari_unet.files import write_bytes
 from napari_unet.spec import axes_along
@@ -61,7 +61,7 @@ class _Usual:
 
 def survey(dataset: Dataset, reports: list[Report]) -> list[Report]:
     """The reports of `checks.check`, with what shows only beside the other cases; the last ones are about the whole set."""
-    facts = [report.facts for report in reports if report.facts]
+    facts = facts_in(reports)
     usual = _Usual.of(facts)
     seen = [replace(r, findings=(*r.findings, *_unlike(r.case, r.facts, usual))) if r.facts else r for r in reports]
     whole = Case(dataset.folder.name, ())
@@ -129,7 +129,7 @@ def _sizes(facts: CaseFacts) -> dict[int, float]:
 
 def table(dataset: Dataset, reports: list[Report]) -> list[Row]:
     """One row per case, the worst first: errors, then warnings, then the remarkable ones; else in their order."""
-    usual = _Usual.of([report.facts for report in reports if report.facts])
+    usual = _Usual.of(facts_in(reports))
     rows = [_row(report, dataset, usual) for report in reports if report.case.images and report.case.label]
     return sorted(rows, key=lambda row: (("error", "warning", "").index(row.level), not row.remarks))
 

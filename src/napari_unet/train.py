@@ -213,7 +213,7 @@ def _finish(learner: Learner, record: Record, by_name: dict[str, Case], folder: 
     segmenter = Segmenter.load(folder / MODEL, device=str(learner.device))
     steps, kept_out = record.schedule.steps, [by_name[name] for name in record.split.kept_out]
     scores = yield from score_all(segmenter, kept_out, Progress("validating", steps, steps), folder / MASKS)
-    dice = mean_dice(scores, {label.value: label.name for label in record.spec.labels})
+    dice = mean_dice(scores, record.spec.labels)
     weights.save(folder / MODEL, record.spec, scored(record.card, dice, steps), learner.average())
     if scores:
         write_scores(folder / SCORES, scores)

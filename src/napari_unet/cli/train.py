@@ -72,6 +72,7 @@ def _train_model(arguments: argparse.Namespace) -> int:
     from napari_unet import checks
     from napari_unet.cases import find_cases
     from napari_unet.finetune import Base, gentle
+    from napari_unet.fingerprint import stamp
     from napari_unet.partial import settle
     from napari_unet.plan import plan
     from napari_unet.record import read_record
@@ -89,7 +90,7 @@ def _train_model(arguments: argparse.Namespace) -> int:
     dataset = find_cases(arguments.data, rule_of(arguments) if record is None else record.rule)
     reports = read_all(dataset)
     checks.refuse(reports, arguments.data)
-    facts = [report.facts for report in reports if report.facts is not None]
+    facts = checks.facts_in(reports)
     dataset = dataset.with_rule(settle(dataset.rule, [f.labelled for f in facts])).with_groups(checks.groups_of(facts))
     if record is None:
         spec, config, reasons = plan(dataset, facts, choices, config, base.spec if base else None)
@@ -104,11 +105,11 @@ def _train_model(arguments: argparse.Namespace) -> int:
                 command=arguments.command)  # fmt: skip
     run = learn(dataset.cases, spec, config, out=out, card=base.derive(card) if base else card, reasons=tuple(reasons), started=started,
                 resume=arguments.resume, start=base.start(spec) if base else None)  # fmt: skip
-    before = _written(out / RECORD)
+    before = stamp(out / RECORD)
     if _follow(run):
         best = f"the best weights so far are in {out / MODEL}"
         kept = f"stopped; {best if (out / MODEL).exists() else f'its folds so far are in {out}'}; go on with --resume"
-        begun = arguments.resume or _written(out / RECORD) != before
+        begun = arguments.resume or stamp(out / RECORD) != before
         say(kept if begun else "stopped before the first step; nothing has changed")
         return 130
     return _after_training(arguments, out, started, dataset)
@@ -148,14 +149,6 @@ def _without_place(command: str, data: str) -> list[str]:
     return kept
 
 
-def _written(path: Path) -> tuple[int, int] | None:
-    """What tells a file from one that takes its place; None where there is none."""
-    if not path.exists():
-        return None
-    known = path.stat()
-    return known.st_ino, known.st_mtime_ns
-
-
 def _follow(run: Iterable[Any]) -> bool:
     """Show a run's progress; whether it was interrupted."""
     line, stopped = Line(), False
@@ -185,7 +178,7 @@ def _after_training(arguments: argparse.Namespace, out: Path, started: float, da
     minutes = (time.time() - started) / 60  # the weights are on disk; the report comes on top
     from napari_unet.record import read_record
     from napari_unet.report import write_report
-    from napari_unet.splits import honest_score
+    from napari_unet.splits import groups_in, honest_score
     from napari_unet.weights import read_card
 
     card = read_card(out / MODEL)
@@ -193,8 +186,7 @@ def _after_training(arguments: argparse.Namespace, out: Path, started: float, da
     if card.cases_scored:
         say_table([(name, f"{value:.4f}") for name, value in card.dice.items()], (f"Dice on {card.worth}", ""))
     else:
-        groups = {case.name: case.group or case.name for case in dataset.cases}
-        advice = honest_score(read_record(out).split.training, groups).split()
+        advice = honest_score(read_record(out).split.training, groups_in(dataset.cases)).split()
         again = [*_without_place(card.command, arguments.data), "--out", f"{out}-folds", *advice]
         say(f"nothing was scored: no case was kept out of training\nan honest score: {shlex.join(again)}")
     if card.note:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from napari_unet import memory
+from napari_unet.fingerprint import stamp
 from napari_unet.spec import ModelSpec
 from napari_unet.viewer.estimate import cost
 from napari_unet.viewer.options import Options
@@ -37,7 +38,7 @@ class Engine:
         # OpenMP counts per thread, and each piece of work may come in another one
         torch.set_num_threads(options.threads or _all_threads())
         with self._lock:
-            key = (model, _stamp(model), options)
+            key = (model, stamp(model), options)  # loading tells where it is missing
             if self._segmenter is None or key != self._key:
                 self._segmenter = None  # never two of them in memory
                 loaded = Segmenter.load(
@@ -88,15 +89,6 @@ class Engine:
     def pace(self, model: Path, options: Options) -> float | None:
         """Seconds per voxel of a window, as far as it is known."""
         return self._paces.get((model, options))
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    """What changes when a file is written anew; loading tells when it is missing."""
-    try:
-        stat = path.stat()
-    except OSError:
-        return 0, 0
-    return stat.st_mtime_ns, stat.st_size
 
 
 def _all_threads() -> int:
