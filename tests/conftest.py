@@ -16,6 +16,7 @@ HAS_DISPLAY = not sys.platform.startswith("linux") or bool(os.environ.get("DISPL
 if not HAS_DISPLAY:
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")  # without it Qt aborts the whole run at the first widget
 
+pytest.register_assert_rewrite("runs")  # so that it tells what differs
 settings.register_profile("shared", deadline=None)  # machines are shared: how long an example takes says nothing
 settings.load_profile("shared")
 
@@ -44,6 +45,14 @@ def data() -> Path:
     if not folder:
         pytest.skip("NAPARI_UNET_DATA is not set: it names the folder of public data sets that this test reads")
     return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four scans whose classes are 1 bright and 2 dark, in the MRI channel."""
+    from datasets import decathlon
+
+    return decathlon(tmp_path_factory.mktemp("data"), 4)
 
 
 @pytest.fixture

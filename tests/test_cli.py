@@ -31,9 +31,9 @@ from datasets import (  # noqa: F401 - a fixture
 )
 from hostile import affine_for
 from PIL import Image
+from runs import Signal, followed
 from test_cases import DESCRIPTIONS
 from test_checks import ERRORS
-from test_train import Signal
 
 from napari_unet import weights
 from napari_unet.cli import main
@@ -180,9 +180,7 @@ def test_scores_do_without_a_description_that_cannot_be_used(call: Callable[...,
 def test_the_honest_command_of_a_run_that_no_command_began(call: Callable[..., Outcome], tmp_path: Path) -> None:
     data, out = decathlon(tmp_path / "data", 6), tmp_path / "run"
     cases, spec, config = planned(data, steps=2, checks=0, folds=1)
-    work = train(cases, spec, config, out=out)
-    next(progress for progress in work if progress.phase == "training")
-    work.close()
+    followed(train(cases, spec, config, out=out), lambda p: p.phase == "training")
     found = call("train", data, "--out", out, "--resume")
     assert f"an honest score: napari-unet train {data} --out {out}-folds --folds 5" in found.out.splitlines()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from datasets import _one_thread, decathlon, planned, scan  # noqa: F401 - a fixture
+from runs import Plan, Until, followed
 from scipy.ndimage import binary_dilation
 
 from napari_unet import Segmenter, UNetError, crossval, find_cases, images, schema, weights
@@ -33,7 +34,7 @@ from napari_unet.pooling import (
     scores_beside,
 )
 from napari_unet.progress import Progress
-from napari_unet.record import Record
+from napari_unet.record import read_record
 from napari_unet.results import Results
 from napari_unet.sampling import Sampler
 from napari_unet.settings import LabelRule, TrainConfig
@@ -42,12 +43,6 @@ from napari_unet.splits import halves, split_cases
 from napari_unet.train import train
 
 STEPS = 4
-Plan = tuple[Any, Any, Any]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return decathlon(tmp_path_factory.mktemp("data"), 4)
 
 
 @pytest.fixture(scope="module")
@@ -55,22 +50,13 @@ def plan(folder: Path) -> Plan:
     return planned(folder, steps=STEPS, checks=1, folds=2)
 
 
-def run(plan: Plan, out: Path, until: Callable[[Progress], bool] = lambda p: False, **options: Any) -> list[Progress]:
-    """Learn until a Progress of one's choice, which is the last one, or to the end."""
-    seen, going = [], learn(*plan, out=out, **options)
-    for progress in going:
-        seen.append(progress)
-        if until(progress):
-            going.close()
-    return seen
+def run(plan: Plan, out: Path, until: Until = lambda p: False, **options: Any) -> list[Progress]:
+    """Learn until a Progress of one's choice, or to the end."""
+    return followed(learn(*plan, out=out, **options), until)
 
 
 def with_(plan: Plan, **config: Any) -> Plan:
     return *plan[:2], replace(plan[2], **config)
-
-
-def record_of(out: Path) -> Record:
-    return schema.decode(Record, (out / RECORD).read_bytes(), str(out))
 
 
 @pytest.fixture(scope="module")
@@ -96,12 +82,12 @@ def test_it_leaves_an_ensemble_and_ordinary_runs(plan: Plan, unbroken: Path) -> 
     for n in range(2):
         fold = unbroken / f"fold_{n}"
         assert {path.name for path in fold.iterdir()} - {EVENTS} == {MODEL, RECORD, LOG, SCORES, MASKS, RESUME}
-        assert record_of(fold).split == split_cases([case.name for case in plan[0]], TrainConfig(folds=2, fold=n))
+        assert read_record(fold).split == split_cases([case.name for case in plan[0]], TrainConfig(folds=2, fold=n))
         assert weights.read_card(fold / MODEL).cases_scored == 2
 
 
 def test_its_record_says_of_each_fold_how_it_learnt(unbroken: Path) -> None:
-    whole, *folds = (record_of(place).schedule for place in (unbroken, unbroken / "fold_0", unbroken / "fold_1"))
+    whole, *folds = (read_record(place).schedule for place in (unbroken, unbroken / "fold_0", unbroken / "fold_1"))
     assert whole.steps == sum(fold.steps for fold in folds) and whole.runs == 2
     assert {(fold.haste, round(fold.strength(0.5), 6)) for fold in folds} == {(whole.haste, round(whole.strength(0.5), 6))}
     longer = [replace(each, stages=tuple(replace(s, steps=1500 * s.steps) for s in each.stages)) for each in (folds[0], whole)]
@@ -124,7 +110,7 @@ def test_every_case_is_scored_once_by_the_model_that_never_saw_it(plan: Plan, un
     assert [(s.case, s.label) for s in scores] == [(name, label) for name in names for label in (1, 2)]
     for n in range(2):
         fold = unbroken / f"fold_{n}"
-        split, own = record_of(fold).split, read_scores(fold / SCORES)
+        split, own = read_record(fold).split, read_scores(fold / SCORES)
         assert not set(split.training) & {s.case for s in own}
         assert [s for s in scores if s.case in split.kept_out] == own
         for name in split.kept_out:
@@ -135,7 +121,7 @@ def test_every_case_is_scored_once_by_the_model_that_never_saw_it(plan: Plan, un
             assert np.array_equal(found.data, images.read_labels(unbroken / mask).data)
     card = weights.read_card(unbroken / MODEL)
     assert (card.cases_trained, card.cases_scored, card.independent, card.scored_by) == (4, 4, True, "folds")
-    assert card.steps == record_of(unbroken).schedule.steps == 2 * STEPS
+    assert card.steps == read_record(unbroken).schedule.steps == 2 * STEPS
     assert card.dice["mean"] == pytest.approx(summary(scores)["mean"]["dice"], abs=1e-4)
 
 
@@ -147,7 +133,7 @@ def test_it_says_which_fold_is_at_work(plan: Plan, tmp_path: Path) -> None:
     assert all(p.seconds_left >= 0 for p in seen if p.phase == "training")
 
 
-STOPS: dict[str, Callable[[Progress], bool]] = {
+STOPS: dict[str, Until] = {
     "first fold": lambda p: (p.phase, p.step, p.fold) == ("training", 2, "fold 1 of 2"),
     "scoring the first": lambda p: (p.phase, p.step, p.fold) == ("validating", STEPS, "fold 1 of 2"),
     "reading for the second": lambda p: (p.phase, p.fold) == ("preparing", "fold 2 of 2"),
@@ -168,7 +154,7 @@ def test_stopped_anywhere_and_resumed_it_ends_as_an_unbroken_one(plan: Plan, unb
     repeated = {p.fold for p in resumed if p.phase == "training"}
     assert repeated <= {"fold 1 of 2", "fold 2 of 2"} - ({"fold 1 of 2"} if f"fold_0/{SCORES}" in before else set())
     assert files_in(out) == files_in(unbroken)
-    assert record_of(out).card == record_of(unbroken).card and record_of(out).schedule == record_of(unbroken).schedule
+    assert read_record(out).card == read_record(unbroken).card and read_record(out).schedule == read_record(unbroken).schedule
 
 
 @pytest.mark.parametrize("stop", ["before the first step", "second fold", "reading for the second"])
@@ -181,8 +167,8 @@ def test_one_that_began_with_a_model_goes_on_with_it(plan: Plan, unbroken: Path,
     run(plan, tmp_path / "stopped", resume=True)
     one, two = (weights.load(tmp_path / place / MODEL)[1] for place in ("whole", "stopped"))
     assert all(np.array_equal(one[name], two[name]) for name in one)
-    assert all(record_of(tmp_path / f"stopped/fold_{n}").card.parent is not None for n in (0, 1))
-    assert record_of(tmp_path / "whole").card == record_of(tmp_path / "stopped").card
+    assert all(read_record(tmp_path / f"stopped/fold_{n}").card.parent is not None for n in (0, 1))
+    assert read_record(tmp_path / "whole").card == read_record(tmp_path / "stopped").card
 
 
 def test_the_model_that_it_began_with_is_not_replaced_by_another(plan: Plan, unbroken: Path, tmp_path: Path) -> None:
@@ -220,7 +206,7 @@ def test_data_that_change_between_folds(plan: Plan, folder: Path, tmp_path: Path
     cases, *rest = planned(data)[0], *plan[1:]
     three = with_((cases, *rest), folds=4)
     run(three, tmp_path / "run", lambda p: (p.phase, p.fold) == ("preparing", "fold 2 of 4"))
-    (name,) = set(record_of(tmp_path / "run/fold_0").split.training[:1])
+    (name,) = set(read_record(tmp_path / "run/fold_0").split.training[:1])
     image = images.read(data / f"imagesTr/{name}.nii.gz")
     images.write(data / f"imagesTr/{name}.nii.gz", image.with_data(image.data + 1), labels=False)
     before = files_in(tmp_path / "run")
@@ -235,7 +221,7 @@ def test_leave_one_out(plan: Plan, tmp_path: Path) -> None:
     run(with_((plan[0][:3], *plan[1:]), folds=50, steps=1), tmp_path)
     assert weights.read_spec(tmp_path / MODEL).members == 3
     for n in range(3):
-        split = record_of(tmp_path / f"fold_{n}").split
+        split = read_record(tmp_path / f"fold_{n}").split
         assert (len(split.training), len(split.kept_out)) == (2, 1)
 
 
@@ -250,9 +236,9 @@ def test_minutes_are_for_all_folds_together(plan: Plan, tmp_path: Path) -> None:
     began = time.time()
     run(with_(plan, steps=None, minutes=0.1, checks=0), tmp_path, started=began)
     assert 1.5 < time.time() - began < 12
-    shares = [record_of(tmp_path / f"fold_{n}").config.minutes for n in range(2)]
+    shares = [read_record(tmp_path / f"fold_{n}").config.minutes for n in range(2)]
     assert shares[0] == pytest.approx(0.05, rel=0.2) and 0 < shares[1] <= 0.1
-    assert record_of(tmp_path / "fold_0").schedule.steps > 1
+    assert read_record(tmp_path / "fold_0").schedule.steps > 1
 
 
 def test_minutes_that_nobody_asked_for_are_shared_and_counted_as_others(
@@ -269,7 +255,7 @@ def test_minutes_that_nobody_asked_for_are_shared_and_counted_as_others(
     run(with_(plan, steps=None), tmp_path / "new", lambda p: True)
     out = Path(shutil.copytree(unbroken, tmp_path / "old"))
     (out / "fold_1" / SCORES).unlink()
-    record = record_of(out)
+    record = read_record(out)
     (out / RECORD).write_text(schema.encode(replace(record, config=replace(record.config, steps=None))))
     run(plan, out, lambda p: True, resume=True)
     assert shares == pytest.approx([5, 5], rel=0.01)
@@ -374,9 +360,7 @@ def test_what_are_no_folds_of_one_split_has_no_score(unbroken: Path, tmp_path: P
 
 
 def test_a_model_of_a_run_that_is_not_finished_is_told_when_joined(plan: Plan, unbroken: Path, tmp_path: Path) -> None:
-    run = train(*with_(plan, fold=0), out=tmp_path / "stopped")
-    next(progress for progress in run if progress.phase == "training" and progress.step == 2)
-    run.close()
+    followed(train(*with_(plan, fold=0), out=tmp_path / "stopped"), lambda p: (p.phase, p.step) == ("training", 2))
     card, _ = join([tmp_path / "stopped", unbroken / "fold_1"], tmp_path / "joined.safetensors")
     assert card.note == "Of its 2 models, 1 is of a run that is not finished." and not card.dice
 
@@ -432,7 +416,7 @@ def test_the_largest_component_is_kept_where_the_folds_say_so(plan: Plan, unbrok
     out = Path(shutil.copytree(unbroken, tmp_path / "run"))
     for fold in (out / "fold_0", out / "fold_1"):
         scores = []
-        for name in record_of(fold).split.kept_out:
+        for name in read_record(fold).split.kept_out:
             case = read_fold(fold).case(name)
             truth = read_label(case, read_image(case))
             wrong = truth.data * (truth.data == 1)
@@ -455,7 +439,7 @@ def test_the_largest_component_is_kept_where_the_folds_say_so(plan: Plan, unbrok
 def test_the_largest_component_is_judged_where_it_is_labelled(plan: Plan, unbroken: Path, tmp_path: Path) -> None:
     """As the scores are: what a model says where nobody labelled is neither right nor wrong."""
     fold = Path(shutil.copytree(unbroken / "fold_0", tmp_path / "fold"))
-    record = record_of(fold)
+    record = read_record(fold)
     for name in record.split.kept_out:
         label = images.read_labels(record.labels[name])
         block = label.data == 1
@@ -480,9 +464,9 @@ def test_a_class_of_two_parts_is_left_alone(plan: Plan, folder: Path, tmp_path: 
     run(plan, tmp_path / "run")
     parted: list[str] = []
     for fold in (tmp_path / "run/fold_0", tmp_path / "run/fold_1"):
-        for name in record_of(fold).split.kept_out:
+        for name in read_record(fold).split.kept_out:
             shutil.copy(data / f"labelsTr/{name}.nii.gz", fold / MASKS / f"{name}.nii.gz")
-        truths = [(name, images.read_labels(data / f"labelsTr/{name}.nii.gz")) for name in record_of(fold).split.kept_out]
+        truths = [(name, images.read_labels(data / f"labelsTr/{name}.nii.gz")) for name in read_record(fold).split.kept_out]
         parted += [name for name, truth in truths if (keep_largest(truth.data, [1]) != truth.data).any()]
         write_scores(fold / SCORES, [score for name, truth in truths for score in score_case(name, truth, truth, [1, 2])])
     assert parted

@@ -17,12 +17,12 @@ import psutil
 import pytest
 import torch
 from datasets import ONE_THREAD, _one_thread, decathlon, planned  # noqa: F401 - a fixture
-from test_train import Plan, assert_equal_runs, run
+from runs import Plan, assert_equal_runs, run
 
 from napari_unet import distributed, schema, weights
 from napari_unet.layout import LOG, MODEL, RECORD, RESUME
 from napari_unet.orders import Order, State
-from napari_unet.record import Record
+from napari_unet.record import read_record
 from napari_unet.schedule import Stage
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals are another thing there")
@@ -122,8 +122,7 @@ def torchrun(folder: Path, out: Path, at_work: Callable[[psutil.Process], None])
 
 def assert_can_go_on(out: Path) -> None:
     assert weights.load(out / MODEL) and not (out / "lock").exists()
-    record = schema.decode(Record, (out / RECORD).read_bytes(), str(out))
-    assert 0 < int(weights.load_tensors(out / RESUME)[1]["step"]) < record.schedule.steps
+    assert 0 < int(weights.load_tensors(out / RESUME)[1]["step"]) < read_record(out).schedule.steps
 
 
 def test_terminated_all_of_them_stop_and_what_was_learnt_is_kept(folder: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from datasets import _one_thread, decathlon  # noqa: F401 - a fixture
 from hypothesis import given
 from hypothesis import strategies as st
+from runs import followed
 
 from napari_unet import PlanChoices, Segmenter, TrainConfig, UNetError, find_cases, images, read_spec
 from napari_unet.dataset import Case, Dataset, read_image
@@ -90,9 +91,7 @@ def test_a_run_scores_what_it_never_saw_and_is_not_done_twice(tmp_path: Path) ->
     with pytest.raises(UNetError, match="a3: it is to be trained on and to be unseen"):
         list(run(dataset, dataset.cases, unseen, out=out, config=config))
 
-    stopped = run(dataset, training, unseen, out=out, config=config, choices=SMALL)
-    next(progress for progress in stopped if progress.phase == "training")
-    stopped.close()  # type: ignore[attr-defined]
+    followed(run(dataset, training, unseen, out=out, config=config, choices=SMALL), lambda p: p.phase == "training")
     with pytest.raises(UNetError, match="no finished run"):
         read_outcome(out)
 

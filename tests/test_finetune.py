@@ -12,7 +12,7 @@ import pytest
 import torch
 from datasets import _one_thread, decathlon, describe, nnunet, planned, scan, two_folders  # noqa: F401 - a fixture
 from engine import model_spec, network_spec, random_network
-from test_train import assert_equal_runs, record_of, run, struck
+from runs import assert_equal_runs, run, struck
 
 from napari_unet import (
     ModelSpec,
@@ -35,6 +35,7 @@ from napari_unet.layout import MODEL, RESUME
 from napari_unet.learning import Learner
 from napari_unet.plan import plan
 from napari_unet.preprocess import prepare
+from napari_unet.record import read_record
 from napari_unet.sampling import Example, Sampler
 from napari_unet.schedule import Stage, in_steps
 from napari_unet.spec import Label
@@ -70,12 +71,6 @@ def told(folder: Path, spec: ModelSpec, config: TrainConfig | None = None, **cho
 def facts_of(folder: Path) -> tuple[Dataset, list[checks.CaseFacts]]:
     dataset = find_cases(folder)
     return dataset, checks.facts_in(checks.check(dataset))
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four scans whose classes are 1 bright and 2 dark, in the MRI channel."""
-    return decathlon(tmp_path_factory.mktemp("data"), 4)
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +300,7 @@ def test_from_the_command_line(folder: Path, old: Base, tmp_path: Path, capsys: 
     assert main(command) == 0
     said = capsys.readouterr().out
     assert "Fine-tuned from old" in said and "A score is independent only where old was not trained on" in said
-    card, record = weights.read_card(out / MODEL), record_of(out)
+    card, record = weights.read_card(out / MODEL), read_record(out)
     assert "which it began with, may have seen them" not in card.worth  # none was scored
     scored = replace(card, cases_scored=3, independent=True)
     assert scored.worth == "3 cases kept out of training; old, which it began with, may have seen them"
@@ -316,7 +311,7 @@ def test_from_the_command_line(folder: Path, old: Base, tmp_path: Path, capsys: 
     assert f"old (fine-tuned; its tensors' SHA-256: {of_tensors(old.tensors)[:12]}" in capsys.readouterr().out
     again = ["train", str(folder), "--from", str(out), "--out", str(tmp_path / "again"), "--steps", "1", "--checks", "0", "--rate", "0.002"]
     assert main(again) == 0
-    card, record = weights.read_card(tmp_path / "again" / MODEL), record_of(tmp_path / "again")
+    card, record = weights.read_card(tmp_path / "again" / MODEL), read_record(tmp_path / "again")
     assert card.parent is not None and card.parent.name == folder.name and record.config.rate == 0.002
     assert card.licence == "CC-BY 4.0 + CC0" and card.data.endswith("for old: Old heads")
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from datasets import _one_thread, decathlon, planned  # noqa: F401 - a fixture
-from test_train import Plan, assert_equal_runs, run
+from runs import Plan, assert_equal_runs, run
 
 from napari_unet.cli import train as command
 from napari_unet.events import Events

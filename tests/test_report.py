@@ -13,6 +13,7 @@ import pytest
 from datasets import _one_thread, decathlon, nnunet, planned, scan, two_folders, write_pair  # noqa: F401 - a fixture
 from hostile import affine_for
 from PIL import Image
+from runs import followed
 
 from napari_unet import PlanChoices, UNetError, images, schema
 from napari_unet.card import Parent
@@ -21,7 +22,7 @@ from napari_unet.evaluate import Score, confidence, read_scores, write_scores
 from napari_unet.figures import overview
 from napari_unet.layout import LOG, LOG_HEAD, MASKS, RECORD, SCORES, fold_folder, folds_of
 from napari_unet.page import page
-from napari_unet.record import Record
+from napari_unet.record import read_record
 from napari_unet.report import write_report
 from napari_unet.results import Results
 from napari_unet.spec import COLOURS, Label
@@ -105,13 +106,13 @@ def examined(text: str) -> Page:
 
 def change(run: Path, **fields: object) -> None:
     """Other fields in run.json."""
-    record = schema.decode(Record, (run / RECORD).read_bytes(), "run")
+    record = read_record(run)
     (run / RECORD).write_text(schema.encode(replace(record, **fields)))
 
 
 def test_one_page_and_a_picture(run: Path) -> None:
     shown = reported(run)
-    record = schema.decode(Record, (run / RECORD).read_bytes(), "run")
+    record = read_record(run)
     assert len(shown.pictures) == len(shown.places) == len(record.split.kept_out) == 3
     assert "over 3 cases kept out of training." in shown.sentence and "not independent" not in shown.words
     assert "Segments bright and dark in volumes with a mean Dice of" in shown.sentence and "95 % interval" in shown.sentence
@@ -121,7 +122,7 @@ def test_one_page_and_a_picture(run: Path) -> None:
 
 def test_every_case_worst_first(copied: Path) -> None:
     values = {"worst": 0.1, "best": 0.9, "middle": 0.5, "nothing to find": None}
-    record = schema.decode(Record, (copied / RECORD).read_bytes(), "run")
+    record = read_record(copied)
     (name, *_) = record.split.kept_out
     write_scores(copied / SCORES, [Score(case, label, dice, 1.25, 0.5) for case, dice in values.items() for label in (1, 2)])
     change(copied, images=dict.fromkeys(values, record.images[name]), labels=dict.fromkeys(values, record.labels[name]))
@@ -187,10 +188,7 @@ def test_every_kind_of_image_can_be_shown(tmp_path: Path, kind: str) -> None:
 
 def test_a_run_that_was_stopped_is_reported_too(tmp_path: Path) -> None:
     folder = decathlon(tmp_path, 3)
-    going = train(*planned(folder, steps=30, fold=0), out=folder / "run")
-    while next(going).phase != "training":
-        pass
-    going.close()
+    followed(train(*planned(folder, steps=30, fold=0), out=folder / "run"), lambda p: p.phase == "training")
     shown = reported(folder / "run")
     assert "how well is not known" in shown.sentence and "stopped before it was scored" in shown.sentence and not shown.pictures
 
@@ -238,7 +236,7 @@ def test_a_case_whose_files_are_gone_is_named_and_hides_no_other(copied: Path) -
 
 def situation(run: Path, scores: list[Score] | None, **changes: object) -> Page:
     """The page of other scores and another record."""
-    record = schema.decode(Record, (run / RECORD).read_bytes(), "run")
+    record = read_record(run)
     split = {name: changes.pop(name) for name in ("training", "kept_out", "independent") if name in changes}
     change(run, split=replace(record.split, **split), **changes)
     (run / SCORES).unlink(missing_ok=True)
@@ -269,7 +267,7 @@ def test_a_half_is_no_unseen_case(tmp_path: Path) -> None:
 
 
 def test_a_model_that_began_with_another_says_what_that_one_may_have_seen(copied: Path) -> None:
-    record = schema.decode(Record, (copied / RECORD).read_bytes(), "run")
+    record = read_record(copied)
     change(copied, card=replace(record.card, parent=Parent("base <1>", "0" * 64)))
     shown = reported(copied)
     assert "whether base <1>, which it began with, had seen them is not known here" in shown.sentence
@@ -326,7 +324,7 @@ def test_a_class_in_no_case_is_not_available(copied: Path) -> None:
 
 
 def test_fifty_classes_stay_readable(copied: Path) -> None:
-    record = schema.decode(Record, (copied / RECORD).read_bytes(), "run")
+    record = read_record(copied)
     labels = tuple(Label(n, f"structure {n}", COLOURS[n % 10]) for n in range(1, 51))
     spec = replace(record.spec, labels=labels, network=replace(record.spec.network, classes=51))
     found = situation(copied, some(12, tuple(range(1, 51))), spec=spec)
@@ -337,7 +335,7 @@ def test_fifty_classes_stay_readable(copied: Path) -> None:
 
 
 def test_what_the_page_tells_of_the_run(copied: Path) -> None:
-    record = schema.decode(Record, (copied / RECORD).read_bytes(), "run")
+    record = read_record(copied)
     card = replace(record.card, command="napari-unet train 'a b' --out <c> --steps 2", data="Blocks & more", data_licence="CC0")
     found = situation(copied, some(3), card=replace(card, description="What it is"))
     assert card.command in found.sentence and "pre" in found.tags

@@ -12,7 +12,7 @@ import pytest
 import torch
 from datasets import _one_thread, decathlon, planned, two_folders  # noqa: F401 - a fixture
 from engine import network_spec
-from test_train import Plan, assert_equal_runs, run
+from runs import Plan, assert_equal_runs, run
 
 from napari_unet import speed
 from napari_unet.cuda_graph import BEFORE, Replayed

@@ -12,38 +12,29 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from itertools import count
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 import torch
-from datasets import ONE_THREAD, _one_thread, decathlon, planned, scan, two_folders  # noqa: F401 - a fixture
+from datasets import ONE_THREAD, _one_thread, planned, scan, two_folders  # noqa: F401 - a fixture
+from runs import Plan, Signal, assert_equal_runs, run, struck
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from napari_unet import UNetError, learning, schema, weights
+from napari_unet import UNetError, learning, weights
 from napari_unet.evaluate import read_scores
 from napari_unet.images import read, write
 from napari_unet.layout import EVENTS, LOG, MASKS, MODEL, RECORD, RESUME, SCORES
-from napari_unet.progress import Progress
-from napari_unet.record import Record
+from napari_unet.record import read_record
 from napari_unet.sampling import Sampler
 from napari_unet.schedule import HASTE, Stage
 from napari_unet.train import train
 
 STEPS = 9
-Plan = tuple[Any, Any, Any]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return decathlon(tmp_path_factory.mktemp("data"), 4)
 
 
 @pytest.fixture(scope="module")
@@ -54,31 +45,6 @@ def plan(folder: Path) -> Plan:
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     return planned(two_folders(tmp_path_factory.mktemp("pictures"), 3, ".png"), steps=STEPS, checks=2, fold=0)
-
-
-def run(plan: Plan, out: Path, until: Callable[[Progress], bool] = lambda p: False, **options: Any) -> list[Progress]:
-    """Train until a Progress of one's choice, which is the last one, or to the end."""
-    seen, going = [], train(*plan, out=out, **options)
-    for progress in going:
-        seen.append(progress)
-        if until(progress):
-            going.close()
-    return seen
-
-
-def record_of(out: Path) -> Record:
-    return schema.decode(Record, (out / RECORD).read_bytes(), str(out))
-
-
-def assert_equal_runs(one: Path, two: Path) -> None:
-    """Equal to the last bit: the model, and all that a next step would depend on."""
-    for name in (MODEL, RESUME):
-        a, b = (weights.load_tensors(out / name)[0] for out in (one, two))
-        assert a.keys() == b.keys()
-        assert not [key for key in a if a[key].tobytes() != b[key].tobytes()]
-    cards = [weights.read_card(out / MODEL) for out in (one, two)]
-    assert cards[0] == cards[1]
-    assert (one / SCORES).read_bytes() == (two / SCORES).read_bytes()
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +65,7 @@ def test_a_run_says_what_it_does(plan: Plan, tmp_path: Path) -> None:
 
 def test_what_a_run_leaves_behind(unbroken: Path, plan: Plan) -> None:
     cases, spec, config = plan
-    record, card = record_of(unbroken), weights.read_card(unbroken / MODEL)
+    record, card = read_record(unbroken), weights.read_card(unbroken / MODEL)
     assert {path.name for path in unbroken.iterdir()} - {EVENTS} == {MODEL, RESUME, RECORD, LOG, SCORES, MASKS}
     assert (record.spec, record.config, record.schedule.steps) == (spec, config, STEPS) and weights.read_spec(unbroken / MODEL) == spec
     assert set(record.split.training) | set(record.split.kept_out) == {case.name for case in cases}
@@ -149,7 +115,7 @@ def test_a_short_run_goes_faster(plan: Plan, tmp_path: Path) -> None:
 
 
 def test_cases_kept_out_teach_it_nothing(plan: Plan, unbroken: Path, folder: Path, tmp_path: Path) -> None:
-    (name,) = record_of(unbroken).split.kept_out
+    (name,) = read_record(unbroken).split.kept_out
     shutil.copytree(folder, tmp_path / "data")
     image, label = scan(77)
     write(tmp_path / f"data/imagesTr/{name}.nii.gz", image.with_data(image.data[::-1] * 3), labels=False)
@@ -165,7 +131,7 @@ def test_cases_kept_out_teach_it_nothing(plan: Plan, unbroken: Path, folder: Pat
 def test_few_cases(plan: Plan, tmp_path: Path, count: int) -> None:
     cases, spec, config = plan
     run((cases[:count], spec, replace(config, steps=2)), tmp_path)
-    card, split = weights.read_card(tmp_path / MODEL), record_of(tmp_path).split
+    card, split = weights.read_card(tmp_path / MODEL), read_record(tmp_path).split
     assert (card.cases_trained, card.cases_scored, card.independent, card.scored_by) == (count - 1, 1, True, "kept out")
     assert split.independent == card.independent
 
@@ -185,7 +151,7 @@ def test_a_small_set_trains_on_all_and_scores_nothing(on_all: Plan, tmp_path: Pa
     seen = run((cases[:count], spec, config), tmp_path)
     assert [p.phase for p in seen if p.phase not in ("preparing", "ready", "training")] == ["done"] and seen[-1].dice is None
     assert {path.name for path in tmp_path.iterdir()} - {EVENTS} == {MODEL, RESUME, RECORD, LOG}
-    card, split = weights.read_card(tmp_path / MODEL), record_of(tmp_path).split
+    card, split = weights.read_card(tmp_path / MODEL), read_record(tmp_path).split
     assert (card.cases_trained, card.cases_scored, card.independent, card.scored_by, card.dice) == (count, 0, False, "", {})
     assert split.training == tuple(sorted(case.name for case in cases[:count])) and split.kept_out == ()
 
@@ -298,24 +264,6 @@ CRITICAL = (
 )  # fmt: skip
 
 
-class Signal:
-    """KeyboardInterrupt before the nth line that runs of a file, as a signal may come."""
-
-    def __init__(self, files: tuple[str, ...], line: int = 0) -> None:
-        self.files, self.line, self.count = files, line, Counter[str]()
-
-    def __call__(self, frame: FrameType, event: str, argument: object) -> Any:
-        return self.watch if frame.f_code.co_filename.endswith(self.files) else None
-
-    def watch(self, frame: FrameType, event: str, argument: object) -> Any:
-        if event == "line":
-            name = next(name for name in self.files if frame.f_code.co_filename.endswith(name))
-            self.count[name] += 1
-            if self.count[name] == self.line:
-                raise KeyboardInterrupt
-        return self.watch
-
-
 def interrupted(plan: Plan, out: Path, signal: Signal, resume: bool = False) -> None:
     """Run until the signal, or to the end."""
     going = train(*plan, out=out, resume=resume)
@@ -365,20 +313,6 @@ def test_gradients_that_an_interrupt_left_off_are_no_obstacle(plan: Plan, unbrok
 @pytest.mark.parametrize("seed", range(1000, 1100))
 def test_a_signal_at_any_line_of_many(plan: Plan, unbroken: Path, lines: Counter[str], tmp_path: Path, seed: int) -> None:
     survive(plan, unbroken, lines, tmp_path, seed)
-
-
-def struck(plan: Plan, out: Path, update: int, **options: Any) -> None:
-    """Interrupted in the narrowest place: the optimiser has moved the weights, and nobody knows of that step yet."""
-    updates = count(1)
-
-    def strike(*_: object) -> None:
-        if next(updates) == update:
-            raise KeyboardInterrupt
-
-    hook = register_optimizer_step_post_hook(strike)
-    with suppress(KeyboardInterrupt):
-        run(plan, out, **options)
-    hook.remove()
 
 
 @pytest.mark.parametrize("update", [11, 12])  # two optimisers: after the first of the sixth step, and after both
@@ -493,7 +427,7 @@ def test_a_new_run_takes_the_place_of_an_old_one_only_once_it_can(plan: Plan, un
     assert {path: path.read_bytes() for path in out.iterdir() if path.is_file()} == before
     other = (cases, spec, replace(config, seed=1, steps=3))
     run(other, out, lambda p: p.phase == "training")
-    assert weights.read_card(out / MODEL).steps == 1 and record_of(out).config.seed == 1
+    assert weights.read_card(out / MODEL).steps == 1 and read_record(out).config.seed == 1
     assert not (out / "report.html").exists() and not (out / SCORES).exists() and (out / "mine.txt").exists()
     run(other, tmp_path / "alone")
     run(other, out, resume=True)
@@ -510,7 +444,7 @@ def change_voxel(folder: Path, part: str, name: str) -> None:
 @pytest.mark.parametrize("part", ["imagesTr", "labelsTr"])
 def test_resumed_with_changed_data(plan: Plan, folder: Path, unbroken: Path, tmp_path: Path, part: str) -> None:
     out, data = (Path(shutil.copytree(source, tmp_path / source.name)) for source in (unbroken, folder))
-    name = record_of(out).split.training[1]
+    name = read_record(out).split.training[1]
     change_voxel(data, part, name)
     cases, _, _ = planned(data)
     with pytest.raises(UNetError, match=f"its case {name} has changed. Resume with the data the run began with"):
@@ -522,7 +456,7 @@ def test_resumed_with_changed_data(plan: Plan, folder: Path, unbroken: Path, tmp
 def test_resumed_with_other_cases_kept_out(plan: Plan, folder: Path, unbroken: Path, tmp_path: Path, part: str) -> None:
     """Its score would be of other cases than those that chose its weights, and the report would show others still."""
     out, data = (Path(shutil.copytree(source, tmp_path / source.name)) for source in (unbroken, folder))
-    name = record_of(out).split.kept_out[0]
+    name = read_record(out).split.kept_out[0]
     cases, _, _ = planned(data)
     run((cases, *plan[1:]), out, resume=True)  # they may lie elsewhere
     change_voxel(data, part, name)
@@ -655,7 +589,7 @@ def test_patches_that_do_not_fit_into_memory(plan: Plan, tmp_path: Path) -> None
 @pytest.mark.parametrize("part", ["imagesTr", "labelsTr"])
 def test_a_file_that_vanishes_during_training(plan: Plan, folder: Path, unbroken: Path, tmp_path: Path, part: str) -> None:
     data = Path(shutil.copytree(folder, tmp_path / "data"))
-    (name,) = record_of(unbroken).split.kept_out
+    (name,) = read_record(unbroken).split.kept_out
     path, out, cases = data / part / f"{name}.nii.gz", tmp_path / "run", planned(data)[0]
     going = train(cases, *plan[1:], out=out)
     while next(going).phase != "training":
@@ -697,7 +631,7 @@ def test_minutes_resumed_follow_the_course_that_was_written(plan: Plan, tmp_path
     timed = (cases, spec, replace(config, steps=None, minutes=0.03))
     run(timed, tmp_path / "one", lambda p: (p.phase, p.step) == ("training", 7))
     shutil.copytree(tmp_path / "one", tmp_path / "two")
-    steps = record_of(tmp_path / "one").schedule.steps
+    steps = read_record(tmp_path / "one").schedule.steps
     run(timed, tmp_path / "one", resume=True)
     run(timed, tmp_path / "two", lambda p: (p.phase, p.step) == ("training", 11), resume=True)
     assert run(timed, tmp_path / "two", resume=True)[-1].step == steps
@@ -722,6 +656,6 @@ def test_patches_and_batches_are_the_schedules(plan: Plan, tmp_path: Path, monke
     monkeypatch.setattr(Sampler, "batch", watched)
     cases, spec, config = plan
     run((cases, spec, replace(config, steps=40)), tmp_path)
-    stages: list[Stage] = [stage for stage in record_of(tmp_path).schedule.stages for _ in range(stage.steps)]
+    stages: list[Stage] = [stage for stage in read_record(tmp_path).schedule.stages for _ in range(stage.steps)]
     assert shapes == [(stage.batch, 1, *stage.patch) for stage in stages]
     assert stages[-1].patch == plan[1].patch
