@@ -29,6 +29,7 @@ from datasets import (  # noqa: F401 - a fixture
     two_folders,
     write_pair,
 )
+from engine import model_spec, network_spec
 from hostile import affine_for
 from PIL import Image
 from runs import Signal, followed
@@ -36,8 +37,10 @@ from test_cases import DESCRIPTIONS
 from test_checks import ERRORS
 
 from napari_unet import weights
+from napari_unet.card import Card
 from napari_unet.cli import main
 from napari_unet.images import read, read_labels, write
+from napari_unet.network import parameter_shapes
 from napari_unet.record import read_record
 from napari_unet.train import train
 
@@ -191,6 +194,19 @@ def test_info_shows_the_card_and_the_walk(call: Callable[..., Outcome], run3d: P
     assert found.json()["card"]["steps"] == 3 and found.json()["spec"]["patch"] == [12, 16, 16]
     assert found.json()["card"]["command"].startswith("napari-unet train ")
     assert call("info", run3d / "model.safetensors").code == 0
+
+
+@pytest.mark.parametrize(("spacing", "pictures", "words"), [
+    ((0, 0, 0), True, "at the pixels that pictures have"), ((0, 0, 0), False, "at each image's own spacing"),
+    ((0, 1.25, 1.25), False, "spacing its own x 1.25 x 1.25 mm"), ((3, 1, 1), False, "spacing 3 x 1 x 1 mm"),
+], ids=str)  # fmt: skip
+def test_info_tells_the_spacing_in_words(
+    call: Callable[..., Outcome], spacing: tuple[float, ...], pictures: bool, words: str, tmp_path: Path
+) -> None:
+    spec = model_spec(network_spec(2), spacing=spacing, pictures=pictures)
+    network = {name: np.zeros(shape, np.float32) for name, shape in parameter_shapes(spec.network).items()}
+    weights.save(tmp_path / "m.safetensors", spec, Card(), network)
+    assert f"axes SAR, {words}\n" in call("info", tmp_path / "m.safetensors").out
 
 
 def test_info_of_folds_that_are_not_yet_joined(call: Callable[..., Outcome], run3d: Path, tmp_path: Path) -> None:
@@ -540,7 +556,7 @@ def test_a_resumed_run_says_which_settings_it_does_not_follow(
     spec = read_record(run3d).spec
     planned_otherwise = ("--patch", "4,8,8", "--features", ",".join(map(str, spec.network.features)), "--ignore", 9, "--from", "phantoms")
     told = call("train", data3d, "--out", out, "--resume", *planned_otherwise).out
-    assert f"not followed: --patch (of this run: {spec.patch}), --ignore (of this run: None), --from phantoms; for" in told
+    assert f"not followed: --patch (of this run: {spec.patch}), --ignore (of this run: none), --from phantoms; for" in told
     assert read_record(out) == read_record(run3d)
 
 

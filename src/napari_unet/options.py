@@ -65,7 +65,8 @@ def unused(arguments: argparse.Namespace, spec: ModelSpec, config: TrainConfig, 
         for name, value in vars(settings).items():
             settled = name == "labelled_slices" and value == "auto"  # as one of the planes
             if name in given and value != followed[name] and not settled:
-                found.append(f"--{name.replace('_', '-')} (of this run: {followed[name]})")
+                own = "none" if followed[name] is None else followed[name]
+                found.append(f"--{name.replace('_', '-')} (of this run: {own})")
     return found
 
 

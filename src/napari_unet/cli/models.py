@@ -8,6 +8,7 @@ import json
 from napari_unet import schema
 from napari_unet.cli.arguments import MODEL, add_json, begin, name_of, new_file
 from napari_unet.cli.terminal import finish, say, say_table
+from napari_unet.spec import ModelSpec
 from napari_unet.words import counted
 
 
@@ -91,11 +92,11 @@ def info(arguments: argparse.Namespace) -> int:
     if others:  # folds not yet joined, which predict averages
         say(f"{len(others) + 1} models in {arguments.model}, not yet joined; the first of them, {path}:")
     scores = ", ".join(f"{name} {value:.3f}" for name, value in card.dice.items()) or "none"
-    shape, spacing = spec.patch[3 - spec.network.dims :], " x ".join(f"{size:.4g}" for size in spec.spacing)
+    shape = spec.patch[3 - spec.network.dims :]
     rows = [
         ("model", f"{spec.name} ({path.stat().st_size / 1e6:.1f} MB)"), ("about", card.description),
         ("finds", ", ".join(f"{label.value} {label.name}" for label in spec.labels)),
-        ("in", f"{', '.join(c.name for c in spec.channels)}; axes {spec.orientation}, spacing {spacing} mm"
+        ("in", f"{', '.join(c.name for c in spec.channels)}; axes {spec.orientation}, {_spacing(spec)}"
                + f"; each slice with {spec.neighbours} on either side" * bool(spec.neighbours)),
         ("Dice", f"{scores} (on {card.worth})" if card.dice or not card.cases_scored else "not scored yet"), ("note", card.note),
         ("int8", str(calibration or "")),
@@ -111,6 +112,13 @@ def info(arguments: argparse.Namespace) -> int:
     say_table([(name, " x ".join(map(str, size)), str(features)) for name, size, features in walk], ("level", "shape", "features"))
     finish(arguments, {"spec": json.loads(schema.encode(spec)), "card": json.loads(schema.encode(card))})
     return 0
+
+
+def _spacing(spec: ModelSpec) -> str:
+    """As in "spacing 1 x 1 x 1 mm"; 0 stands for an image's own."""
+    if not any(spec.spacing):
+        return "at the pixels that pictures have" if spec.pictures else "at each image's own spacing"
+    return f"spacing {' x '.join(f'{mm:.4g}' if mm else 'its own' for mm in spec.spacing)} mm"
 
 
 def view(arguments: argparse.Namespace) -> int:

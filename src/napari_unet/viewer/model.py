@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from napari_unet import weights
-from napari_unet.spec import Card, ModelSpec
+from napari_unet.card import Card
+from napari_unet.spec import ModelSpec
 
 
 @dataclass(frozen=True)
