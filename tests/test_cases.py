@@ -15,6 +15,7 @@ from datasets import SHAPE, decathlon, describe, nnunet, scan, two_folders, writ
 from napari_unet import UNetError, description, find_cases, find_images, images
 from napari_unet.cases import masks_beside
 from napari_unet.dataset import Case, read_image, read_label
+from napari_unet.layout import mask_file
 
 NAMES = {1: "bright", 2: "dark"}
 
@@ -124,6 +125,24 @@ def test_nnunets_table_of_cases(tmp_path: Path) -> None:
         change(tmp_path, dataset={"mine": {"images": [path], "label": "labelsTr/b1.nii.gz"}})
         with pytest.raises(UNetError, match="leads out of the folder"):
             find_cases(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../../../EVIL", "/EVIL", "site A/case", "a\\b", "a\0b", "\ud800", "ü" * 125])
+def test_a_name_that_no_masks_file_can_have(tmp_path: Path, name: str) -> None:
+    """It would lead out of the run's folder, or lose the run when its masks are written."""
+    nnunet(tmp_path, 1, channels=1)
+    change(tmp_path, dataset={name: {"images": ["imagesTr/b0_0000.nii.gz"], "label": "labelsTr/b0.nii.gz"}})
+    with pytest.raises(UNetError) as error:
+        find_cases(tmp_path)
+    assert "has a name that no mask's file can have" in sentence(error) and error.value.where == str(tmp_path / "dataset.json")
+    with pytest.raises(UNetError, match="no mask's file"):
+        mask_file(tmp_path, name)
+
+
+def test_names_of_masks_files(tmp_path: Path) -> None:
+    for name in ("a", "Größe 脳", "a..b", "-rf", "x" * 248):
+        assert mask_file(tmp_path, name) == tmp_path / "masks" / f"{name}.nii.gz"
+        mask_file(tmp_path, name, "").touch()
 
 
 def test_nnunets_first_version_lists_cases_without_their_channels(tmp_path: Path) -> None:
@@ -291,6 +310,7 @@ DESCRIPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "a label out of the folder": ({"training": entry("imagesTr/a0.nii.gz", "../../x.nii.gz")}, "leads out of the folder"),
     "absolute": ({"training": entry("/etc/passwd")}, "'/etc/passwd' leads out of the folder"),
     "no name": ({"training": entry("")}, "names no file"),
+    "no stem": ({"training": entry("imagesTr/.nii.gz")}, "names no file"),
     "a null byte": ({"training": entry("imagesTr/a\0.nii.gz")}, "names no file"),
     "a macOS leftover": ({"training": entry("imagesTr/._a0.nii.gz")}, "leftover of macOS"),
     "listed twice": ({"training": entry("imagesTr/a0.nii.gz") * 2}, "a0 is listed twice"),

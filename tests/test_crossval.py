@@ -396,6 +396,16 @@ def test_what_cannot_be_joined(unbroken: Path, tmp_path: Path) -> None:
         assert not (tmp_path / "a").exists() and (one / MODEL).read_bytes() == before
 
 
+def test_a_record_from_somebody_else_leads_to_no_file_outside_its_run(unbroken: Path, tmp_path: Path) -> None:
+    folds = [Path(shutil.copytree(unbroken / f"fold_{n}", tmp_path / f"fold_{n}")) for n in range(2)]
+    name = read_record(folds[0]).split.kept_out[0]
+    (folds[0] / MASKS / f"{name}.nii.gz").rename(tmp_path / f"{name}.nii.gz")
+    for fold in folds:
+        (fold / RECORD).write_text((fold / RECORD).read_text("utf-8").replace(f'"{name}"', f'"../../{name}"'), "utf-8")
+    with pytest.raises(UNetError, match="has a name that no mask's file can have"):
+        join(folds, tmp_path / "joined.safetensors")
+
+
 # --- the largest component
 
 

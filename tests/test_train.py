@@ -603,6 +603,14 @@ def test_a_file_that_vanishes_during_training(plan: Plan, folder: Path, unbroken
     assert_equal_runs(unbroken, out)
 
 
+def test_a_mask_that_would_be_written_elsewhere_is_refused_before_any_work(plan: Plan, tmp_path: Path) -> None:
+    cases, *rest = plan
+    elsewhere = tuple(replace(case, name=f"../../{case.name}") for case in cases)
+    with pytest.raises(UNetError, match="has a name that no mask's file can have"):
+        run((elsewhere, *rest), tmp_path / "a/b/run")  # type: ignore[arg-type]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a", "b", "run"]
+
+
 def test_a_folder_that_is_a_file(plan: Plan, tmp_path: Path) -> None:
     (tmp_path / "run").write_text("mine")
     with pytest.raises(UNetError, match="cannot be made"):

@@ -12,6 +12,7 @@ from typing import Any
 from napari_unet.dataset import Case, Dataset
 from napari_unet.errors import UNetError
 from napari_unet.files import reading
+from napari_unet.layout import check_case_name
 from napari_unet.schema import strict_json
 from napari_unet.settings import ALL_LABELLED, LabelRule
 from napari_unet.spec import MAX_LABEL
@@ -148,6 +149,7 @@ def _mapped(folder: Path, entries: dict[str, Any]) -> tuple[Case, ...]:
         if not isinstance(images, list) or not images or not all(isinstance(path, str) for path in images) or not isinstance(label, str):
             raise UNetError(folder / NAME, f"the case {name[:60]}: {str(entry)[:120]}",
                             'Write "name": {"images": ["./imagesTr/a_0000.nii.gz"], "label": "./labelsTr/a.nii.gz"}')  # fmt: skip
+        check_case_name(name, folder / NAME)
         cases.append(Case(name, tuple(_inside(folder, path) for path in images), _inside(folder, label)))
     if not cases:
         raise UNetError(folder / NAME, "its table of cases is empty", "List every case")
@@ -156,7 +158,7 @@ def _mapped(folder: Path, entries: dict[str, Any]) -> tuple[Case, ...]:
 
 def _inside(folder: Path, entry: str) -> Path:
     path = folder / entry
-    if "\0" in entry or not Path(entry).name:
+    if "\0" in entry or not stem(entry).strip("."):
         raise UNetError(folder / NAME, f"the path {entry!r} names no file", "Use paths inside the folder")
     if Path(entry).is_absolute() or ".." in Path(entry).parts:
         raise UNetError(folder / NAME, f"the path {entry!r} leads out of the folder", "Use paths inside it")

@@ -15,7 +15,7 @@ from napari_unet.components import keep_largest, pays
 from napari_unet.dataset import Case, read_image, read_label
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, dice, mean_dice, read_scores, write_scores
-from napari_unet.layout import FOLDS_LOG_HEAD, LOG, MASKS, MODEL, RECORD, SCORES
+from napari_unet.layout import FOLDS_LOG_HEAD, LOG, MASKS, MODEL, RECORD, SCORES, mask_file
 from napari_unet.partial import labelled
 from napari_unet.record import Record, read_record
 from napari_unet.spec import ModelSpec
@@ -156,7 +156,7 @@ def _dice_of_largest(folds: Sequence[Fold]) -> dict[tuple[str, int], float]:
     found = {}
     for fold in folds:
         for name in fold.record.split.kept_out:
-            mask, case = images.read_labels(fold.folder / MASKS / f"{name}.nii.gz").data, fold.case(name)
+            mask, case = images.read_labels(mask_file(fold.folder, name)).data, fold.case(name)
             cleaned = {label.value: keep_largest(mask, [label.value]) for label in fold.record.spec.labels}
             changed = {value: kept for value, kept in cleaned.items() if (kept != mask).any()}
             truth = read_label(case, read_image(case)).data if changed else mask
@@ -170,7 +170,7 @@ def _dice_of_largest(folds: Sequence[Fold]) -> dict[tuple[str, int], float]:
 
 def copy_masks(folds: Sequence[Fold], folder: Path) -> None:
     """Every case's mask into the folder's masks, each of the model that never saw it."""
-    masks = files.make_folder(folder / MASKS)
+    files.make_folder(folder / MASKS)
     for fold in folds:
-        for path in (fold.folder / MASKS / f"{name}.nii.gz" for name in fold.record.split.kept_out):
-            files.write_bytes(masks / path.name, path.read_bytes())
+        for name in fold.record.split.kept_out:
+            files.write_bytes(mask_file(folder, name), mask_file(fold.folder, name).read_bytes())

@@ -14,7 +14,7 @@ from napari_unet.dataset import read_image, read_label
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import Score, by_case, read_scores
 from napari_unet.figures import Slice
-from napari_unet.layout import LOG, LOG_HEAD, MASKS, SCORES, folds_of
+from napari_unet.layout import LOG, LOG_HEAD, SCORES, folds_of, mask_file
 from napari_unet.record import Record, read_record
 
 WORST, BEST = 6, 2  # cases that are shown
@@ -62,7 +62,7 @@ class Results:
         try:
             files = self.record.case(case)
             image = read_image(files)
-            mask = images.read_labels(self.folder / MASKS / f"{case}.nii.gz")
+            mask = images.read_labels(mask_file(self.folder, case))
             return Slice.of(image, mask, read_label(files, image), self.record.spec)
         except UNetError as error:
             return error

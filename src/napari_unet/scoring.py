@@ -10,6 +10,7 @@ from pathlib import Path
 from napari_unet import files, images
 from napari_unet.dataset import Case, read_image, read_label
 from napari_unet.evaluate import Score, score_case
+from napari_unet.layout import mask_file
 from napari_unet.progress import Progress
 from napari_unet.segment import Segmenter
 from napari_unet.volume import Volume
@@ -33,6 +34,6 @@ def score_all(
         yield replace(at, message=f"scoring {case.name} ({n} of {len(cases)}){at.message}")
         mask, found, _ = segment_and_score(segmenter, case)
         if masks is not None:
-            images.write(files.make_folder(masks) / f"{case.name}.nii.gz", mask)
+            images.write(mask_file(files.make_folder(masks).parent, case.name, masks.name), mask)
         scores += found
     return scores
