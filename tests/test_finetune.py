@@ -149,6 +149,18 @@ def test_other_names_are_worth_a_second_look(tmp_path: Path, folder: Path, old: 
     assert all(np.array_equal(value, old.tensors[name]) for name, value in old.start(spec).items())  # nothing is lost
 
 
+def test_the_models_names_on_exchanged_values(tmp_path: Path, folder: Path, old: Base) -> None:
+    """What the model calls dark stays dark: its row of the last layer, whether its largest part is kept, and its mirroring."""
+    other = Path(shutil.copytree(folder, tmp_path / "data"))
+    describe(other, labels={"background": 0, "Dark": 1, "bright": 2})
+    spec, _, words = told(other, replace(old.spec, mirror_axes=()))
+    assert [(label.value, label.name) for label in spec.labels] == [(1, "Dark"), (2, "bright")] and spec.keep_largest == (2,)
+    assert "by their names, their values are others (Dark 2 -> 1, bright 1 -> 2)" in words and "Look twice: the values" not in words
+    assert spec.mirror_axes == () and "Mirrored as old was" in words, "they are the same classes"
+    for name, value in old.start(spec).items():
+        assert np.array_equal(value, old.tensors[name][[0, 2, 1]] if name.startswith("decoder.seg_layers.") else old.tensors[name])
+
+
 def test_data_without_names_takes_the_models(tmp_path: Path, old: Base) -> None:
     spec, _, words = told(two_folders(tmp_path, 2), old.spec)
     assert [label.name for label in spec.labels] == ["bright", "dark"] and "does not name its classes" in words
@@ -163,7 +175,7 @@ def test_mirroring_is_what_the_new_data_and_the_same_classes_allow(folder: Path,
         assert set(spec.mirror_axes) == set(axes) & set(before)
         assert ("Mirrored as old was" in words) == (not set(axes) <= set(before))
     assert set(axes), "else nothing was tested"
-    other = replace(old.spec, mirror_axes=(), keep_largest=(), labels=labels(bright=7, dark=2))
+    other = replace(old.spec, mirror_axes=(), keep_largest=(), labels=labels(gloomy=7, dark=2))
     assert told(folder, other)[0].mirror_axes == axes  # other classes: what was true of the old ones says nothing
 
 
@@ -176,6 +188,7 @@ def test_mirroring_is_what_the_new_data_and_the_same_classes_allow(folder: Path,
         (labels(a=1, b=2), labels(a=1, b=2), [0, 1, 2]),
         (labels(a=1, b=2), labels(x=1, A=2), [0, 1, 2]),  # the same values are the same classes
         (labels(b=2, a=1), labels(a=1, b=2), [0, 2, 1]),  # in whatever order
+        (labels(a=1, b=2), labels(B=1, a=2), [0, 2, 1]),  # but all the names on other values are
         (labels(a=1, b=2), labels(b=1, c=2, A=3), [0, 2, None, 1]),
         (labels(a=1, b=2), labels(a=1), [0, 1]),
         (labels(a=1, b=2), labels(a=3, b=4), [0, 1, 2]),

@@ -71,15 +71,20 @@ def _joined(old: str, new: str) -> str:
 def known(old: tuple[Label, ...], new: tuple[Label, ...]) -> list[int | None]:
     """For each class index of a new model, background first, that of the old model's same class, or None.
 
-    Classes are the same where all values are; otherwise where their names are, in large letters or small. Background is
-    the same where any other class is.
+    Classes are the same where all names are, in large letters or small, also on exchanged values; otherwise where all values
+    are; otherwise where their names are. Background is the same where any other class is.
     """
-    if same_values(old, new):
+    names = {label.name.casefold(): n for n, label in enumerate(old, 1)}
+    if same_values(old, new) and sorted(names) != sorted(label.name.casefold() for label in new):
         index = {label.value: n for n, label in enumerate(old, 1)}
         return [0, *(index[label.value] for label in new)]
-    names = {label.name.casefold(): n for n, label in enumerate(old, 1)}
     rows = [names.get(label.name.casefold()) for label in new]
     return [0 if any(rows) else None, *rows]
+
+
+def same_classes(old: tuple[Label, ...], new: tuple[Label, ...]) -> bool:
+    """Do two models find the same structures, whatever values stand for them?"""
+    return sorted(row or 0 for row in known(old, new)) == list(range(len(old) + 1))
 
 
 def same_values(old: tuple[Label, ...], new: tuple[Label, ...]) -> bool:
@@ -116,10 +121,11 @@ def refuse(base: ModelSpec, channels: int, pictures: bool, choices: PlanChoices)
 def adopt(base: ModelSpec, name: str, labels: tuple[Label, ...], mirror_axes: tuple[int, ...], choices: PlanChoices) -> ModelSpec:
     """The new model: the old one's network, normalisation, spacing, orientation and patch, with the new data's classes."""
     mirror_axes = mirror_axes if choices.mirror_axes is None else choices.mirror_axes
+    pairs = zip(labels, known(base.labels, labels)[1:], strict=True) if same_classes(base.labels, labels) else ()
+    largest = tuple(label.value for label, row in pairs if row and base.labels[row - 1].value in base.keep_largest)
     return replace(
-        base, name=name, labels=labels, members=1,
+        base, name=name, labels=labels, members=1, keep_largest=largest, mirror_axes=mirror_axes,
         network=replace(base.network, classes=len(labels) + 1), patch=choices.patch or base.patch,
-        keep_largest=base.keep_largest if same_values(base.labels, labels) else (), mirror_axes=mirror_axes,
         mirror_tta=(base.mirror_tta and mirror_axes == base.mirror_axes) if choices.mirror_tta is None else choices.mirror_tta,
     )  # fmt: skip
 
@@ -142,13 +148,15 @@ def words(base: ModelSpec, spec: ModelSpec, dataset: Dataset, config: TrainConfi
 def _words_classes(old: tuple[Label, ...], new: tuple[Label, ...], named: bool) -> str:
     before, after = (", ".join(label.name for label in labels) for labels in (old, new))
     kept = [label.name for label, row in zip(new, known(old, new)[1:], strict=True) if row is not None]
-    if not same_values(old, new):
+    if not same_classes(old, new):
         keeps = f" What it knew of {', '.join(kept)} is kept." if kept else ""
         return f"The last layer is new: the model knew {before}; the data has {after}.{keeps}"
     if not named:
         return f"The data does not name its classes: they are taken for the model's {after}."
-    names = {label.value: label.name for label in old}
-    if all(label.name.casefold() == names[label.value].casefold() for label in new):
-        return f"The classes are the model's: {after}."
-    pairs = ", ".join(f"{label.value} {names[label.value]} -> {label.name}" for label in new)
-    return f"Look twice: the values are the model's, the names are not ({pairs}): taken for the same classes."
+    pairs = [(old[row - 1], label) for label, row in zip(new, known(old, new)[1:], strict=True) if row]
+    if any(was.name.casefold() != label.name.casefold() for was, label in pairs):
+        renamed = ", ".join(f"{label.value} {was.name} -> {label.name}" for was, label in pairs)
+        return f"Look twice: the values are the model's, the names are not ({renamed}): taken for the same classes."
+    if moved := ", ".join(f"{label.name} {was.value} -> {label.value}" for was, label in pairs if was.value != label.value):
+        return f"The classes are the model's by their names, their values are others ({moved}): each is taken for that of its name."
+    return f"The classes are the model's: {after}."

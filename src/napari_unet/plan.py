@@ -104,11 +104,11 @@ def _from_base(
     """The plan for a model that learns on from `base`, of which only the classes and their symmetry are new."""
     finetune.refuse(base, len(facts[0].low), facts[0].picture, choices)
     labels = _labels(dataset, facts)
-    if not dataset.labels and finetune.same_values(base.labels, labels):
+    if not dataset.labels and finetune.same_classes(base.labels, labels):
         labels = base.labels  # with their names
     order = axes_along(base.orientation)
     mirror, mirrored = _mirror_axes(facts, order, base.pictures, base.network.dims)
-    if finetune.same_values(base.labels, labels) and not set(mirror) <= set(base.mirror_axes):
+    if finetune.same_classes(base.labels, labels) and not set(mirror) <= set(base.mirror_axes):
         mirror = tuple(axis for axis in mirror if axis in base.mirror_axes)
         mirrored = f"Mirrored as {base.name} was: few new cases may not show that a class keeps to a side."
     spec = finetune.adopt(base, dataset.folder.resolve().name[:200], labels, mirror, choices)
