@@ -236,6 +236,26 @@ def test_a_film_s_pictures_are_cases(tmp_path: Path) -> None:
     assert [case.name for case in find_images([tmp_path / "images/film_0000.png"], 1)] == ["film"]  # nnU-Net's name of its only one
 
 
+@pytest.mark.parametrize("folders", [("images", "masks"), (".", ".")])
+def test_a_film_s_masks_may_be_named_for_its_pictures(tmp_path: Path, folders: tuple[str, str]) -> None:
+    for n in range(3):
+        for folder, suffix in zip(folders, ("", "_mask"), strict=True):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            (tmp_path / folder / f"film_{n:04d}{suffix}.png").touch()
+    found = find_cases(tmp_path)
+    assert [(case.name, case.label and case.label.name) for case in found.cases] == [
+        (f"film_{n:04d}", f"film_{n:04d}_mask.png") for n in range(3)
+    ]
+    assert not found.unlabelled and not found.without_image
+
+
+def test_channels_with_a_mask_named_for_their_case_stay_channels(tmp_path: Path) -> None:
+    for name in ("a_0000.nii.gz", "a_0001.nii.gz", "a_seg.nii.gz"):
+        (tmp_path / name).touch()
+    (case,) = find_cases(tmp_path).cases
+    assert case.name == "a" and len(case.images) == 2
+
+
 def test_images_by_file_and_by_folder_keep_their_order(tmp_path: Path) -> None:
     two_folders(tmp_path, 3)
     files = [tmp_path / f"images/c{n}.nii.gz" for n in (2, 0)]

@@ -156,9 +156,10 @@ def find_cases(folder: str | Path, rule: LabelRule = ALL_LABELLED) -> Dataset:
         return described.with_rule(rule)
     images, masks = _images_and_masks(folder)
     known = _by_name(masks)
+    named = {*known, *map(_image_of, known)}  # all that there may be a mask of
 
     def labelled_each(case: str, files: list[Path]) -> bool:
-        return case not in known and any(stem(path) in known for path in files)
+        return case not in named and any(stem(path) in named for path in files)
 
     found = {case.name: case for case in _cases(images, labelled_each)}
     known = _by_image(known, found)
