@@ -29,7 +29,7 @@ from napari_unet import UNetError, learning, weights
 from napari_unet.evaluate import read_scores
 from napari_unet.images import read, write
 from napari_unet.layout import EVENTS, LOG, MASKS, MODEL, RECORD, RESUME, SCORES
-from napari_unet.record import read_record
+from napari_unet.record import clear, read_record
 from napari_unet.sampling import Sampler
 from napari_unet.schedule import HASTE, Stage
 from napari_unet.train import train
@@ -432,6 +432,30 @@ def test_a_new_run_takes_the_place_of_an_old_one_only_once_it_can(plan: Plan, un
     run(other, tmp_path / "alone")
     run(other, out, resume=True)
     assert_equal_runs(tmp_path / "alone", out)
+
+
+def test_a_new_run_takes_away_the_masks_of_the_one_that_it_replaces(plan: Plan, unbroken: Path, tmp_path: Path) -> None:
+    """And no other: what a person keeps among them stays."""
+    cases, spec, config = plan
+    other = (cases, spec, replace(config, fold=1, steps=3, checks=0))
+    for mine in ((), ("a0_corrected.nii.gz", "notes.txt")):
+        out = Path(shutil.copytree(unbroken, tmp_path / f"run {len(mine)}"))
+        for name in mine:
+            (out / MASKS / name).write_text("mine")
+        old = {path.name for path in (out / MASKS).iterdir()} - set(mine)
+        run(other, out, lambda p: p.phase == "training")
+        assert {path.name for path in (out / MASKS).glob("*")} == set(mine) and (out / MASKS).exists() == bool(mine)
+        run(other, out, resume=True)
+        new = {f"{name}.nii.gz" for name in record_of(out).split.kept_out}
+        assert {path.name for path in (out / MASKS).iterdir()} == {*mine, *new} and new.isdisjoint(old)
+
+
+def test_what_a_record_calls_a_case_is_no_file_to_remove(unbroken: Path, tmp_path: Path) -> None:
+    out, name = Path(shutil.copytree(unbroken, tmp_path / "run")), record_of(unbroken).split.kept_out[0]
+    (tmp_path / f"{name}.nii.gz").write_text("somebody's")
+    (out / RECORD).write_text((out / RECORD).read_text("utf-8").replace(f'"{name}"', f'"../../{name}"'), "utf-8")
+    clear(out)
+    assert (tmp_path / f"{name}.nii.gz").exists() and not (out / RECORD).exists()
 
 
 def change_voxel(folder: Path, part: str, name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -14,7 +14,7 @@ from napari_unet.card import Card, ScoredBy
 from napari_unet.dataset import Case
 from napari_unet.errors import UNetError
 from napari_unet.fingerprint import changed, of_files
-from napari_unet.layout import EVENTS, LOG, MODEL, RECORD, REPORT, RESUME, SCORES, folds_of
+from napari_unet.layout import EVENTS, LOG, MASKS, MODEL, RECORD, REPORT, RESUME, SCORES, folds_of, mask_file
 from napari_unet.schedule import Schedule
 from napari_unet.schema import STRICT, decode, encode
 from napari_unet.settings import ALL_LABELLED, LabelRule, TrainConfig
@@ -62,15 +62,28 @@ def begin(folder: Path, record: Record, save_start: Callable[[Path], None] | Non
 
 
 def clear(folder: Path) -> None:
-    """Remove a run's files, its record first, and its folds'; masks, and what is not a run's, stay."""
+    """Remove a run's files, its record first, and its folds'; what is not a run's stays, also among the masks."""
+    masks = list(_masks(folder))
     for name in (RECORD, RESUME, MODEL, LOG, SCORES, *REPORT):
         (folder / name).unlink(missing_ok=True)
     for path in (folder / EVENTS).glob("events.out.tfevents.*"):
         path.unlink(missing_ok=True)
+    for path in masks:
+        with contextlib.suppress(OSError):  # a folder of that name is none of the run's
+            path.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # what else lies in it stays
+        (folder / MASKS).rmdir()
     for fold in folds_of(folder):
         clear(fold)
         with contextlib.suppress(OSError):  # what else lies in it stays
             fold.rmdir()
+
+
+def _masks(folder: Path) -> Iterator[Path]:
+    """Those that a run made, as its record has it; none where there is no record that can be read."""
+    with contextlib.suppress(UNetError, OSError):
+        for name in read_record(folder).split.kept_out:
+            yield mask_file(folder, name)
 
 
 def new_record(
