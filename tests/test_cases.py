@@ -111,6 +111,25 @@ def test_names_of_teeth_are_numbers(tmp_path: Path) -> None:
     assert find_cases(tmp_path).labels == {1: "2", 2: "1"}
 
 
+@pytest.mark.parametrize(
+    ("images", "names"),
+    [
+        (["c1/imaging.nii.gz", "c2/imaging.nii.gz"], ["c1", "c2"]),
+        (["c1/img/imaging.nii.gz", "c2/img/imaging.nii.gz", "scan.nii"], ["c1", "c2", "scan"]),
+        (["s1/c1/i.nii.gz", "s1/c2/i.nii.gz", "s2/c1/i.nii.gz"], ["s1_c1", "s1_c2", "s2_c1"]),
+        (["a.nii.gz", "x/a.nii.gz"], ["a", "x"]),
+        (["x/a.nii.gz", "y/A.nii.gz", "./y/b.nii.gz"], ["x", "y", "b"]),
+    ],
+)
+def test_listed_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path, images: list[str], names: list[str]) -> None:
+    """As in KiTS, and in MONAI's data lists."""
+    entries = [{"image": image, "label": f"labels/{n}.nii.gz", "fold": 0} for n, image in enumerate(images)]
+    describe(tmp_path, labels={str(value): name for value, name in NAMES.items()}, training=entries)
+    found = find_cases(tmp_path)
+    assert [case.name for case in found.cases] == names
+    assert [case.images for case in found.cases] == [(tmp_path / image,) for image in images]
+
+
 def test_nnunets_table_of_cases(tmp_path: Path) -> None:
     nnunet(tmp_path, 2, channels=2)
     one = {"images": ["imagesTr/b0_0000.nii.gz", "imagesTr/b0_0001.nii.gz"], "label": "labelsTr/b1.nii.gz"}
@@ -333,8 +352,8 @@ DESCRIPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "no stem": ({"training": entry("imagesTr/.nii.gz")}, "names no file"),
     "a null byte": ({"training": entry("imagesTr/a\0.nii.gz")}, "names no file"),
     "a macOS leftover": ({"training": entry("imagesTr/._a0.nii.gz")}, "leftover of macOS"),
-    "listed twice": ({"training": entry("imagesTr/a0.nii.gz") * 2}, "a0 is listed twice"),
-    "equal names": ({"training": entry("imagesTr/a0.nii.gz") + entry("x/a0.nii.gz", "x/a1.nii.gz")}, "a0 is listed twice"),
+    "listed twice": ({"training": entry("imagesTr/a0.nii.gz") * 2}, "imagesTr/a0.nii.gz is listed twice"),
+    "equal names": ({"training": entry("imagesTr/a0.nii.gz") + entry("imagesTr/A0.nii", "x/a1.nii.gz")}, "two cases have the name a0"),
     "one label for two": ({"training": entry("imagesTr/a0.nii.gz") + entry("imagesTr/a1.nii.gz")}, "a0.nii.gz is listed twice"),
     "an empty list": ({"training": []}, "its list of training cases is empty"),
     "a list of names": ({"training": ["imagesTr/a0.nii.gz"]}, "the training entry imagesTr/a0.nii.gz"),

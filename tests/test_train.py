@@ -446,12 +446,12 @@ def test_a_new_run_takes_away_the_masks_of_the_one_that_it_replaces(plan: Plan, 
         run(other, out, lambda p: p.phase == "training")
         assert {path.name for path in (out / MASKS).glob("*")} == set(mine) and (out / MASKS).exists() == bool(mine)
         run(other, out, resume=True)
-        new = {f"{name}.nii.gz" for name in record_of(out).split.kept_out}
+        new = {f"{name}.nii.gz" for name in read_record(out).split.kept_out}
         assert {path.name for path in (out / MASKS).iterdir()} == {*mine, *new} and new.isdisjoint(old)
 
 
 def test_what_a_record_calls_a_case_is_no_file_to_remove(unbroken: Path, tmp_path: Path) -> None:
-    out, name = Path(shutil.copytree(unbroken, tmp_path / "run")), record_of(unbroken).split.kept_out[0]
+    out, name = Path(shutil.copytree(unbroken, tmp_path / "run")), read_record(unbroken).split.kept_out[0]
     (tmp_path / f"{name}.nii.gz").write_text("somebody's")
     (out / RECORD).write_text((out / RECORD).read_text("utf-8").replace(f'"{name}"', f'"../../{name}"'), "utf-8")
     clear(out)

@@ -126,19 +126,36 @@ def _lists_channels(folder: Path, entries: list[Any]) -> bool:
 
 def _listed(folder: Path, entries: list[Any]) -> tuple[Case, ...]:
     """The pairs that the Decathlon's dataset.json lists; paths stay inside the folder."""
-    cases = []
+    found: list[tuple[Path, Path]] = []
     for entry in entries:
         if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("image", "label")):
             raise UNetError(folder / NAME, f"the training entry {str(entry)[:120]}",
                             'Write {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}')  # fmt: skip
-        image, label = (_inside(folder, entry[key]) for key in ("image", "label"))
-        cases.append(Case(stem(image), (image,), label))
-    names = [name for case in cases for name in (case.name, case.label)]
-    twice = next((name for name, count in Counter(names).items() if count > 1), None)
-    if twice is not None or not cases:
-        raise UNetError(folder / NAME, f"{twice} is listed twice" if cases else "its list of training cases is empty",
-                        "List every case once")  # fmt: skip
-    return tuple(cases)
+        found.append((_inside(folder, entry["image"]), _inside(folder, entry["label"])))
+    if not found:
+        raise UNetError(folder / NAME, "its list of training cases is empty", "List every case once")
+    paths = [path for pair in found for path in pair]
+    if twice := next((path for path, count in Counter(paths).items() if count > 1), None):
+        raise UNetError(folder / NAME, f"{twice.relative_to(folder)} is listed twice", "List every case once")
+    names = _told_apart([image.relative_to(folder) for image, _ in found])
+    if alike := next((name for name, count in Counter(map(str.casefold, names)).items() if count > 1), None):
+        raise UNetError(folder / NAME, f"two cases have the name {alike}", "Give their files, or the folders of each, names of their own")
+    return tuple(Case(name, (image,), label) for name, (image, label) in zip(names, found, strict=True))
+
+
+def _told_apart(images: list[Path]) -> list[str]:
+    """The cases' names: those of their files, or where these are alike, as in `case_7/imaging.nii.gz`, of the folders that differ."""
+    names = [stem(image) for image in images]
+    counts = Counter(map(str.casefold, names))
+    alike = [n for n, name in enumerate(names) if counts[name.casefold()] > 1]
+    folders = [images[n].parts[-2::-1] for n in alike]  # the nearest first
+    levels = [[parts[level] for parts in folders] for level in range(min(map(len, folders), default=0))]
+    for several in [*levels, ["_".join(reversed(parts)) or names[n] for n, parts in zip(alike, folders, strict=True)]]:
+        if len(set(map(str.casefold, several))) == len(alike):
+            for n, name in zip(alike, several, strict=True):
+                names[n] = name
+            break
+    return names
 
 
 def _mapped(folder: Path, entries: dict[str, Any]) -> tuple[Case, ...]:
