@@ -118,16 +118,20 @@ def test_names_of_teeth_are_numbers(tmp_path: Path) -> None:
         (["c1/img/imaging.nii.gz", "c2/img/imaging.nii.gz", "scan.nii"], ["c1", "c2", "scan"]),
         (["s1/c1/i.nii.gz", "s1/c2/i.nii.gz", "s2/c1/i.nii.gz"], ["s1_c1", "s1_c2", "s2_c1"]),
         (["a.nii.gz", "x/a.nii.gz"], ["a", "x"]),
+        ([["c1/t1.nii.gz", "c1/t2.nii.gz"], ["c2/t1.nii.gz", "c2/t2.nii.gz"]], ["c1", "c2"]),
+        ([["c_1_t1.nii.gz", "c_1_t1ce.nii.gz"], ["c_2_t1.nii.gz", "c_2_t1ce.nii.gz"]], ["c_1", "c_2"]),
+        ([["c1_0000.nii.gz", "c1_0001.nii.gz"]], ["c1"]),
         (["x/a.nii.gz", "y/A.nii.gz", "./y/b.nii.gz"], ["x", "y", "b"]),
     ],
 )
-def test_listed_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path, images: list[str], names: list[str]) -> None:
+def test_listed_files_of_one_name_are_told_apart_by_their_folders(tmp_path: Path, images: list[Any], names: list[str]) -> None:
     """As in KiTS, and in MONAI's data lists."""
     entries = [{"image": image, "label": f"labels/{n}.nii.gz", "fold": 0} for n, image in enumerate(images)]
     describe(tmp_path, labels={str(value): name for value, name in NAMES.items()}, training=entries)
     found = find_cases(tmp_path)
     assert [case.name for case in found.cases] == names
-    assert [case.images for case in found.cases] == [(tmp_path / image,) for image in images]
+    files = [image if isinstance(image, list) else [image] for image in images]
+    assert [list(case.images) for case in found.cases] == [[tmp_path / path for path in paths] for paths in files]
 
 
 def test_nnunets_table_of_cases(tmp_path: Path) -> None:
@@ -358,6 +362,9 @@ DESCRIPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "an empty list": ({"training": []}, "its list of training cases is empty"),
     "a list of names": ({"training": ["imagesTr/a0.nii.gz"]}, "the training entry imagesTr/a0.nii.gz"),
     "no label": ({"training": [{"image": "imagesTr/a0.nii.gz"}]}, "the training entry"),
+    "no channels": ({"training": [{"image": [], "label": "labelsTr/a0.nii.gz"}]}, "the training entry"),
+    "a number for a channel": ({"training": [{"image": ["imagesTr/a0.nii.gz", 1], "label": "labelsTr/a0.nii.gz"}]}, "the training entry"),
+    "one channel twice": ({"training": [{"image": ["imagesTr/a0.nii.gz"] * 2, "label": "labelsTr/a0.nii.gz"}]}, "listed twice"),
     "a number for a path": ({"training": [{"image": 1, "label": 2}]}, "the training entry"),
     "labels is null": ({"labels": None}, "labels or channels cannot be understood"),
     "labels is a list": ({"labels": ["a"]}, "(labels is ['a'], not names with values)"),

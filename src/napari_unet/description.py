@@ -6,8 +6,9 @@ import os
 import re
 from collections import Counter
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from napari_unet.dataset import Case, Dataset
 from napari_unet.errors import UNetError
@@ -125,30 +126,37 @@ def _lists_channels(folder: Path, entries: list[Any]) -> bool:
 
 
 def _listed(folder: Path, entries: list[Any]) -> tuple[Case, ...]:
-    """The pairs that the Decathlon's dataset.json lists; paths stay inside the folder."""
-    found: list[tuple[Path, Path]] = []
+    """The pairs that the Decathlon's dataset.json lists, or MONAI's, in which an image may be a list of channels; paths stay inside."""
+    found: list[tuple[tuple[Path, ...], Path]] = []
     for entry in entries:
-        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("image", "label")):
+        image, label = (entry.get("image"), entry.get("label")) if isinstance(entry, dict) else (None, None)
+        images = [image] if isinstance(image, str) else image
+        if not _are_paths(images) or not isinstance(label, str):
             raise UNetError(folder / NAME, f"the training entry {str(entry)[:120]}",
-                            'Write {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}')  # fmt: skip
-        found.append((_inside(folder, entry["image"]), _inside(folder, entry["label"])))
+                            'Write {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}, '
+                            "or a list of its channels' files for the image")  # fmt: skip
+        found.append((tuple(_inside(folder, path) for path in images), _inside(folder, label)))
     if not found:
         raise UNetError(folder / NAME, "its list of training cases is empty", "List every case once")
-    paths = [path for pair in found for path in pair]
+    paths = [path for images, label in found for path in (*images, label)]
     if twice := next((path for path, count in Counter(paths).items() if count > 1), None):
         raise UNetError(folder / NAME, f"{twice.relative_to(folder)} is listed twice", "List every case once")
-    names = _told_apart([image.relative_to(folder) for image, _ in found])
+    names = _told_apart([[image.relative_to(folder) for image in images] for images, _ in found])
     if alike := next((name for name, count in Counter(map(str.casefold, names)).items() if count > 1), None):
         raise UNetError(folder / NAME, f"two cases have the name {alike}", "Give their files, or the folders of each, names of their own")
-    return tuple(Case(name, (image,), label) for name, (image, label) in zip(names, found, strict=True))
+    return tuple(Case(name, images, label) for name, (images, label) in zip(names, found, strict=True))
 
 
-def _told_apart(images: list[Path]) -> list[str]:
+def _are_paths(images: Any) -> TypeGuard[list[str]]:
+    return isinstance(images, list) and bool(images) and all(isinstance(path, str) for path in images)
+
+
+def _told_apart(cases: list[list[Path]]) -> list[str]:
     """The cases' names: those of their files, or where these are alike, as in `case_7/imaging.nii.gz`, of the folders that differ."""
-    names = [stem(image) for image in images]
+    names = [_name_of([stem(image) for image in images]) for images in cases]
     counts = Counter(map(str.casefold, names))
     alike = [n for n, name in enumerate(names) if counts[name.casefold()] > 1]
-    folders = [images[n].parts[-2::-1] for n in alike]  # the nearest first
+    folders = [cases[n][0].parts[-2::-1] for n in alike]  # the nearest first
     levels = [[parts[level] for parts in folders] for level in range(min(map(len, folders), default=0))]
     for several in [*levels, ["_".join(reversed(parts)) or names[n] for n, parts in zip(alike, folders, strict=True)]]:
         if len(set(map(str.casefold, several))) == len(alike):
@@ -158,12 +166,19 @@ def _told_apart(images: list[Path]) -> list[str]:
     return names
 
 
+def _name_of(channels: list[str]) -> str:
+    """What the names of a case's channels begin with, as in `a_t1` and `a_t2`; the first one where they have nothing in common."""
+    words = zip(*(re.split("[-_. ]", name) for name in channels), strict=False)
+    shared = sum(len(each[0]) + 1 for each in takewhile(lambda each: len(set(each)) == 1, words)) - 1
+    return channels[0][: max(0, shared)] or channels[0]
+
+
 def _mapped(folder: Path, entries: dict[str, Any]) -> tuple[Case, ...]:
     """The cases of nnU-Net's `dataset` table: name -> channels' files and label; paths stay inside the folder."""
     cases = []
     for name, entry in entries.items():
         images, label = (entry.get("images"), entry.get("label")) if isinstance(entry, dict) else (None, None)
-        if not isinstance(images, list) or not images or not all(isinstance(path, str) for path in images) or not isinstance(label, str):
+        if not _are_paths(images) or not isinstance(label, str):
             raise UNetError(folder / NAME, f"the case {name[:60]}: {str(entry)[:120]}",
                             'Write "name": {"images": ["./imagesTr/a_0000.nii.gz"], "label": "./labelsTr/a.nii.gz"}')  # fmt: skip
         check_case_name(name, folder / NAME)
