@@ -188,6 +188,37 @@ def test_the_honest_command_of_a_run_that_no_command_began(call: Callable[..., O
     assert f"an honest score: napari-unet train {data} --out {out}-folds --folds 5" in found.out.splitlines()
 
 
+def test_a_run_goes_on_beside_a_broken_file_that_is_none_of_its_own(call: Callable[..., Outcome], tmp_path: Path) -> None:
+    data, out = two_folders(tmp_path / "data", 4), tmp_path / "run"
+    work = train(*planned(data, steps=2, checks=0, fold=0), out=out)
+    next(progress for progress in work if progress.phase == "training")
+    work.close()
+    stopped = Path(shutil.copytree(out, tmp_path / "stopped"))
+    image, label = scan(9)
+    two_channels = image.with_data(np.stack([image.data] * 2, -1))
+    write_pair(data / "images/b9.nii.gz", data / "labels/b9.nii.gz", two_channels, label)  # before the run's own by name
+    (data / "images/d9.nii.gz").write_bytes(b"")
+    (data / "labels/d9.nii.gz").write_bytes(b"")
+    (data / "labels/e9.nii.gz").write_bytes(b"")
+    found = call("train", data, "--out", out, "--resume")
+    assert found.code == 0 and weights.read_card(out / "model.safetensors").steps == 2
+    lines = [" ".join(line.split()) for line in found.out.splitlines()]
+    assert "warning images/b9.nii.gz 2 channels, not 1 as the others. Give every case the same channels." in lines
+    assert not any(line.startswith("error") for line in lines) and sum("the file is empty" in line for line in lines) == 1
+    assert call("train", data, "--out", tmp_path / "new", "--steps", 1).code == 2
+    (data / "images/c3.nii.gz").write_bytes(b"")
+    assert call("train", data, "--out", stopped, "--resume").refused("c3.nii.gz: the file is empty")
+
+
+def test_a_volume_s_halves_go_on_beside_a_broken_file(call: Callable[..., Outcome], tmp_path: Path) -> None:
+    data, out = two_folders(tmp_path / "data", 1), tmp_path / "run"
+    assert call("train", data, "--out", out, "--steps", 1, "--fold", 0, "--folds", 2, *SMALL).code == 0
+    (data / "labels/b0.nii.gz").write_bytes(b"")
+    assert call("train", data, "--out", out, "--resume").code == 0
+    (data / "labels/c0.nii.gz").write_bytes(b"")
+    assert call("train", data, "--out", out, "--resume").refused("c0.nii.gz: the file is empty")
+
+
 def test_info_shows_the_card_and_the_walk(call: Callable[..., Outcome], run3d: Path) -> None:
     found = call("info", run3d, "--json")
     assert found.code == 0 and "bottleneck" in found.out and "12 x 16 x 16" in found.out and "CC0" in found.out

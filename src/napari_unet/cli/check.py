@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Container
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,17 +60,24 @@ def check(arguments: argparse.Namespace) -> int:
     return 2 if errors else 0
 
 
-def read_all(dataset: Any, everything: bool = False) -> list[Any]:
-    """Check every case, and say what was found as a table: errors first, what many files have in common in one row."""
-    from napari_unet.checks import check
+def read_all(dataset: Any, everything: bool = False, needed: Container[str] | None = None) -> list[Any]:
+    """Check every case, and say what was found as a table: errors first, what many files have in common in one row.
+
+    needed : the cases of a run that goes on; they come first, for the others to be compared with, and no other has errors.
+    """
+    from napari_unet.checks import check, lenient
     from napari_unet.survey import survey
 
     line, reports = Line(), []
+    if needed is not None:
+        dataset = replace(dataset, cases=tuple(sorted(dataset.cases, key=lambda case: case.name not in needed)))
     for n, report in enumerate(check(dataset), 1):
         line.show(f"checking {n} of {len(dataset.cases)}: {shortened(report.case.name)}")
         reports.append(report)
     line.end()
     reports = survey(dataset, reports)
+    if needed is not None:
+        reports = lenient(reports, needed)
     groups: dict[tuple[str, ...], list[str]] = {}
     for f in sorted((f for report in reports for f in report.findings), key=lambda f: f.level):
         where = shortened(os.path.relpath(f.where, dataset.folder) if Path(f.where).exists() else Path(f.where).name)

@@ -88,7 +88,7 @@ def _train_model(arguments: argparse.Namespace) -> int:
     config, choices = settings_of(arguments, gentle() if base else None)
     _check_early(config, out)
     dataset = find_cases(arguments.data, rule_of(arguments) if record is None else record.rule)
-    reports = read_all(dataset)
+    reports = read_all(dataset, needed=None if record is None else _cases_of(record))
     checks.refuse(reports, arguments.data)
     facts = checks.facts_in(reports)
     dataset = dataset.with_rule(settle(dataset.rule, [f.labelled for f in facts])).with_groups(checks.groups_of(facts))
@@ -124,6 +124,12 @@ def _check_early(config: TrainConfig, out: Path) -> None:
     choose_device(config.device)
     if out.exists() and not out.is_dir():
         raise UNetError(out, "it is a file", "Use another --out: a run is a folder")
+
+
+def _cases_of(record: Record) -> set[str]:
+    """The cases of a run by their names in the data, where halves have that of their volume."""
+    names = {*record.split.training, *record.split.kept_out}
+    return {name.rsplit("_half", 1)[0] if name in record.parts else name for name in names}
 
 
 def _goes_on(arguments: argparse.Namespace, record: Record) -> str:
