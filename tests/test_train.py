@@ -520,6 +520,18 @@ def test_resumed_with_another_networks_state(plan: Plan, unbroken: Path, picture
         run(plan, out, resume=True)
 
 
+def test_the_seconds_of_a_resumed_run_go_on(plan: Plan, tmp_path: Path) -> None:
+    """In its log; its pace is that since it was resumed."""
+    run(plan, tmp_path, lambda p: p.phase == "training" and p.step == 4)
+    head, *rows = (tmp_path / LOG).read_text().splitlines()
+    waited = [",".join([*row.split(",")[:-1], str(3600 + n)]) for n, row in enumerate(rows)]  # as if it had worked for an hour
+    (tmp_path / LOG).write_text("\n".join([head, *waited]) + "\n")
+    seen = run(plan, tmp_path, resume=True)
+    seconds = [float(row["seconds"]) for row in csv.DictReader((tmp_path / LOG).read_text().splitlines())]
+    assert len(seconds) > len(waited) and seconds == sorted(seconds) and 3600 <= seconds[-1] < 3900
+    assert max(p.speed or 0.0 for p in seen) > 0.1
+
+
 def test_resumed_without_its_log(plan: Plan, unbroken: Path, tmp_path: Path) -> None:
     run(plan, tmp_path, lambda p: p.phase == "training")
     (tmp_path / LOG).unlink()

@@ -26,17 +26,29 @@ class Notes:
         self.rows: list[str] = []
         self.events = Events(folder / EVENTS, step)
         self.loss, self.began = math.nan, time.monotonic()
+        self.before = _logged_seconds(folder, step)  # of the run before it was stopped; the pace does not know them
 
     def learnt(self, step: int, loss: float, rate: float) -> None:
         """A step's loss, and its rate."""
         self.loss = loss if math.isnan(self.loss) else self.loss + SMOOTH * (loss - self.loss)
-        self.rows.append(f"{step},{loss:.5f},{rate:.3e},,{time.monotonic() - self.began:.1f}\n")
+        self.rows.append(f"{step},{loss:.5f},{rate:.3e},,{self._seconds():.1f}\n")
         self.events.add(step, loss=loss, rate=rate)
 
     def scored(self, step: int, dice: float) -> None:
         """What a validation found."""
-        self.rows.append(f"{step},,,{dice:.5f},{time.monotonic() - self.began:.1f}\n")
+        self.rows.append(f"{step},,,{dice:.5f},{self._seconds():.1f}\n")
         self.events.add(step, dice=dice)
+
+    def _seconds(self) -> float:
+        return self.before + time.monotonic() - self.began
+
+
+def _logged_seconds(folder: Path, step: int) -> float:
+    """How long a run had worked by this step, as its log has it; 0 where that does not say."""
+    with suppress(OSError, ValueError):
+        rows = [line.split(",") for line in (folder / LOG).read_text().splitlines()]
+        return max((float(row[-1]) for row in rows if row[0].isdecimal() and int(row[0]) <= step), default=0.0)
+    return 0.0
 
 
 def save_newest(learner: Learner, record: Record, folder: Path, chosen: bool) -> None:
