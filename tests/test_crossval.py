@@ -18,7 +18,7 @@ from scipy.ndimage import binary_dilation
 
 from napari_unet import Segmenter, UNetError, crossval, find_cases, images, schema, weights
 from napari_unet.card import Card
-from napari_unet.components import NOISE, keep_largest, pays
+from napari_unet.components import LEAST_GAIN, NOISE, keep_largest, pays
 from napari_unet.crossval import learn
 from napari_unet.dataset import read_image, read_label
 from napari_unet.evaluate import read_scores, score_case, summary, write_scores
@@ -412,7 +412,8 @@ def test_a_record_from_somebody_else_leads_to_no_file_outside_its_run(unbroken: 
 @pytest.mark.parametrize(
     ("gains", "expected"),
     [([[0.1, 0.0], [0.0]], True), ([[0.0, 0.0], [0.0]], False), ([[0.1, 0.1], [-2 * NOISE]], False), ([[0.1, -0.01], [-NOISE / 2]], True),
-     ([[-0.1, 0.0], [0.01]], False), ([[], []], False), ([[], [0.2]], True)],
+     ([[-0.1, 0.0], [0.01]], False), ([[LEAST_GAIN / 2], [LEAST_GAIN]], False), ([[2 * LEAST_GAIN, 0.0], [1.5 * LEAST_GAIN]], True),
+     ([[], []], False), ([[], [0.2]], True)],
 )  # fmt: skip
 def test_a_rule_that_pays_helps_on_average_and_harms_no_fold(gains: list[list[float]], expected: bool) -> None:
     folds = [[f"{n}.{m}" for m in range(len(fold))] for n, fold in enumerate(gains)]

@@ -14,6 +14,7 @@ from napari_unet.schema import STRICT
 from napari_unet.spec import ModelSpec
 
 NOISE = 0.002  # of a fold's mean Dice: what another seed changes
+LEAST_GAIN = 0.0005  # of the mean Dice: less is not worth a rule, and would be told as no gain at all
 ROUNDING = 1e-6  # relative: ten voxels of 0.1 mm3 are one mm3
 
 
@@ -79,9 +80,9 @@ def _without_parts(labels: NDArray[Any], value: int, least: float, only_largest:
 def pays(before: Mapping[str, float], after: Mapping[str, float], folds: Sequence[Sequence[str]]) -> bool:
     """Whether a class gains: its Dice per case without and with the rule, over cases that no model had seen.
 
-    nnU-Net's question (Isensee et al. 2021), asked of each fold, too: the mean over all cases rises, and that of no fold
-    falls by more than `NOISE`. A class that really has several parts loses where they are there, and is left alone.
+    nnU-Net's question (Isensee et al. 2021), asked of each fold, too: the mean over all cases rises by `LEAST_GAIN`,
+    and that of no fold falls by more than `NOISE`. A class that really has several parts loses where they are there, and is left alone.
     """
     gains = [[after[case] - before[case] for case in fold if case in before and case in after] for fold in folds]
     known = [gain for fold in gains for gain in fold]
-    return bool(known) and fmean(known) > 0 and all(fmean(fold) >= -NOISE for fold in gains if fold)
+    return bool(known) and fmean(known) >= LEAST_GAIN and all(fmean(fold) >= -NOISE for fold in gains if fold)
