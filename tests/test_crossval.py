@@ -347,6 +347,16 @@ def test_folds_of_a_job_array_joined_are_a_cross_validation(plan: Plan, unbroken
     assert np.array_equal(joined.clean(apart.segment(image).data), joined.segment(image).data)
 
 
+def test_folds_that_are_missing_are_told(plan: Plan, tmp_path: Path) -> None:
+    places = [tmp_path / f"fold_{n}" for n in (0, 2)]
+    for n, place in zip((0, 2), places, strict=True):
+        list(train(*with_(plan, folds=3, fold=n, steps=1, checks=0), out=place))
+    card, reasons = join(places, tmp_path / "joined.safetensors")
+    told = "2 of 3 folds: the cases of fold 1 were not scored."
+    assert reasons[0] == told and card.note.startswith(told)
+    assert card.cases_scored < len(plan[0]) == card.cases_trained
+
+
 def test_what_are_no_folds_of_one_split_has_no_score(unbroken: Path, tmp_path: Path) -> None:
     twin = Path(shutil.copytree(unbroken / "fold_0", tmp_path / "twin"))
     card, _ = join([unbroken / "fold_0", twin], tmp_path / "a.safetensors")

@@ -72,6 +72,7 @@ def join(sources: Sequence[str | Path], out: str | Path, command: str = "") -> t
     reasons: list[str] = []
     if folds:
         spec, reasons = choose_components(spec, folds)
+        reasons = [*_words_missing(folds), *reasons]
         card = scored(card, spec, folds, reasons)
     weights.check_room(spec, out)
     files.make_folder(out.parent)
@@ -126,6 +127,16 @@ def scored(card: Card, spec: ModelSpec, folds: Sequence[Fold], reasons: Sequence
         dice={name: round(value, 4) for name, value in table.items()}, note=" ".join(reasons),
         split_sha256=Split(folds[0].record.split.folds, tuple(everything), tuple(everything), True).sha256,
     )  # fmt: skip
+
+
+def _words_missing(folds: Sequence[Fold]) -> list[str]:
+    """That folds of the split are not among these, if so: what the scores are about is less than it seems."""
+    split, there = folds[0].record.split.folds, {fold.record.split.kept_out for fold in folds}
+    missing = [str(n) for n, names in enumerate(split) if names not in there]
+    if not missing:
+        return []
+    which = f"{'fold' if len(missing) == 1 else 'folds'} {', '.join(missing)}"
+    return [f"{len(split) - len(missing)} of {len(split)} folds: the cases of {which} were not scored."]
 
 
 def choose_components(spec: ModelSpec, folds: Sequence[Fold]) -> tuple[ModelSpec, list[str]]:
