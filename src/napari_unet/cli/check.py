@@ -46,7 +46,7 @@ def check(arguments: argparse.Namespace) -> int:
     say_table(cells(shown, dataset, unit))
     if len(shown) < len(rows):
         odd = sum(bool(row.level) for row in rows[ROWS:])
-        say(f"... and {len(rows) - ROWS} more {f'of which {odd} have findings' if odd else 'without findings'} (--all shows them)")
+        say(f"... and {len(rows) - ROWS} more{f', of which {odd} have findings' if odd else ' without findings'} (--all shows them)")
     findings = [f for report in reports for f in report.findings]
     errors = sum(f.level == "error" for f in findings)
     say(f"\n{counted(len(dataset.cases), 'case')}, {counted(errors, 'error')}, {counted(len(findings) - errors, 'warning')}")
