@@ -11,8 +11,8 @@ from napari.components import ViewerModel
 from napari.layers import Labels
 from napari.settings import get_plugin_settings
 from napari.utils.notifications import show_info
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QApplication, QFileDialog, QHBoxLayout, QMessageBox, QPushButton, QWidget
+from qtpy.QtCore import QEvent, QObject, QTimer
+from qtpy.QtWidgets import QApplication, QFileDialog, QHBoxLayout, QMainWindow, QMessageBox, QPushButton, QWidget
 
 from napari_unet.errors import UNetError
 from napari_unet.suffixes import WRITABLE, stem, suffix
@@ -88,6 +88,7 @@ class Keeper(QWidget):
         self._told: set[str] = set()  # layers that could not be kept
         self._left: dict[str, recovery.Found] = {}  # layer's id -> its file in an earlier session's folder
         self._closed = False
+        self._parted: list[Any] = []  # layers that were taken away a moment ago
         self._offer = text("")
         self.restore, self.discard = QPushButton("Restore"), QPushButton("Discard")
         self.restore.setToolTip("Open them as layers")
@@ -107,8 +108,10 @@ class Keeper(QWidget):
         if self._seconds:
             self._timer.start(1000 * self._seconds)
         self.destroyed.connect(self._session.close)
-        QApplication.instance().aboutToQuit.connect(self._session.close)
+        QApplication.instance().aboutToQuit.connect(self._quit)
+        QTimer.singleShot(0, self._watch)  # once it is docked
         viewer.layers.events.inserted.connect(self._meet)
+        viewer.layers.events.removed.connect(self._part)
         writer.saved.connect(self._saved_elsewhere)
         for layer in viewer.layers:
             self._meet_layer(layer)
@@ -128,10 +131,12 @@ class Keeper(QWidget):
         if event.value in self._viewer.layers:
             self.saved(event.value)
 
-    def keep(self) -> None:
-        """Write what has changed, in a worker; where one is at it, after it."""
+    def keep(self, at_once: bool = False) -> None:
+        """Write what has changed, in a worker; where one is at it, after it. `at_once`: here, before this comes back."""
         if self._closed:
             return
+        if at_once:
+            return self._write_now()
         if self._writing:
             self._again = True
             return
@@ -146,6 +151,31 @@ class Keeper(QWidget):
         self._closed, self._again = True, False
         self._write_now()
         self._session.close()
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """The window is asked to close: what is unsaved goes to disk while there is something to write, and no thread has to outlive it."""
+        if event is not None and event.type() == QEvent.Type.Close:
+            self.keep(at_once=True)
+        return bool(super().eventFilter(watched, event))
+
+    def _watch(self) -> None:
+        """Hear of the window's end before it begins, for it takes the layers away; who is hidden by then is told of nothing else."""
+        window = self.parentWidget()
+        while window is not None and not isinstance(window, QMainWindow):
+            window = window.parentWidget()
+        if window is not None:
+            window.installEventFilter(self)
+
+    def _quit(self) -> None:
+        """The program ends, with its window or without having closed it."""
+        self.keep(at_once=True)
+        self._session.close()
+
+    def _part(self, event: Any) -> None:
+        """`viewer.close()`, and Quit, empty the viewer before the window is closed: layers that part are known for a moment longer."""
+        parted = self._parted  # alone, for they may part after the window has gone
+        parted.append(event.value)
+        QTimer.singleShot(0, parted.clear)
 
     def _write_now(self) -> None:
         try:
@@ -170,7 +200,7 @@ class Keeper(QWidget):
         """None where the preferences say so."""
         for layer in self._masks() if self._seconds else ():
             try:
-                job = self._session.keep(layer, list(self._viewer.layers))
+                job = self._session.keep(layer, [*self._viewer.layers, *self._parted])
             except UNetError as error:  # the folder cannot be written, say
                 job = partial(_raise, error)
             if job is not None:
@@ -178,7 +208,7 @@ class Keeper(QWidget):
 
     def _masks(self) -> list[Labels]:
         """Those that a hand can paint in."""
-        masks = [layer for layer in self._viewer.layers if isinstance(layer, Labels) and is_at_hand(layer)]
+        masks = [layer for layer in (*self._viewer.layers, *self._parted) if isinstance(layer, Labels) and is_at_hand(layer)]
         return [layer for layer in masks if layer.editable and 2 <= layer.ndim <= 4]
 
     def _written(self) -> None:
@@ -188,6 +218,7 @@ class Keeper(QWidget):
             self.keep()
 
     def _meet(self, event: Any) -> None:
+        self._parted.clear()  # the viewer lives on
         self._meet_layer(event.value)
 
     def _meet_layer(self, layer: Any) -> None:

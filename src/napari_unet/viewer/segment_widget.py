@@ -301,6 +301,6 @@ class SegmentWidget(QScrollArea):
         self._keeper.close_session()
 
     def hideEvent(self, event: QHideEvent) -> None:
-        """The window may be closing: what is unsaved goes to disk while it can."""
+        """What is unsaved goes to disk; where the window went with it, at once: a thread would be begun too late, or outlive it."""
         super().hideEvent(event)
-        self._keeper.keep()
+        self._keeper.keep(at_once=not self.window().isVisible())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
@@ -13,6 +14,9 @@ from napari_unet.errors import UNetError, first_line
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+# napari waits as its event loop ends; a script that runs none ends under its threads, which abort it when they find Qt's objects gone
+atexit.register(GeneratorWorker.await_workers)
 
 
 def start(
