@@ -220,11 +220,75 @@ class TestAWholeVolumeAfterSlices:
         layer.undo()
         assert np.array_equal(layer.data, before)
 
+    def test_undo_goes_on_behind_it_and_the_brush_comes_back(self, begun):
+        layer, answer = begun[2], Answer.in_layer(begun[2])
+        states = [layer.data.copy()]
+        answer.write_undoable(layer, (slice(2, 3), slice(None), slice(None)), np.full((1, 5, 6), 2, np.uint8))
+        states.append(layer.data.copy())
+        layer.mode = "paint"
+        layer.paint((1, 3, 3), 2)
+        states.append(layer.data.copy())
+        self.run(begun)
+        states.append(layer.data.copy())
+        assert layer.mode == "paint"
+        for back in (states[-2::-1], states[-2::-1]):
+            for state in back:
+                layer.undo()
+                assert np.array_equal(layer.data, state)
+            for state in states[1:]:
+                layer.redo()
+                assert np.array_equal(layer.data, state)
+        for _ in states[1:]:
+            layer.undo()
+        answer.write(layer, (slice(2, 3), slice(None), slice(None)), np.ones((1, 5, 6), np.uint8))
+        assert (layer.data[2] == 1).all(), "what was undone is nobody's: the run's words and the slice's are taken back"
+
+    def test_a_run_that_is_stopped_before_its_first_slice_changes_nothing(self, begun):
+        viewer, image, layer = begun
+        answer, region, labels = Answer.in_layer(layer), (slice(2, 3), slice(None), slice(None)), np.full((1, 5, 6), 2, np.uint8)
+        layer.mode = "erase"
+        before = layer.data.copy()
+        answer.write_undoable(layer, region, labels)
+        after = layer.data.copy()
+        layer.undo()
+        for _ in range(2):
+            filling = Filling(viewer, image, tiny_spec(), OF, answer_layer(viewer, OF, unfinished=True))
+            layer.undo()  # Ctrl+Z while it may not be painted on
+            filling.stop()
+            assert np.array_equal(layer.data, before) and layer.mode == "erase" and layer.editable
+        layer.redo()
+        assert np.array_equal(layer.data, after) and not answer.painted(layer)[2].any(), "still the model's"
+        for _ in range(3):
+            layer.undo()
+        assert not (layer.data == 2).any()
+
+    def test_a_stroke_that_is_not_over_when_it_begins_can_be_undone(self, begun):
+        layer = begun[2]
+        layer._begin_stroke()
+        paint(layer, (3, 0, 0), 2)
+        self.run(begun)
+        for _ in range(2):
+            layer.undo()
+        assert layer.data[3, 0, 0] == 0 and layer.data[3, 3, 3] == 2
+
+    def test_what_is_kept_of_the_history_has_a_bound(self, begun, monkeypatch):
+        viewer, image, layer = begun
+        monkeypatch.setattr("napari_unet.viewer.answer.MAX_UNDO", 130)
+        for n in range(4):  # each changes a slice or more
+            filling = Filling(viewer, image, tiny_spec(), OF, answer_layer(viewer, OF, unfinished=True))
+            filling.put((slice(None), slice(None), slice(0, 4)), filling.grid.stored(np.full(SHAPE, 1 + n % 2, np.uint8)), 4, 4)
+            filling.stop()
+            held = sum(len(atom[-2]) for item in layer._undo_history for atom in item)
+            assert 0 < held <= 130 and len(layer._undo_history) == len(Answer.in_layer(layer).steps) + 2 * (n < 1)
+
     def test_more_than_undo_can_hold_is_told(self, begun, monkeypatch):
         monkeypatch.setattr("napari_unet.viewer.answer.MAX_UNDO", 3)
         filling = self.run(begun)
         assert "too many for Undo" in notification_manager.records[-1].message
         assert (filling.layer.data == 1).sum() == filling.layer.data.size - 2
+        after = filling.layer.data.copy()
+        filling.layer.undo()
+        assert np.array_equal(filling.layer.data, after), "Undo does not pass over it"
 
     def test_the_next_run_has_its_own_layer(self, begun):
         first = self.run(begun)

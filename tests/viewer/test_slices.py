@@ -367,3 +367,26 @@ def test_an_image_whose_voxels_are_replaced_gets_a_mask_of_its_own(window, qtbot
     viewer.layers[0].data = viewer.layers[0].data[::-1] * 2
     this_slice(viewer, widget, qtbot, 9)
     assert [type(layer) for layer in viewer.layers].count(Labels) == 2 and not first.data[9].any()
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_undo_leads_back_through_a_run_to_what_came_before_it(window, qtbot, slow_scan, model_file, cancelled):
+    viewer, widget = window()
+    opened(viewer, widget, slow_scan, model_file())
+    this_slice(viewer, widget, qtbot, 9)
+    layer = mask_of(viewer)
+    said = layer.data.copy()
+    viewer.layers.selection.active, layer.mode = layer, "paint"
+    layer.paint((20, 4, 4), 2)
+    painted = layer.data.copy()
+    widget._start.click()
+    assert not layer.editable
+    if cancelled:
+        widget._cancel.click()
+        assert np.array_equal(layer.data, painted)
+    finished(widget, qtbot)
+    assert layer.mode == "paint" and np.array_equal(layer.data, painted) == cancelled
+    wanted = [said, np.zeros_like(said)] if cancelled else [painted, said, np.zeros_like(said)]
+    for each in wanted:
+        qtbot.keyClick(viewer.window._qt_viewer.canvas.native, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
+        assert np.array_equal(layer.data, each)

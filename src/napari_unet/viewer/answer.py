@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from napari_unet.viewer.layers import change
 KEY = "answer"
 EVERY = -1  # instead of a step: all volumes of a series
 Region = tuple[slice, ...]
+History = tuple[deque[list[Any]], deque[list[Any]]]  # napari's undo and redo
 MAX_UNDO = 10_000_000  # voxels; napari's history keeps three 64-bit numbers of each
 
 
@@ -183,9 +185,38 @@ class Answer:
             step = self.steps.pop()
             self.said[step.region], self.filled[step.region], self.hand[step.region] = step.said, step.filled, step.hand
 
+    def put_back(self, layer: Labels, history: History) -> None:
+        """What was put aside of a layer's history, before what has come since: of both the newest, up to MAX_UNDO voxels.
+
+        Nothing is forgotten where nothing has come since.
+        """
+        since = list(layer._undo_history)
+        if not since:
+            layer._undo_history, layer._redo_history = history
+            return
+        room, older = MAX_UNDO - sum(map(_voxels, since)), deque[list[Any]]()
+        for item in reversed(history[0]):
+            room -= _voxels(item)
+            if room < 0:
+                break
+            older.appendleft(item)
+        layer._undo_history = deque([*older, *since], maxlen=layer._history_limit)
+        self.steps = [step for step in self.steps if step.undone or _holds(layer._undo_history, step.atom)]
+
     def painted(self, layer: Labels) -> NDArray[np.bool_]:
         """Where a hand has been, in the layer's axes."""
         return np.asarray(np.asarray(layer.data) != self.said)
+
+
+def put_aside(layer: Labels) -> History:
+    """A layer's undo and redo, which to close it for painting empties. A stroke that is not over counts as far as it has come."""
+    layer._commit_stroke()
+    return layer._undo_history, layer._redo_history
+
+
+def _voxels(item: list[Any]) -> int:
+    """How many an item of napari's history changes; the old values come last but one in both of its kinds of atoms."""
+    return sum(int(np.size(atom[-2])) for atom in item)
 
 
 def _holds(queue: Iterable[list[Any]], atom: Any) -> bool:

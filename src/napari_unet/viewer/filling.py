@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from napari_unet.measure import Tally
 from napari_unet.spec import Label, ModelSpec
-from napari_unet.viewer.answer import Answer, Before
+from napari_unet.viewer.answer import Answer, Before, History, put_aside
 from napari_unet.viewer.grids import ScalarLayer, grid_of
 from napari_unet.viewer.layers import new_image, new_labels
 from napari_unet.viewer.screen import slice_on_screen, step_on_screen
@@ -53,16 +53,16 @@ class Filling:
             self.doubt = _doubt_layer(image, self.grid, series)
             self.doubt.metadata[OF] = of
             viewer.add_layer(self.doubt)
-        self._before: Before | None = None  # of a layer that was there before
+        self._anew = onto is None
+        self._before: Before | None = None  # of a layer that was there before, from the first write on
         if onto is None:
             self.layer = empty_mask(image, self.grid, spec, of, series, name)
             viewer.add_layer(self.layer)
         else:
             self.layer = onto
-        self.answer = found = Answer.of_layer(self.layer)
-        if onto is not None:
-            self.answer.forget_undone(onto)
-            self._before = found.before(onto)
+        self.answer = Answer.of_layer(self.layer)
+        self._mode = self.layer.mode
+        self._history: History | None = put_aside(self.layer)
         self.layer.editable = False  # all of it is one step of the history, which strokes in between would break
 
     def here(self) -> bool:
@@ -76,7 +76,7 @@ class Filling:
         if self.over:
             return False
         shown = self.grid.shown_region(region, self.layer.ndim, step)
-        self.answer.write(self.layer, shown, self.grid.shown(labels).reshape(self.answer.said[shown].shape))
+        self._write(shown, self.grid.shown(labels).reshape(self.answer.said[shown].shape))
         if self.doubt is not None and doubt is not None:
             self.doubt.data[shown] = self.grid.shown(doubt).reshape(self.answer.said[shown].shape)
         self.done, self.total = done, total
@@ -103,7 +103,7 @@ class Filling:
                 return
             plane = (slice(n, n + 1), *(slice(0, size) for size in whole.shape[series + 1 :]))
             there = (shown[0], *plane) if series else plane
-            self.answer.write(self.layer, there, whole[(slice(None), *plane) if series else plane])
+            self._write(there, whole[(slice(None), *plane) if series else plane])
             if not series:
                 tally.add(plane, np.asarray(self.layer.data)[plane])
             yield
@@ -133,7 +133,7 @@ class Filling:
     def stop(self) -> None:
         """Keep what is there; a mask that the run began says in its name that it is not all. `redraw` shows it."""
         if not self.over:
-            if self._before is None:
+            if self._anew:
                 self.layer.name = f"{self.layer.name} ({self.done} of {counted(self.total, 'slice') if self.total else '? slices'})"
                 self.answer.open = False
             deque(self._recording(), maxlen=0)
@@ -141,22 +141,35 @@ class Filling:
 
     def discard(self) -> None:
         """Take away layers that nothing was written into: an empty mask would look like a finding."""
-        for layer in (self.doubt, self.layer if self._before is None else None):
+        for layer in (self.doubt, self.layer if self._anew else None):
             if layer is not None and layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)
 
+    def _write(self, region: tuple[slice, ...], labels: NDArray[Any]) -> None:
+        """Into the layer. What an older one held is kept only now: a run that ends before its first slice changes nothing."""
+        if not self._anew and self._before is None:
+            self.answer.forget_undone(self.layer)
+            self._before = self.answer.before(self.layer)
+        self.answer.write(self.layer, region, labels)
+
     def _end(self) -> None:
+        """The layer is a hand's again: its history goes on where it was, and the brush is the one that was in use."""
         self.over = True
+        if self._history is not None:
+            self.answer.put_back(self.layer, self._history)
         self.layer.editable = True
+        self.layer.mode = self._mode
 
     def _recording(self) -> Iterator[None]:
         """One step of its history, in a layer that was there before, is all that the run changed; where it is too much, say so.
 
-        It ends before the layer can be painted on: to close it for painting is what empties its history.
+        What came before is put back only afterwards: Ctrl+Z finds nothing while the layer is closed for painting. Where the run is
+        no step, it is not put back at all: Undo would pass over the run, and take back what lies beneath it.
         """
         if self._before is not None:
             if too_many := (yield from self.answer.recording(self.layer, self._before)):
-                show_info(f"{self.layer.name}: {too_many:,} voxels have changed, too many for Undo to take them back.")
+                self._history = None
+                show_info(f"{self.layer.name}: {too_many:,} voxels have changed, too many for Undo to take them back, or what was before.")
 
 
 def empty_mask(image: ScalarLayer, grid: Any, spec: ModelSpec, of: Of, series: bool = False, name: str = "") -> Labels:
