@@ -19,6 +19,13 @@ def test_every_voxel_is_counted_once(labels):
         assert amount.voxels == (labels == amount.value).sum()
 
 
+@given(MASKS, st.sampled_from([bool, np.int8, np.uint16, np.int32, np.uint64]))
+def test_whatever_its_numbers_are_and_wherever_they_lie(labels, dtype):
+    """Turned round, it is no longer one piece of memory."""
+    labels = labels.astype(dtype)[::-1].T
+    assert {a.value: a.voxels for a in amounts(labels)} == {int(v): int((labels == v).sum()) for v in np.unique(labels) if v}
+
+
 @given(MASKS)
 def test_what_lies_within_a_frame_of_background_touches_nothing(labels):
     assert not any(amount.at_border for amount in amounts(np.pad(labels, 1)))

@@ -45,13 +45,16 @@ class Tally:
         """A whole mask's."""
         tally = cls(labels.shape)
         whole = tuple(slice(0, n) for n in labels.shape[1:])
-        for n in range(len(labels)):  # counting turns values into 8 bytes each
+        for n in range(len(labels)):  # what is compared takes memory of its own
             tally.add((slice(n, n + 1), *whole), labels[n : n + 1])
         return tally
 
     def add(self, region: tuple[slice, ...], values: NDArray[Any]) -> None:
         """A part of the mask, and where it lies."""
-        found = np.bincount(values.ravel(), minlength=len(self.counts))
+        flat = values.ravel()
+        begins = np.flatnonzero(np.append(True, flat[1:] != flat[:-1]))  # of runs of one value, which masks have few of
+        runs = np.diff(np.append(begins, flat.size))
+        found = np.bincount(flat[begins].astype(np.int64), runs, len(self.counts)).astype(np.int64)
         found[: len(self.counts)] += self.counts
         self.counts = found
         for (axis, end), seen in self.touched.items():

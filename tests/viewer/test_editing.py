@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from napari.layers import Image, Labels
+from pages import Paged, counted_by_linux
 
 from napari_unet.errors import UNetError
 from napari_unet.viewer import editing
@@ -94,16 +95,63 @@ def tab(qtbot, viewer_model):
 
 class TestTheTab:
     @pytest.mark.parametrize("button", ["interpolate", "holes", "largest"])
-    def test_each_button_is_one_undo_step(self, tab, viewer_model, button):
+    def test_each_button_is_one_undo_step(self, tab, viewer_model, qtbot, button):
         layer = viewer_model.layers["m"]
         viewer_model.dims.set_current_step(0, 2)
         before = layer.data.copy()
         tab.button(button).click()
+        qtbot.waitUntil(lambda: bool((layer.data != before).any()))
         after = layer.data.copy()
-        assert (after != before).any() and np.array_equal(after == 2, before == 2)
+        assert np.array_equal(after == 2, before == 2)
         tab.button("undo").click()
         assert np.array_equal(layer.data, before)
         assert "ring" in tab.state.text()
+
+    @pytest.mark.parametrize("button", ["holes", "largest"])
+    def test_a_whole_class_is_looked_through_apart_from_the_window_and_what_a_hand_does_meanwhile_stays(
+        self, tab, viewer_model, qtbot, button
+    ):
+        layer = viewer_model.layers["m"]
+        viewer_model.dims.ndisplay = 3
+        layer.data[4:9, 2:9, 2:9] = 1
+        layer.data[5:8, 4:7, 4:7] = 0  # a hole
+        before = layer.data.copy()
+        expected = editing.fill_holes(before, 1) if button == "holes" else editing.largest(before, 1)
+        tab.button(button).click()
+        assert np.array_equal(layer.data, before) and not tab.button(button).isEnabled(), "the window does not wait for it"
+        at = tuple(np.array([n]) for n in ((6, 5, 5) if button == "holes" else (11, 28, 28)))
+        layer.data_setitem(at, 2)
+        tab.fill_holes()  # one at a time
+        qtbot.waitUntil(tab.button(button).isEnabled)
+        expected[at] = 2
+        assert np.array_equal(layer.data, expected) and "whole class" in tab.state.text()
+        for _ in range(2):
+            layer.undo()
+        assert np.array_equal(layer.data, before)
+
+    def test_what_is_no_longer_there_is_not_corrected(self, tab, viewer_model, qtbot):
+        layer = viewer_model.layers["m"]
+        tab.button("largest").click()
+        viewer_model.layers.remove(layer)
+        qtbot.waitUntil(lambda: not tab._at_work)
+        assert layer.data[11, 28, 28] == 1 and tab.state.text() == ""
+
+    @counted_by_linux
+    @pytest.mark.parametrize("button", ["holes", "interpolate"])
+    def test_one_slice_is_corrected_without_a_look_at_the_others(self, qtbot, viewer_model, tmp_path, button):
+        """To find the slices between which a class is interpolated, each is looked at once."""
+        paged = Paged(tmp_path / "large", (64, 256, 256))
+        paged.plain[30, 50:90, 50:90] = paged.plain[34, 50:90, 50:90] = 1
+        paged.plain[30, 60:70, 60:70] = 0
+        layer = viewer_model.add_labels(paged.plain)
+        tab = CorrectTab(viewer_model)
+        qtbot.addWidget(tab)
+        tab.show_layer(layer)
+        viewer_model.dims.set_current_step(0, 30)
+        paged.forget()
+        tab.button(button).click()
+        assert paged.read() < (0.1 if button == "holes" else 1.1)
+        assert layer.data[30].sum() == (1600 if button == "holes" else 1500) and bool(layer.data[32].any()) == (button == "interpolate")
 
     def test_the_class_is_the_brush_s(self, tab, viewer_model):
         layer = viewer_model.layers["m"]
@@ -192,3 +240,54 @@ class TestTheTab:
         viewer_model.dims.set_current_step((0, 1), (1, 3))
         tab.button("interpolate").click()
         assert layer.data[1, 3].any() and not layer.data[0, 3].any() and not layer.data[2, 3].any()
+
+
+@counted_by_linux
+@pytest.mark.gui
+class TestAMaskThatIsLarge:
+    """It is looked through for the classes of a mask that names none, in the tab that shows them, and for nothing else."""
+
+    SHAPE = (64, 256, 256)
+
+    @pytest.fixture
+    def paged(self, tmp_path):
+        paged = Paged(tmp_path / "large", self.SHAPE)
+        paged.plain[3, 5, 5], paged.plain[60, 7, 7] = 4, 2
+        return paged
+
+    def add(self, viewer, widget, data, **options):
+        """In front of a tab that shows its classes."""
+        viewer.add_labels(np.zeros(self.SHAPE, np.uint8))  # what napari does with the first layer is its own
+        widget._tabs.setCurrentWidget(widget._correct)
+        return viewer.add_labels(data, name="large", **options)
+
+    def test_one_that_names_its_classes_is_not_read(self, window, paged):
+        viewer, widget = window(show=True)
+        paged.forget()
+        self.add(viewer, widget, paged.plain, features={"index": [0, 4], "class": ["background", "liver"]})
+        assert widget._correct.classes.findText("liver") >= 0 and paged.read() < 0.2
+
+    def test_one_in_a_file_that_is_mapped_is_neither_read_nor_kept(self, window, qtbot, paged):
+        viewer, widget = window(show=True)
+        paged.forget()
+        layer = self.add(viewer, widget, paged.mapped)
+        widget._keeper.keep()
+        qtbot.wait(50)
+        assert layer.data is paged.mapped and paged.read() < 0.2
+        layer.selected_label = 4
+        viewer.dims.set_current_step(0, 3)
+        layer.data_setitem(tuple(np.array([n]) for n in ((3, 3, 3, 3), (4, 5, 6, 5), (5, 6, 5, 4))), 4)
+        layer.data_setitem(tuple(np.array([n]) for n in (3, 5, 5)), 0)
+        widget._correct.button("holes").click()
+        assert layer.data[3, 5, 5] == 4 and paged.read() < 0.2, "it can be corrected all the same"
+
+    def test_one_without_names_is_read_where_its_classes_are_looked_at(self, window, qtbot, paged):
+        viewer, widget = window(show=True)
+        viewer.add_labels(np.zeros(self.SHAPE, np.uint8))
+        paged.forget()
+        viewer.add_labels(paged.plain, name="large")
+        assert widget._mask.value.name == "large" and paged.read() < 0.2
+        widget._tabs.setCurrentWidget(widget._correct)
+        classes = widget._correct.classes
+        qtbot.waitUntil(lambda: [classes.itemText(n) for n in range(classes.count())] == ["class 1", "class 2", "class 4"])
+        assert classes.currentText() == "class 1"

@@ -192,4 +192,5 @@ def test_strokes_are_kept_before_a_run_and_the_table_is_counted_after_it(window,
     widget._start.click()
     qtbot.waitUntil(lambda: any(places.folder("recovery").glob(f"*/{layer.unique_id}.nii.gz")), timeout=PATIENCE)
     finished(widget, qtbot)
+    qtbot.waitUntil(lambda: not widget._measure._counting)
     assert {row.value: row.voxels for row in widget._measure.rows} == {v: int((layer.data == v).sum()) for v in (1, 2)}

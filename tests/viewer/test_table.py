@@ -48,11 +48,31 @@ def test_voxels_and_millilitres(mask):
     assert rows["inner"].ml == pytest.approx(12 * ml) and not rows["inner"].at_border and rows["cut"].at_border
 
 
-def test_it_follows_corrections(tab, mask):
+def test_it_follows_corrections(tab, mask, qtbot):
     mask.data_setitem((np.array([1]), np.array([1]), np.array([1])), 0)
     tab.measure.click()
+    assert tab.table.item(0, 1).text() == "12", "the window does not wait for it"
+    qtbot.waitUntil(lambda: tab.table.item(0, 1).text() == "11")
     assert tab.table.item(0, 0).text() == "inner" and tab.table.item(0, 1).text() == "11"
     assert "cut: at the image's border" in tab.note.text()
+
+
+def test_another_mask_s_count_is_not_shown(tab, viewer_model, qtbot):
+    tab.measure.click()
+    tab.show_layer(viewer_model.add_labels(np.ones((3, 4, 5), np.uint8)))
+    qtbot.waitUntil(lambda: not tab._counting)
+    assert tab.rows == []
+    tab.measure.click()
+    tab.measure.click()  # while it is counted: once more
+    qtbot.waitUntil(lambda: not tab._counting)
+    assert [row.voxels for row in tab.rows] == [60]
+
+
+def test_what_cannot_be_counted_is_told(tab, viewer_model, qtbot):
+    tab.show_layer(viewer_model.add_labels(np.full((3, 4, 5), 70_000), name="far"))
+    tab.measure.click()
+    qtbot.waitUntil(lambda: "'far': it holds the value 70000" in tab.note.text())
+    assert tab.rows == []
 
 
 def test_the_clipboard_gets_a_table(tab):

@@ -189,6 +189,7 @@ def test_buttons_correct_and_bring_back(done, qtbot):
     mask.data_setitem(tuple(axis.ravel() for axis in np.indices(said.shape)[:, 6]), 0)  # a hand cuts it in two
     cut = mask.data.copy()
     click(qtbot, page, "Largest only")
+    qtbot.waitUntil(lambda: not page._at_work)
     assert np.count_nonzero(mask.data) < np.count_nonzero(cut) < np.count_nonzero(said)
     click(qtbot, page, "Undo")
     assert np.array_equal(mask.data, cut)

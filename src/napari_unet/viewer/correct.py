@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from napari.components import ViewerModel
@@ -18,12 +18,15 @@ from napari_unet.viewer import editing, screen, worker
 from napari_unet.viewer.answer import Answer, revert
 from napari_unet.viewer.filling import OF
 from napari_unet.viewer.grids import grid_of
-from napari_unet.viewer.layers import is_at_hand, values_of
+from napari_unet.viewer.layers import is_at_hand, is_in_memory, values_of
 from napari_unet.viewer.parts import button, narrow, text
 from napari_unet.viewer.table import names_of
 from napari_unet.words import counted
 
 A_LOOK = 1000  # ms on the screen, from which on a slice was looked at
+LISTED = 100  # classes, of a mask that names none
+# labels, value, axis, index -> the region that changes, what it becomes, and where that is in words
+Correction: TypeAlias = Callable[..., tuple[tuple[Any, ...], NDArray[Any], str]]
 
 
 class Checking(NamedTuple):
@@ -36,6 +39,25 @@ class Checking(NamedTuple):
     seen: set[int]
 
 
+class Asked(NamedTuple):
+    """A correction of a class of a mask, or of the volume `part` of a series, with the slice on the screen."""
+
+    layer: Labels
+    data: NDArray[Any]
+    verb: str
+    work: Correction
+    value: int
+    part: tuple[Any, ...]
+    axis: int | None
+    index: int
+
+    def find(self, copied: bool) -> tuple[Asked, editing.Difference, str]:
+        """For any thread: what changes, and where. What is looked through as a whole is copied: a hand may go on with it."""
+        labels = np.array(self.data[self.part]) if copied else np.asarray(self.data)[self.part]
+        region, new, where = self.work(labels, self.value, self.axis, self.index)
+        return self, editing.difference(labels[region], new, (*self.part, *region)), where
+
+
 class CorrectTab(QWidget):
     """Buttons for the selected class of a mask; `show_layer` tells which mask."""
 
@@ -43,6 +65,7 @@ class CorrectTab(QWidget):
         super().__init__()
         self._viewer = viewer
         self._layer: Labels | None = None
+        self._at_work = self._unlisted = False
         self._seen: dict[tuple[Any, ...], set[int]] = {}  # (layer, axis, step of a series) -> slices that were looked at
         self._resting = QTimer(self, singleShot=True, interval=A_LOOK)
         self._resting.timeout.connect(self._look)
@@ -87,7 +110,7 @@ class CorrectTab(QWidget):
     def show_layer(self, layer: Labels | None) -> None:
         """The mask that is corrected from now on."""
         if layer is not None and layer is self._layer:
-            return self.refresh()  # its classes are listed already; listing may mean to look through all its voxels
+            return self.refresh()  # its classes are listed already
         if self._layer is not None:
             self._layer.events.selected_label.disconnect(self._show_class)
             self._layer.events.features.disconnect(self._list_classes)
@@ -102,7 +125,8 @@ class CorrectTab(QWidget):
         """Allow what can be done."""
         layer = self._layer
         for name, each in self._buttons.items():
-            each.setEnabled(layer is not None and layer.editable and is_at_hand(layer))
+            busy = self._at_work and name in ("interpolate", "holes", "largest")
+            each.setEnabled(layer is not None and layer.editable and is_at_hand(layer) and not busy)
             if name == "revert" and layer is not None:
                 each.setEnabled(layer.editable and Answer.in_layer(layer) is not None)
             if name == "check":
@@ -113,28 +137,25 @@ class CorrectTab(QWidget):
     def interpolate(self) -> None:
         """Between two painted slices, in the direction of the slider."""
 
-        def work(labels: NDArray[Any], value: int, axis: int, index: int) -> tuple[NDArray[Any], str]:
-            filled, low, high = editing.interpolate(labels, value, axis, index)
-            return filled, f"slices {low + 1} to {high - 1}"
+        def work(labels: NDArray[Any], value: int, axis: int, index: int) -> tuple[tuple[Any, ...], NDArray[Any], str]:
+            low, high = editing.gap(labels, value, axis, index)
+            part = (*(slice(None),) * axis, slice(low, high + 1))
+            return part, editing.interpolate(labels[part], value, axis, index - low)[0], f"slices {low + 1} to {high - 1}"
 
         self._edit("Interpolated", work, needs_slices=True)
 
     def fill_holes(self) -> None:
         """In the slice on the screen; in 3-D, all of them."""
 
-        def work(labels: NDArray[Any], value: int, axis: int | None, index: int) -> tuple[NDArray[Any], str]:
-            """The labels with the holes of a class filled, and where."""
-            if axis is None:
-                return editing.fill_holes(labels, value), "whole class"
-            filled, here = labels.copy(), (slice(None),) * axis + (index,)
-            filled[here] = editing.fill_holes(labels[here], value)
-            return filled, f"slice {index}"
+        def work(labels: NDArray[Any], value: int, axis: int | None, index: int) -> tuple[tuple[Any, ...], NDArray[Any], str]:
+            here = () if axis is None else ((slice(None),) * axis + (index,))
+            return here, editing.fill_holes(labels[here], value), "whole class" if axis is None else f"slice {index}"
 
         self._edit("Filled", work)
 
     def keep_largest(self) -> None:
         """Of the whole class."""
-        self._edit("Removed the smaller parts", lambda labels, value, *_: (keep_largest(labels, [value]), "whole class"))
+        self._edit("Removed the smaller parts", lambda labels, value, *_: ((), keep_largest(labels, [value]), "whole class"), whole=True)
 
     def undo(self) -> None:
         """napari's own history."""
@@ -191,13 +212,35 @@ class CorrectTab(QWidget):
             self._layer.selected_label = self.classes.currentData()
 
     def _list_classes(self, event: object = None) -> None:
+        """Those that the mask names; where it names none, those that it holds, as soon as somebody looks."""
         self.classes.clear()
+        self._unlisted = False
         if (layer := self._layer) is not None:
-            values = np.unique(layer.data)[:100] if is_at_hand(layer) else ()
-            names = names_of(layer) or {int(value): f"class {value}" for value in values}
+            names = names_of(layer)
             for value, name in names.items():
                 if value:
                     self.classes.addItem(name, value)
+            self._show_class()
+            self._unlisted = not names and is_in_memory(layer)
+            if self.isVisible():
+                self._look_for_classes()
+
+    def showEvent(self, event: Any) -> None:
+        """Somebody looks."""
+        super().showEvent(event)
+        self._look_for_classes()
+
+    def _look_for_classes(self) -> None:
+        if self._unlisted and self._layer is not None:
+            self._unlisted = False
+            worker.in_thread(_classes_in, self._layer.data, _connect={"returned": self._add_classes, "errored": worker.show})
+
+    def _add_classes(self, found: tuple[NDArray[Any], set[int]]) -> None:
+        if self._layer is not None and self._layer.data is found[0] and not names_of(self._layer):
+            listed = {self.classes.itemData(n) for n in range(self.classes.count())}
+            self.classes.clear()
+            for value in sorted(listed | found[1]):
+                self.classes.addItem(f"class {value}", value)
             self._show_class()
 
     def _show_class(self, event: object = None) -> None:
@@ -208,24 +251,46 @@ class CorrectTab(QWidget):
                 self.classes.addItem(f"class {value}", value)
             self.classes.setCurrentIndex(self.classes.findData(value))
 
-    def _edit(self, verb: str, work: Callable[..., tuple[NDArray[Any], str]], needs_slices: bool = False) -> None:
-        """Let `work(labels, value, axis, index)` change a mask, or the volume of a series on the screen."""
+    def _edit(self, verb: str, work: Correction, needs_slices: bool = False, whole: bool = False) -> None:
+        """Let `work` change a mask, or the volume of a series on the screen; what looks through all of it does so in a thread."""
         layer = self._layer
-        if layer is None or layer not in self._viewer.layers or not (layer.editable and is_at_hand(layer)):
+        if layer is None or layer not in self._viewer.layers or not (layer.editable and is_at_hand(layer)) or self._at_work:
             return
         value, axis = int(layer.selected_label), screen.hidden_axis(self._viewer, layer)
         if needs_slices and axis is None:
             return self.state.setText("Show slices (2-D) to interpolate between them.")
         index = 0 if axis is None else screen.slice_index(self._viewer, layer, axis)
         part = screen.volume_on_screen(self._viewer, layer)
-        values = np.array(layer.data)
+        asked = Asked(layer, layer.data, verb, work, value, part, None if axis is None else axis - len(part), index)
+        if whole or axis is None:
+            self._at_work = True
+            self.refresh()
+            self.state.setText("Looking through the mask…")
+            worker.in_thread(asked.find, True, _connect={"returned": self._corrected, "errored": self._not_corrected})
+            return
         try:
-            values[part], where = work(values[part], value, None if axis is None else axis - len(part), index)
+            self._apply(*asked.find(copied=False))
         except UNetError as error:
-            return worker.show(error)
-        changed = editing.put(layer, values)
-        name = names_of(layer).get(value, f"class {value}")
-        self.state.setText(f"{verb}: {name}, {where}, {counted(changed, 'voxel')}.")
+            worker.show(error)
+
+    def _apply(self, asked: Asked, found: editing.Difference, where: str) -> None:
+        """What a hand has done meanwhile stays; where the mask is another by now, or a run fills it, nothing is done."""
+        layer, value = asked.layer, asked.value
+        if layer not in self._viewer.layers or not layer.editable or layer.data is not asked.data:
+            return self.state.setText("")
+        changed = editing.apply(layer, found)
+        self.state.setText(f"{asked.verb}: {names_of(layer).get(value, f'class {value}')}, {where}, {counted(changed, 'voxel')}.")
+
+    def _corrected(self, found: tuple[Asked, editing.Difference, str]) -> None:
+        self._at_work = False
+        self._apply(*found)
+        self.refresh()
+
+    def _not_corrected(self, error: Exception) -> None:
+        self._at_work = False
+        worker.show(error)
+        self.state.setText("")
+        self.refresh()
 
     def _go(self, step: int) -> None:
         layer = self._layer
@@ -255,3 +320,13 @@ class CorrectTab(QWidget):
                 if grid_of(other, self._viewer.layers).affine.tolist() == grid.affine.tolist():
                     return other
         return None
+
+
+def _classes_in(values: NDArray[Any]) -> tuple[NDArray[Any], set[int]]:
+    """A mask, and which values it holds but 0, as many as are listed."""
+    found: set[int] = set()
+    for plane in values:
+        found.update(np.unique(plane).tolist())
+        if len(found) > LISTED:
+            break
+    return values, set(sorted(found - {0})[:LISTED])

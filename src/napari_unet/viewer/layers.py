@@ -92,6 +92,11 @@ def is_at_hand(layer: Any) -> bool:
     return not layer.multiscale and isinstance(layer.data, np.ndarray)
 
 
+def is_in_memory(layer: Any) -> bool:
+    """The same, but those of a file that is mapped: what may be looked through, or copied, without being asked for."""
+    return is_at_hand(layer) and not isinstance(layer.data, np.memmap)
+
+
 def is_picture(layer: ScalarLayer) -> bool:
     """Whether a layer is a single 2-D picture."""
     return bool(layer.ndim == 2)

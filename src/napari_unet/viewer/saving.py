@@ -18,7 +18,7 @@ from napari_unet.errors import UNetError
 from napari_unet.suffixes import WRITABLE, stem, suffix
 from napari_unet.viewer import recovery, worker, writer
 from napari_unet.viewer.grids import KEY, Grid, grid_of
-from napari_unet.viewer.layers import is_at_hand, is_picture
+from napari_unet.viewer.layers import is_in_memory, is_picture
 from napari_unet.viewer.options import PLUGIN
 from napari_unet.viewer.parts import text
 from napari_unet.viewer.writer import file_name, save, with_ending
@@ -123,7 +123,8 @@ class Keeper(QWidget):
 
     def saved(self, layer: Labels) -> None:
         """The person has saved it."""
-        self._session.is_safe(layer)
+        if is_in_memory(layer):  # no other is kept
+            self._session.is_safe(layer)
         if found := self._left.pop(str(layer.unique_id), None):
             recovery.forget(found)
 
@@ -207,8 +208,8 @@ class Keeper(QWidget):
                 yield str(layer.unique_id), job
 
     def _masks(self) -> list[Labels]:
-        """Those that a hand can paint in."""
-        masks = [layer for layer in (*self._viewer.layers, *self._parted) if isinstance(layer, Labels) and is_at_hand(layer)]
+        """Those that a hand can paint in, and that lie in memory alone: a file that is mapped is on disk already."""
+        masks = [layer for layer in (*self._viewer.layers, *self._parted) if isinstance(layer, Labels) and is_in_memory(layer)]
         return [layer for layer in masks if layer.editable and 2 <= layer.ndim <= 4]
 
     def _written(self) -> None:
@@ -223,7 +224,7 @@ class Keeper(QWidget):
 
     def _meet_layer(self, layer: Any) -> None:
         """A mask that comes from a file is safe; one that comes from anywhere else is not."""
-        if isinstance(layer, Labels) and is_at_hand(layer) and layer.unique_id not in self._seen:
+        if isinstance(layer, Labels) and is_in_memory(layer) and layer.unique_id not in self._seen:
             self._seen.add(layer.unique_id)
             grid = layer.metadata.get(KEY)
             opened = layer.source.path or layer.source.sample or (isinstance(grid, Grid) and grid.own)

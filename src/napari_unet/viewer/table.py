@@ -6,6 +6,7 @@ import csv
 import io
 import math
 import numbers
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,19 +60,29 @@ class Row:
 
 def rows_of(layer: Labels, others: Any = (), region: NDArray[np.bool_] | None = None) -> list[Row]:
     """The classes of a mask, of each volume of a series; within a region (see `region_of`), where there is one."""
-    grid, data = grid_of(layer, others), np.asarray(values_of(layer))
-    low, high = (int(data.min()), int(data.max())) if data.size else (0, 0)
-    if low < 0 or high > MAX_LABEL:
-        raise UNetError(f"layer {layer.name!r}", f"it holds the value {low if low < 0 else high}", f"Use values from 0 to {MAX_LABEL}")
-    names = names_of(layer)
+    return counting(layer, others, region)()
+
+
+def counting(layer: Labels, others: Any = (), region: NDArray[np.bool_] | None = None) -> Callable[[], list[Row]]:
+    """The same, still to be counted, in any thread: a mask may be large. What napari knows of the layer is asked for at once."""
+    grid, values, name, names = grid_of(layer, others), values_of(layer), layer.name, names_of(layer)
     ml = voxel_ml(grid.affine) if layer.ndim > 2 else None
-    series = data.ndim == 4
-    return [
-        Row(a.value, names.get(a.value, str(a.value)), a.voxels, None if ml is None else a.voxels * ml, a.at_border,
-            step if series else None)
-        for step, labels in enumerate(data if series else data[None])
-        for a in amounts(labels if region is None else np.where(region, labels, 0), names.keys() - {0})
-    ]  # fmt: skip
+
+    def rows() -> list[Row]:
+        """The classes of what the mask holds when it is called."""
+        data = np.asarray(values)
+        low, high = (int(data.min()), int(data.max())) if data.size else (0, 0)
+        if low < 0 or high > MAX_LABEL:
+            raise UNetError(f"layer {name!r}", f"it holds the value {low if low < 0 else high}", f"Use values from 0 to {MAX_LABEL}")
+        series = data.ndim == 4
+        return [
+            Row(a.value, names.get(a.value, str(a.value)), a.voxels, None if ml is None else a.voxels * ml, a.at_border,
+                step if series else None)
+            for step, labels in enumerate(data if series else data[None])
+            for a in amounts(labels if region is None else np.where(region, labels, 0), names.keys() - {0})
+        ]  # fmt: skip
+
+    return rows
 
 
 def names_of(layer: Labels) -> dict[int, str]:
@@ -105,6 +116,7 @@ class MeasureTab(QWidget):
         super().__init__()
         self._viewer = viewer
         self._layer: Labels | None = None
+        self._counting = self._again = self._stale = False  # a thread counts; it has to, once more; what it counts is not wanted
         self.rows: list[Row] = []
         self.table = QTableWidget(0, len(HEADINGS))
         self.table.setHorizontalHeaderLabels(HEADINGS)
@@ -124,7 +136,7 @@ class MeasureTab(QWidget):
         self.measure.setToolTip("Count the mask as it is now, corrections included")
         self.copy.setToolTip("Copy the table, to paste into a spreadsheet")
         self.save.setToolTip("Save the table as a file of comma-separated values")
-        self.measure.clicked.connect(self.update_rows)
+        self.measure.clicked.connect(self.count)
         self.copy.clicked.connect(self._copy)
         self.save.clicked.connect(self._save)
         grid = QGridLayout(self)
@@ -138,7 +150,7 @@ class MeasureTab(QWidget):
     def show_layer(self, layer: Labels | None) -> None:
         """Whose table it is; it is counted when it is looked at."""
         if layer is not self._layer:
-            self._layer, self.rows = layer, []
+            self._layer, self.rows, self._stale = layer, [], self._counting
             self._fill()
             self.recount()
 
@@ -149,17 +161,52 @@ class MeasureTab(QWidget):
     def showEvent(self, event: Any) -> None:
         """Counted anew when it comes into view."""
         super().showEvent(event)
-        self.update_rows()
+        self.count()
 
     def update_rows(self) -> None:
-        """Count the mask as it is now."""
-        self._told = ""
-        if self._layer is not None and self._layer in self._viewer.layers:
-            try:
-                region = None if self.region.shapes is None else region_of(self.region.shapes, self._layer)
-                self.rows = rows_of(self._layer, self._viewer.layers, region)
-            except UNetError as error:
-                self.rows, self._told = [], str(error)
+        """Count the mask as it is now, at once; what a thread still counts is older."""
+        self._stale = self._counting
+        try:
+            work = self._to_count()
+            self._show(self.rows if work is None else work())
+        except UNetError as error:
+            self._show([], str(error))
+
+    def count(self, _: bool = False) -> None:
+        """Count the mask as it is now, in a thread; where one is at it, after it."""
+        self._again = self._counting
+        if self._counting:
+            return
+        try:
+            work = self._to_count()
+        except UNetError as error:
+            return self._show([], str(error))
+        if work is None:
+            return self._show(self.rows)
+        self._counting, self._stale = True, False
+        worker.in_thread(work, _connect={"returned": self._counted, "errored": self._uncounted})
+
+    def _to_count(self) -> Callable[[], list[Row]] | None:
+        """None where there is no mask. Raises UNetError where the region is none."""
+        if self._layer is None or self._layer not in self._viewer.layers:
+            return None
+        region = None if self.region.shapes is None else region_of(self.region.shapes, self._layer)
+        return counting(self._layer, self._viewer.layers, region)
+
+    def _counted(self, found: list[Row] | Exception) -> None:
+        self._counting = False
+        if self._again:
+            self.count()
+        elif not self._stale:
+            self._show(*(([], str(found)) if isinstance(found, Exception) else (found,)))
+
+    def _uncounted(self, error: Exception) -> None:
+        if not isinstance(error, UNetError):
+            worker.show(error)
+        self._counted(error)
+
+    def _show(self, rows: list[Row], told: str = "") -> None:
+        self.rows, self._told = rows, told
         self._fill()
 
     def _region_changed(self) -> None:
@@ -215,7 +262,7 @@ class MeasureTab(QWidget):
     def recount(self) -> None:
         """The mask has changed as a whole: it is counted anew where the table is looked at."""
         if self.isVisible():
-            self.update_rows()
+            self.count()
 
     def _copy(self) -> None:
         self.update_rows()
