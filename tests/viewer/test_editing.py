@@ -10,6 +10,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from napari.layers import Image, Labels
 from pages import Paged, counted_by_linux
 
+from napari_unet.components import keep_largest
 from napari_unet.errors import UNetError
 from napari_unet.viewer import editing
 from napari_unet.viewer.answer import Answer
@@ -116,7 +117,7 @@ class TestTheTab:
         layer.data[4:9, 2:9, 2:9] = 1
         layer.data[5:8, 4:7, 4:7] = 0  # a hole
         before = layer.data.copy()
-        expected = editing.fill_holes(before, 1) if button == "holes" else editing.largest(before, 1)
+        expected = editing.fill_holes(before, 1) if button == "holes" else keep_largest(before, [1])
         tab.button(button).click()
         assert np.array_equal(layer.data, before) and not tab.button(button).isEnabled(), "the window does not wait for it"
         at = tuple(np.array([n]) for n in ((6, 5, 5) if button == "holes" else (11, 28, 28)))
