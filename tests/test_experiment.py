@@ -29,6 +29,7 @@ from napari_unet.experiment import (
     read_outcome,
     run,
 )  # fmt: skip
+from napari_unet.words import counted
 
 SMALL = PlanChoices(features=(4, 8), patch=(12, 16, 16))
 
@@ -70,7 +71,7 @@ def test_copies_are_on_one_side(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_to_keep_any_out(count: int) -> None:
     for split in (lambda: fold_out(named(count)), lambda: last_out(named(count), 6)):
-        with pytest.raises(UNetError, match=f"data: {count} cases. Give more"):
+        with pytest.raises(UNetError, match=f"data: {counted(count, 'case')}. Give more"):
             split()
 
 
@@ -80,7 +81,7 @@ def test_a_smaller_draw_is_part_of_every_larger_one(count: int, seed: int) -> No
     draws = [set(draw(cases, n, seed)) for n in range(1, count + 1)]
     assert [len(each) for each in draws] == list(range(1, count + 1)) and all(a < b for a, b in pairwise(draws))
     for wrong in (0, count + 1):
-        with pytest.raises(UNetError, match=f"--cases: {wrong} of {count} cases. Use 1 to {count}"):
+        with pytest.raises(UNetError, match=f"--cases: {wrong} of {counted(count, 'case')}. Use 1 to {count}"):
             draw(cases, wrong, seed)
 
 
