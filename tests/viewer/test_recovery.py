@@ -401,8 +401,9 @@ def test_a_mask_painted_over_another_is_not_taken_for_it_after_a_crash(viewer_mo
 def test_a_late_look_at_an_opened_mask_makes_it_nobody_s_work(viewer_model, nifti_file):
     session = recovery.Session()
     layer = viewer_model.add_layer(Layer.create(*layers.to_layer(images.read(nifti_file(data=np.ones((6, 7, 5), np.uint8))), "labels")))
-    session.is_safe(layer)
     late = session.keep(layer, [layer])
+    session.is_safe(layer)
+    assert session.keep(layer, [layer]) is None
     session.close()
     late()
     assert recovery.left_behind() == []

@@ -32,6 +32,8 @@ from napari_unet.viewer.reader import mask_in
 from napari_unet.viewer.table import names_of
 from napari_unet.volume import Reorientation
 
+ROW = 4096  # words, summed at a time
+_WEIGHTS = np.random.default_rng(0).integers(2**63, size=ROW, dtype=np.uint64) * 2 + 1  # odd: no change of a single word is without effect
 _SAFE: dict[str, int] = {}  # layer's id -> what was in it when it was last saved or opened, by whichever session
 
 
@@ -95,10 +97,10 @@ class Session:
 
     def keep(self, layer: Labels, others: list[Any]) -> Callable[[], None] | None:
         """What has to be done, in any thread, to keep a mask where it has changed; None of an empty one. Raises UNetError."""
-        key = str(layer.unique_id)
-        values = np.array(layer.data)  # at once: the hand that paints does not wait, nor does it change what is written
-        if not values.any() and not self._known.get(key):
+        key, now = str(layer.unique_id), fingerprint(layer.data)
+        if self._known.get(key, 0) == now:
             return None
+        values = np.array(layer.data)  # at once: the hand that paints does not wait, nor does it change what is written
         grid, volume = grid_of(layer, others), volume_of(layer, others)
         answer = Answer.in_layer(layer)
         said = None if answer is None else answer.said.copy()
@@ -109,7 +111,7 @@ class Session:
 
         def write() -> None:
             """Put the mask and what is known of it into the folder."""
-            now, painted = fingerprint(values), said is None or not np.array_equal(values, said)
+            painted = said is None or not np.array_equal(values, said)
             with self._lock:
                 if self._known.get(key, 0) == now or self._written.get(key, 0) > turn:
                     return
@@ -186,9 +188,21 @@ def _about(mask: Path) -> Path:
 
 
 def fingerprint(values: Any) -> int:
-    """What tells one content of a layer from another; 0 of an empty one."""
-    data = np.ascontiguousarray(values)
-    return zlib.crc32(data.view(np.uint8).ravel()) | 1 << 32 if data.any() else 0
+    """What tells one content of a layer from another; 0 of an empty one.
+
+    All of it is looked at, for it may be changed in place; as it lies in memory, so that a turned one is not copied, and not by a CRC
+    alone, which takes longer than a copy: the viewer waits.
+    """
+    data = np.asarray(values)
+    order = sorted(range(data.ndim), key=lambda axis: -abs(data.strides[axis]))
+    turned = data[tuple(slice(None, None, -1 if step < 0 else 1) for step in data.strides)].transpose(order)
+    lies = np.ascontiguousarray(turned).view(np.uint8).ravel()
+    rest = lies.size % (8 * ROW)
+    sums = lies[: lies.size - rest].view(np.uint64).reshape(-1, ROW) @ _WEIGHTS
+    if not sums.any() and not lies.any():
+        return 0
+    how = repr((data.dtype.str, data.shape, order, [step < 0 for step in data.strides])).encode()
+    return zlib.crc32(how, zlib.crc32(lies[lies.size - rest :], zlib.crc32(sums))) | 1 << 32
 
 
 def classes_of(layer: Labels) -> list[tuple[int, str, str]]:

@@ -57,8 +57,17 @@ def start(
 
 
 def in_thread(work: Callable[..., Any], *arguments: Any, _connect: dict[str, Callable[..., object]]) -> Any:
-    """A function in a thread of its own, started: a napari worker."""
-    made = ready(work, *arguments, _connect=_connect)
+    """A function in a thread of its own, started: a napari worker.
+
+    napari keeps every worker, with its function and arguments, as long as its window: they are given for one call, which takes them.
+    """
+    todo = [(work, arguments)]
+
+    def once() -> Any:
+        function, given = todo.pop()
+        return function(*given)
+
+    made = ready(once, _connect=_connect)
     made.start()
     return made
 
