@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,7 @@ from napari_unet.preprocess import prepare
 from napari_unet.segment import Segmenter, _cut, most_likely, uncertainty_of
 from napari_unet.spec import Channel
 from napari_unet.suffixes import suffix
+from napari_unet.torch_runtime import TorchRuntime
 from napari_unet.volume import Volume, check_same_grid
 from napari_unet.windows import Tiling
 
@@ -162,6 +164,50 @@ def test_a_stream_can_be_left() -> None:
         stream.close()
         assert threading.active_count() == threads
         np.testing.assert_array_equal(tested.segment(image).data, expected)
+
+
+def counting(tested: Segmenter, run: Callable[[int], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the number of windows be heard that are put to work at once."""
+    if isinstance(tested.runtime, TorchRuntime):
+        tested.network.register_forward_pre_hook(lambda _, batches: run(len(batches[0])))
+    else:
+        compiled = pytest.importorskip("napari_unet.openvino_runtime")._Compiled
+        start = compiled.start
+        monkeypatch.setattr(compiled, "start", lambda self, job: (run(1), start(self, job))[1])
+
+
+@pytest.mark.parametrize("runtime", ["torch", "openvino"])
+@pytest.mark.parametrize("after", [1, 7, 20, 40])
+def test_a_stream_that_is_stopped_ends_in_the_midst_of_a_slice(after: int, runtime: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no more windows than those that are at work; a row has 49, of which no slice is finished before the last."""
+    if runtime == "openvino":
+        pytest.importorskip("napari_unet.quiet_openvino")
+    tested, image = segmenter(model_spec(THREE_D, overlap=0.5), runtime=runtime), volume((32, 32, 32))
+    expected, stop, count = tested.segment(image).data, threading.Event(), 0
+
+    def run(windows: int) -> None:
+        nonlocal count
+        count += windows
+        if count >= after:
+            stop.set()
+
+    counting(tested, run, monkeypatch)
+    assert list(tested.stream(image, (2, 1), stopped=stop.is_set)) == [] and after <= count <= after + tested.in_flight
+    monkeypatch.undo()
+    np.testing.assert_array_equal(tested.segment(image).data, expected)
+
+
+def test_what_was_finished_before_it_was_stopped_is_that_of_the_whole() -> None:
+    tested, image, stop = segmenter(MODELS["3-D"]), volume((24, 24, 24)), threading.Event()
+    whole, found = list(tested.stream(image)), []
+    for piece in tested.stream(image, stopped=stop.is_set):
+        found.append(piece)
+        if len(found) == 3:
+            stop.set()
+    assert 3 <= len(found) < len(whole)
+    for one, other in zip(found, whole, strict=False):
+        assert one.region == other.region
+        np.testing.assert_array_equal(one.labels, other.labels)
 
 
 def test_the_volume_is_left_alone() -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Container, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Container, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -30,6 +30,13 @@ from napari_unet.torch_runtime import build
 from napari_unet.volume import Volume
 from napari_unet.windows import Tile, Tiling
 from napari_unet.words import counted
+
+T = TypeVar("T")
+Stopped: TypeAlias = Callable[[], bool]
+
+
+class _Stop(Exception):
+    """Nobody wants the rest."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +127,9 @@ class Segmenter:
             return volume.with_data(self.clean(labels)), None if doubt is None else volume.with_data(doubt)
 
     def stream(
-        self, volume: Volume, first: tuple[int, int] | None = None, count: int | None = None, prepared: Prepared | None = None
-    ) -> Iterator[Piece]:
+        self, volume: Volume, first: tuple[int, int] | None = None, count: int | None = None, prepared: Prepared | None = None,
+        stopped: Stopped | None = None,
+    ) -> Iterator[Piece]:  # fmt: skip
         """Finished slices, `first` = (axis, index) of the volume's own (i, j, k) first, the others outwards from it.
 
         Slices run along that axis; a 2-D model's always along its own. Each voxel is yielded once. Memory holds,
@@ -129,12 +137,15 @@ class Segmenter:
         the model cannot read, and where memory does not suffice.
 
         count : only so many slices, the nearest to the first, and no window for others; prepared : what `preprocess.prepare` made of
-        this volume, for whoever asks for one slice of it after another.
+        this volume, for whoever asks for one slice of it after another; stopped : asked at each window, of which a slice may take
+        many. Once it is so, the stream ends with no more than those at work.
         """
-        with _failures(volume):
-            yield from self._pieces(volume, prepared or preprocess.prepare(volume, self.spec), first, count)
+        with _failures(volume), suppress(_Stop):
+            yield from self._pieces(volume, prepared or preprocess.prepare(volume, self.spec), first, count, stopped)
 
-    def _pieces(self, volume: Volume, prepared: Prepared, first: tuple[int, int] | None, count: int | None) -> Iterator[Piece]:
+    def _pieces(
+        self, volume: Volume, prepared: Prepared, first: tuple[int, int] | None, count: int | None, stopped: Stopped | None
+    ) -> Iterator[Piece]:
         axis, index = 0, prepared.shape[0] // 2
         if first is not None:
             nearest = min(max(first[1], 0), volume.shape[first[0]] - 1)
@@ -142,7 +153,7 @@ class Segmenter:
             if self.spec.network.dims == 3 or target == 0:
                 axis, index = target, position
         total = len(range(prepared.shape[axis])[:count])
-        for done, (position, classes, doubt) in enumerate(self._slices(prepared, axis, index, count), 1):
+        for done, (position, classes, doubt) in enumerate(self._slices(prepared, axis, index, count, stopped), 1):
             values = np.expand_dims(preprocess.values_of(classes, self.spec), axis)
             region = prepared.turn.region(axis, position, position + 1, volume.shape)
             unsure = None if doubt is None else prepared.turn.undo(np.expand_dims(doubt.cpu().numpy(), axis))
@@ -155,7 +166,9 @@ class Segmenter:
         """
         return (cleaning or Cleaning.of(self.spec)).apply(labels, voxel_mm3)
 
-    def _slices(self, prepared: Prepared, axis: int, index: int, count: int | None) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+    def _slices(
+        self, prepared: Prepared, axis: int, index: int, count: int | None, stopped: Stopped | None
+    ) -> Iterator[tuple[int, Tensor, Tensor | None]]:
         """(position, class indices uint8, uncertainty) of the volume's turned slices along `axis`, or `count` of them: `index` first.
 
         What is finished before `index` is held back: class indices are small, and the eye waits for that one.
@@ -168,7 +181,7 @@ class Segmenter:
                 needed_by.setdefault(number, []).append(position)
         finished: dict[int, Tensor] = {}
         done, held = np.zeros(size, bool), []
-        for number, logits in self._network_slices(prepared, axis, float(low[index] + share[index]), needed_by):
+        for number, logits in self._network_slices(prepared, axis, float(low[index] + share[index]), needed_by, stopped):
             finished[number] = logits
             for position in needed_by.get(number, []):
                 if low[position] in finished and high[position] in finished:
@@ -183,7 +196,7 @@ class Segmenter:
                 held.clear()
 
     def _network_slices(
-        self, prepared: Prepared, axis: int, centre: float, wanted: Container[int] | None = None
+        self, prepared: Prepared, axis: int, centre: float, wanted: Container[int] | None = None, stopped: Stopped | None = None
     ) -> Iterator[tuple[int, Tensor]]:
         """(number, logits (K, b, c)) of each slice of the network's grid along `axis`, as soon as no window can change it.
 
@@ -197,9 +210,10 @@ class Segmenter:
         place = self._place(prepared, axis, tiling)
         if place.type != "cpu" and len(tiles) * math.prod(tiling.window) >= math.prod(prepared.size):
             prepared = prepared.on(place)
-        windows = (_cut(prepared, tile.begin, tiling.window, self.spec.neighbours) for tile in tiles)
+        windows = (_cut(prepared, tile.begin, tiling.window, self.spec.neighbours) for tile in _until(stopped, tiles))
         with closing(self.runtime.each(windows, self.in_flight, len(tiles))) as answers:
-            inside = (self._inside(members, tile, prepared.size) for tile, members in zip(tiles, answers, strict=True))
+            each = zip(_until(stopped, tiles), answers, strict=True)  # the last ones are drawn long before they are answered
+            inside = (self._inside(members, tile, prepared.size) for tile, members in each)
             yield from blended(tiles, inside, prepared.size, axis, centre, wanted, place)
 
     def _place(self, prepared: Prepared, axis: int, tiling: Tiling) -> torch.device:
@@ -228,6 +242,14 @@ class Segmenter:
         for a, (begin, part) in enumerate(zip(tile.begin, tile.inside(size), strict=True), 1):
             logits = logits.narrow(a, part.start - begin, len(part))
         return logits
+
+
+def _until(stopped: Stopped | None, things: Iterable[T]) -> Iterator[T]:
+    """The same, as long as it is not so. Raises _Stop then: whoever draws them lets go of what is at work."""
+    for each in things:
+        if stopped is not None and stopped():
+            raise _Stop
+        yield each
 
 
 @contextmanager

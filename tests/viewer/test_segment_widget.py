@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from conftest import PATIENCE, PLUGIN, finished, tiny_spec
 from dialogs import accept_the_file
+from held import Held
 from hostile import affine_for
 from napari.layers import Image, Labels, Layer
 from napari.settings import get_plugin_settings
@@ -84,6 +85,22 @@ class TestInAWindow:
         qtbot.wait(50)
         assert kept.any() and np.array_equal(run.filling.layer.data, kept)
         assert f"({run.filling.done} of 36 slices)" in run.filling.layer.name
+
+    @pytest.mark.parametrize("how", ["cancelled", "closed", "napari quits"])
+    def test_it_ends_in_the_midst_of_a_slice(self, window, qtbot, slow_scan, model_file, how):
+        viewer, widget = window()
+        viewer.open(str(slow_scan), plugin=PLUGIN)
+        widget.add_model(model_file())
+        held = Held(widget, at=5)
+        widget._start.click()
+        run = widget._run
+        qtbot.waitUntil(held.reached.is_set, timeout=PATIENCE)
+        {"cancelled": widget._cancel.click, "closed": viewer.close, "napari quits": run._worker.quit}[how]()
+        held.goes_on.set()
+        QThreadPool.globalInstance().waitForDone(PATIENCE)
+        assert held.count <= 5 + held.segmenter.in_flight
+        qtbot.waitUntil(lambda: run.filling.over, timeout=PATIENCE)
+        assert run.filling.done == 0
 
     def test_cancel_before_the_first_slice_leaves_no_empty_mask(self, window, qtbot, slow_scan, model_file):
         viewer, widget = window()

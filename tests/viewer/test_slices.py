@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from conftest import PATIENCE, PLUGIN, finished, idle, tiny_spec
+from held import Held
 from hostile import affine_for
 from napari.layers import Image, Labels
 from napari.layers._layer_actions import _duplicate_layer
@@ -17,7 +18,9 @@ from napari_unet.viewer import editing, screen
 from napari_unet.viewer.answer import Answer
 from napari_unet.viewer.grids import grid_of
 from napari_unet.viewer.layers import volume_of
+from napari_unet.viewer.live import AHEAD
 from napari_unet.viewer.sameness import place_of
+from napari_unet.viewer.screen import slice_on_screen
 
 pytestmark = pytest.mark.gui
 
@@ -137,6 +140,42 @@ def test_cancel_ends_live_and_segment_does_too(window, qtbot, slow_scan, model_f
         assert not widget._slices.live and not widget._panel.live.isChecked()
         widget.cancel()
         idle(widget, qtbot)
+
+
+def test_cancel_takes_a_window_s_time_not_a_slice_s(window, qtbot, slow_scan, model_file):
+    viewer, widget = window()
+    opened(viewer, widget, slow_scan, model_file())
+    held = Held(widget, at=5)
+    widget._panel.this.click()
+    qtbot.waitUntil(held.reached.is_set, timeout=PATIENCE)
+    widget._cancel.click()
+    held.goes_on.set()
+    QThreadPool.globalInstance().waitForDone(PATIENCE)
+    assert held.count <= 5 + held.segmenter.in_flight
+    qtbot.waitUntil(lambda: widget._slices._worker is None, timeout=PATIENCE)
+    assert mask_of(viewer) is None
+    this_slice(viewer, widget, qtbot, 9)
+    assert np.array_equal(mask_of(viewer).data[9], truth_of(viewer, widget, slow_scan, model_file())[9])
+
+
+def test_live_does_not_finish_a_slice_that_is_no_longer_shown(window, qtbot, slow_scan, model_file):
+    viewer, widget = window()
+    opened(viewer, widget, slow_scan, model_file())
+    held = Held(widget, at=5)
+    held.goes_on.set()
+    viewer.dims.set_current_step(0, 35)
+    list(held.segmenter.stream(images.read(slow_scan), slice_on_screen(viewer, viewer.layers[0], grid_of(viewer.layers[0])), AHEAD))
+    alone, held.count = held.count, 0
+    held.goes_on.clear()
+    held.reached.clear()
+    viewer.dims.set_current_step(0, 17)
+    widget._panel.live.click()
+    qtbot.waitUntil(held.reached.is_set, timeout=PATIENCE)
+    viewer.dims.set_current_step(0, 35)
+    held.goes_on.set()
+    idle(widget, qtbot)
+    assert mask_of(viewer).data[35].any() and held.count <= 5 + held.segmenter.in_flight + alone
+    widget._panel.live.click()
 
 
 def test_removing_layers_ends_live_quietly(window, qtbot, slow_scan, model_file):

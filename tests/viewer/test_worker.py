@@ -95,6 +95,30 @@ def test_it_can_be_told_to_quit(qtbot):
     assert len(said) < 10_000 and said[-1] == "aborted" and all(isinstance(each, int) for each in said[:-1])
 
 
+@pytest.mark.parametrize("asks", [False, True])
+def test_work_that_ends_by_itself_after_it_was_told_to_quit_says_so_as_well(qtbot, asks):
+    """napari says nothing then; whoever waits for the end would wait for ever."""
+    said, at_the_last_step = [], threading.Event()
+
+    def work(stopped=None):
+        at_the_last_step.set()
+        while not (stopped() if stopped else quitting.is_set()):
+            threading.Event().wait(0.001)
+        return "all"
+        yield
+
+    quitting = threading.Event()
+    thread = worker.start(work, what="Testing", yielded=said.append, returned=said.append, errored=said.append,
+                          aborted=lambda: said.append("aborted"), stoppable=asks)  # fmt: skip
+    qtbot.waitUntil(at_the_last_step.is_set, timeout=10_000)
+    thread.quit()
+    quitting.set()
+    qtbot.waitUntil(lambda: bool(said), timeout=10_000)
+    qtbot.waitUntil(lambda: not thread.is_running, timeout=10_000)
+    qtbot.wait(20)
+    assert said == ["aborted"]
+
+
 def test_what_it_held_is_let_go_when_it_quits(qtbot):
     """At once, in its own thread, while the worker is still referred to."""
     released, over = [], []

@@ -88,7 +88,7 @@ class Slices(QObject):
             self._look()
 
     def stop(self) -> None:
-        """Forget what is in the making; its worker leaves after the step under way, and is not heard any more."""
+        """Forget what is in the making; its worker leaves after the window under way, and is not heard any more."""
         self._wish = self._at_work = None
         if self._worker is not None:
             self._worker.quit()
@@ -152,7 +152,7 @@ class Slices(QObject):
         self.became.emit(True)
         self._worker = worker.start(
             work.slices, where, 1 if person else AHEAD, what=f"Segmenting a slice of {work.image.name}",
-            yielded=self._put, returned=self._end, errored=self._fail, aborted=self._end, quiet=True,
+            yielded=self._put, returned=self._end, errored=self._fail, aborted=self._end, quiet=True, stoppable=True,
         )  # fmt: skip
 
     def _put(self, piece: Piece) -> None:

@@ -52,7 +52,7 @@ class Run(QObject):
         self._first: float | None = None  # when the first slice came: loading says nothing of the slices' pace
         self._worker = worker.start(
             work.parts, slice_on_screen(viewer, work.image, self.filling.grid), what=f"Segmenting {work.image.name}",
-            yielded=self._put, returned=self._complete, errored=self._fail, aborted=self._stop,
+            yielded=self._put, returned=self._complete, errored=self._fail, aborted=self._stop, stoppable=True,
         )  # fmt: skip
 
     def seconds_left(self) -> float | None:
@@ -67,7 +67,7 @@ class Run(QObject):
         return time.monotonic() - self._started
 
     def cancel(self) -> None:
-        """Stop; what is finished stays. The worker leaves after the step under way, and is not heard any more."""
+        """Stop; what is finished stays. The worker leaves after the window under way, and is not heard any more."""
         self._stop()
         if not self.filling.done:
             self.filling.discard()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,12 @@ from napari_unet.volume import Reorientation, Volume, check_same_grid
 if TYPE_CHECKING:
     from napari_unet.preprocess import Prepared
     from napari_unet.segment import Piece, Segmenter
+
+
+
+def never() -> bool:
+    """Whether whoever asked wants no more."""
+    return False
 
 
 @dataclass
@@ -123,32 +129,39 @@ class Work:
         spec = self.model.spec
         return spec.network.dims == 3 or Reorientation.between(self.outline().affine, spec.orientation).axes[0] == where[0]
 
-    def whole(self, first: tuple[int, int] | None) -> Generator[Piece, None, NDArray[Any]]:
-        """For a worker: yields finished slices, `first` first, and returns the whole mask (i, j, k) when it is clean."""
+    def whole(self, first: tuple[int, int] | None, stopped: Callable[[], bool] = never) -> Generator[Piece, None, NDArray[Any]]:
+        """For a worker: yields finished slices, `first` first, and returns the whole mask (i, j, k) when it is clean.
+
+        Where it is `stopped`, in the midst of a slice, too, it returns what there is.
+        """
         segmenter, volume = self.engine.segmenter(self.model.path, self.options), self.read()
         labels = np.zeros(volume.shape, self.model.spec.label_dtype)
-        with closing(segmenter.stream(volume, first)) as pieces:
+        with closing(segmenter.stream(volume, first, stopped=stopped)) as pieces:
             for piece in pieces:
                 labels[piece.region] = piece.labels
                 yield piece
-        return segmenter.clean(labels) if self.options.largest else labels
+        return segmenter.clean(labels) if self.options.largest and not stopped() else labels
 
-    def parts(self, first: tuple[int, int] | None) -> Generator[Part, None, None]:
+    def parts(self, first: tuple[int, int] | None, stopped: Callable[[], bool] = never) -> Generator[Part, None, None]:
         """For a worker: the same for each volume, whose whole mask follows its slices."""
         for step in self.steps:
-            with closing(replace(self, step=step).whole(first)) as pieces:
+            with closing(replace(self, step=step).whole(first, stopped)) as pieces:
                 while True:
                     try:
                         yield Part(step or 0, next(pieces))
                     except StopIteration as end:
+                        if stopped():
+                            return
                         yield Part(step or 0, end.value)
                         break
 
-    def slices(self, first: tuple[int, int] | None, count: int) -> Generator[Piece, None, None]:
+    def slices(
+        self, first: tuple[int, int] | None, count: int, stopped: Callable[[], bool] = never
+    ) -> Generator[Piece, None, None]:
         """For a worker: the slice `first`, then its neighbours outwards, `count` in all."""
         segmenter = self.engine.segmenter(self.model.path, self.options)
         volume, prepared = self._prepared(segmenter)
-        with closing(segmenter.stream(volume, first, count, prepared)) as pieces:
+        with closing(segmenter.stream(volume, first, count, prepared, stopped)) as pieces:
             yield from pieces
 
     def _prepared(self, segmenter: Segmenter) -> tuple[Volume, Prepared]:

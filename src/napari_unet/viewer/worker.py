@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import threading
+import weakref
 from collections.abc import Callable, Generator
 from typing import Any, TypeVar
 
@@ -28,22 +30,32 @@ def start(
     errored: Callable[[Exception], object],
     aborted: Callable[[], object],
     quiet: bool = False,
+    stoppable: bool = False,
 ) -> GeneratorWorker:
     """Run `work(*arguments)` in a thread; the callbacks are called in the viewer's.
 
     `what` names the work in the viewer's list of activities and in errors. Exactly one of `returned`, `errored` and
     `aborted` comes last. The worker's `quit()`, which napari calls too when its window is closed, aborts the work after
-    the step under way: keep steps short. `quiet` work is too short for that list.
+    the step under way: keep steps short, or take `stopped` and ask it in their midst (`stoppable`). `quiet` work is too short for
+    that list.
     """
     # the list's bar only tells that something is going on: with a number, each update would run the event loop within
     # the callback that reports it, and the next callbacks within that
-    todo = guarded(work(*arguments), what)
+    todo = guarded(work(*arguments, **{"stopped": lambda: made.abort_requested} if stoppable else {}), what)
+    said_its_end = threading.Event()
 
     def steps() -> Generator[T, None, R]:
         return (yield from todo)
 
     def let_go() -> None:
         todo.close()
+
+    def end_is_said(_: object = None) -> None:
+        said_its_end.set()
+
+    def say_its_end() -> None:
+        if not said_its_end.is_set() and (worker := reference()) is not None:
+            worker.aborted.emit()
 
     made = ready(
         steps,
@@ -52,6 +64,11 @@ def start(
     )
     # what the work holds (a temporary file, windows in flight) is let go at once and in its own thread; napari leaves that to chance
     made.aborted.connect(let_go, Qt.ConnectionType.DirectConnection)
+    # work that comes to its end after it was told to quit has neither returned nor aborted, says napari
+    for signal in (made.returned, made.errored, made.aborted):
+        signal.connect(end_is_said, Qt.ConnectionType.DirectConnection)
+    reference = weakref.ref(made)  # what Qt calls holds on to nothing that holds on to it
+    made.finished.connect(say_its_end, Qt.ConnectionType.DirectConnection)
     made.start()
     return made
 
