@@ -234,6 +234,21 @@ def test_the_keys_go_with_the_widget(window, qtbot):
     assert not widget._slices.busy and len(viewer.layers) == 1
 
 
+def test_a_key_that_was_a_person_s_is_theirs_again(make_napari_viewer, qtbot):
+    viewer, pressed = make_napari_viewer(), []
+    canvas = viewer.window._qt_viewer.canvas.native
+    viewer.bind_key("S", lambda _: pressed.append("before"))
+    _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, "Segment")
+    qtbot.keyClick(canvas, Qt.Key.Key_S)
+    assert pressed == []
+    viewer.bind_key("N", lambda _: pressed.append("since"), overwrite=True)
+    viewer.window.remove_dock_widget(widget)
+    for key in (Qt.Key.Key_S, Qt.Key.Key_N, Qt.Key.Key_U):
+        qtbot.keyClick(canvas, key)
+    assert pressed == ["before", "since"]
+    QThreadPool.globalInstance().waitForDone(PATIENCE)
+
+
 def test_a_slice_wished_for_right_after_cancel_comes(window, qtbot, slow_scan, model_file):
     viewer, widget = window()
     opened(viewer, widget, slow_scan, model_file())

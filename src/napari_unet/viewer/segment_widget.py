@@ -119,10 +119,17 @@ class SegmentWidget(QScrollArea):
         self._slices.unreachable.connect(self._panel.slice_unreachable)
         self._slices.became.connect(self._slice_at_work)
         self._save.clicked.connect(self._save_mask)
-        for key, action in self._keys().items():
-            self._viewer.bind_key(key, lambda _, act=action: act(), overwrite=True)
+        self._bound = {key: self._bind(key, action) for key, action in self._keys().items()}
         self._viewer.mouse_move_callbacks.append(self._point)
         self._viewer.layers.selection.events.active.connect(self._follow_selection)
+
+    def _bind(self, key: str, action: Callable[[], None]) -> tuple[Any, Any]:
+        """What a key does from now on, and what it did before."""
+
+        def act(_: Any) -> None:
+            action()
+
+        return act, self._viewer.bind_key(key, act, overwrite=True)
 
     def _keys(self) -> dict[str, Callable[[], None]]:
         return {"S": self.this_slice, **self._correct.keys()}
@@ -292,8 +299,10 @@ class SegmentWidget(QScrollArea):
 
     def _leave(self) -> None:
         """Give the viewer's keys and pointer back, and keep what a hand has done."""
-        for key in self._keys():
-            self._viewer.bind_key(key, None, overwrite=True)
+        for key, (ours, before) in self._bound.items():
+            now = self._viewer.bind_key(key, before, overwrite=True)
+            if now is not ours:  # a person's since
+                self._viewer.bind_key(key, now, overwrite=True)
         if self._point in self._viewer.mouse_move_callbacks:
             self._viewer.mouse_move_callbacks.remove(self._point)
         self._viewer.layers.selection.events.active.disconnect(self._follow_selection)
