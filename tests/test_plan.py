@@ -192,6 +192,13 @@ def test_other_intensities_are_standardised_per_image() -> None:
     assert [(c.name, c.scheme) for c in spec.channels] == [("T1", "zscore"), ("channel 1", "clip")]
 
 
+def test_a_normalisation_that_is_asked_for_and_not_done_is_told() -> None:
+    two = facts(low=(0.0, 0.0), foreground=np.ones((2, 9), np.float32))
+    _, _, words = planned(two, channels=("T1", "noNorm"))
+    assert "Channel 1 asks for noNorm; it is normalised by its mean and standard deviation all the same." in words
+    assert "asks for" not in planned(two, channels=("T1", "zscore"))[2]
+
+
 @pytest.mark.parametrize(
     ("first", "second", "axes", "words"),
     [

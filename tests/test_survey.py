@@ -52,6 +52,11 @@ def series(folder: Path) -> None:
         images.write(folder / f"images/c{n}.nii.gz", image.with_data(np.stack([image.data] * 3, -1)), labels=False)
 
 
+def norms(folder: Path) -> None:
+    series(folder)
+    describe(folder, channel_names={"0": "T1", "1": "noNorm", "2": "rescale_to_0_1"})
+
+
 def named(folder: Path) -> None:
     series(folder)
     describe(folder, channel_names={"0": "a", "1": "b", "2": "c"})
@@ -90,6 +95,9 @@ SETS: dict[str, tuple[Change, list[str]]] = {
     "only slices": (slices, ["warning data: every volume is a single slice"]),
     "a series": (series, ["warning data: the volumes of a file, as in c0, are taken as channels of one image"]),
     "named channels": (named, []),
+    "other norms": (norms, [
+        f"warning data: channel {n} asks for {name}; it is normalised by its mean and standard deviation all the same"
+        for n, name in ((1, "noNorm"), (2, "rescale_to_0_1"))]),
     "a class in one case": (masks((1, 2), (1, 2), (1, 7), (1, 2)), ["warning data: the label 7 occurs in c2 alone"]),
     "1 here, 255 there": (masks((1, 1), (255, 255), (1, 1), (255, 255)), [
         "warning data: each mask holds one value, but not all the same: 1 and 255"]),

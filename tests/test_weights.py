@@ -15,7 +15,7 @@ import safetensors.numpy
 from engine import model_spec, network_spec, random_network
 from safetensors import safe_open
 
-from napari_unet import weights
+from napari_unet import ensemble, weights
 from napari_unet.card import Card
 from napari_unet.errors import UNetError
 from napari_unet.spec import ModelSpec
@@ -178,6 +178,23 @@ def test_models_are_found_by_path_folder_and_name(saved: Path, monkeypatch: pyte
     assert weights.shipped() == {"brain": shipped} and weights.find("brain") == shipped
     with pytest.raises(UNetError, match=r"^brains: there is no such weights file\. Give .+, or the folder.+, or brain\.$"):
         weights.find("brains")
+
+
+@pytest.mark.parametrize(
+    ("files", "model", "words"),
+    [
+        (["plans.json", "fold_0/checkpoint_final.pth"], ".", "it is a trained model of nnU-Net: models of that program are not read"),
+        (["plans.json", "fold_0/checkpoint_final.pth"], "fold_0", "it is a trained model of nnU-Net"),
+        (["configs/metadata.json", "models/model.pt"], ".", "it is a bundle of MONAI: models of that program are not read"),
+    ],
+)
+def test_models_of_other_programs_are_recognised(tmp_path: Path, files: list[str], model: str, words: str) -> None:
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    for find in (weights.find, ensemble.files_of, ensemble.load):
+        with pytest.raises(UNetError, match=f"{words}.*Train here on the same data: napari-unet train DATA"):
+            find(tmp_path / model)
 
 
 @pytest.mark.parametrize("name", ["", ".", "x" * 300, "a\0b", "nowhere/model.safetensors"])

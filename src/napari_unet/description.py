@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
@@ -22,6 +23,7 @@ from napari_unet.suffixes import stem, suffix
 NAME = "dataset.json"
 MAX_JSON = 16 << 20
 IGNORE = "ignore"  # nnU-Net's name for the value of voxels that nobody labelled
+OTHER_NORMS = ("nonorm", "rescale_to_0_1", "rgb_to_0_1")  # which nnU-Net takes from channels' names, as it does "CT"
 
 
 def described_in(folder: Path, rule: LabelRule) -> tuple[Dataset, LabelRule]:
@@ -40,6 +42,12 @@ def _cases(folder: Path, description: dict[str, Any]) -> tuple[Case, ...]:
     if isinstance(listed, list) and not _lists_channels(folder, listed):
         return _listed(folder, listed)
     return _mapped(folder, mapped) if isinstance(mapped, dict) else ()
+
+
+def not_followed(channels: Iterable[str]) -> list[str]:
+    """The normalisations that channels' names ask nnU-Net for and that are not done here, in words."""
+    return [f"channel {n} asks for {name}; it is normalised by its mean and standard deviation all the same"
+            for n, name in enumerate(channels) if name.casefold() in OTHER_NORMS]  # fmt: skip
 
 
 def described_beside(labels: str | Path, rule: LabelRule = ALL_LABELLED) -> tuple[dict[int, str], LabelRule]:

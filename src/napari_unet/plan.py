@@ -14,6 +14,7 @@ import numpy as np
 from napari_unet import finetune, grid, splits
 from napari_unet.checks import MAX_CLASSES, CaseFacts, groups_of
 from napari_unet.dataset import Dataset
+from napari_unet.description import not_followed
 from napari_unet.errors import UNetError
 from napari_unet.partial import words as words_of_rule
 from napari_unet.schema import encode
@@ -272,4 +273,4 @@ def _words_channels(channels: tuple[Channel, ...]) -> str:
         f"{c.name}: clipped to {c.low:.4g}..{c.high:.4g} as in CT" if c.scheme == "clip" else f"{c.name}: each image to mean 0, spread 1"
         for c in channels
     ]
-    return "; ".join(parts) + "."
+    return ". ".join(["; ".join(parts), *(f"C{words[1:]}" for words in not_followed(c.name for c in channels))]) + "."

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from napari_unet.checks import MAX_CLASSES, CaseFacts, Finding, Report, facts_in
 from napari_unet.dataset import Case, Dataset
+from napari_unet.description import not_followed
 from napari_unet.files import write_bytes
 from napari_unet.spec import axes_along
 from napari_unet.words import listed, shortened
@@ -96,6 +97,8 @@ def _of_the_set(dataset: Dataset, reports: list[Report], facts: list[CaseFacts])
     if stack is not None and not dataset.channels:
         yield Finding("warning", where, f"the volumes of a file, as in {stack.case.name}, are taken as channels of one image",
                       "Split them if they are points in time, or name the channels in dataset.json")  # fmt: skip
+    for words in not_followed(dataset.channels):
+        yield Finding("warning", where, words, "Name it CT where its values are Hounsfield units; otherwise leave it")
     yield from _of_the_masks(dataset, facts)
 
 

@@ -54,8 +54,19 @@ def find(model: str | Path) -> Path:
     known = shipped()
     if str(model) in known:
         return known[str(model)]
+    if kind := _of_another_program(Path(model)):
+        raise UNetError(model, f"it is {kind}: models of that program are not read",
+                        "Train here on the same data: napari-unet train DATA reads nnU-Net's layout, among others")  # fmt: skip
     raise UNetError(model, "there is no such weights file", "Give a .safetensors file, or the folder of a training run"
                     + "".join(f", or {name}" for name in known))  # fmt: skip
+
+
+def _of_another_program(folder: Path) -> str:
+    """What a folder is that holds another program's model; "" where it is none."""
+    whole = folder.parent if folder.name.startswith("fold_") else folder
+    if os.path.isdir(folder) and os.path.exists(whole / "plans.json"):
+        return "a trained model of nnU-Net"
+    return "a bundle of MONAI" if os.path.exists(folder / "configs" / "metadata.json") else ""
 
 
 def read_spec(path: str | Path) -> ModelSpec:
