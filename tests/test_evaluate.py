@@ -250,6 +250,23 @@ def test_a_label_without_a_prediction_is_named(folders: tuple[Path, Path]) -> No
         next(evaluate(predictions, labels))
 
 
+def test_only_what_is_found_is_scored_where_that_is_asked_for(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    """The masks of a run beside all labels of its data: those of cases that it has trained on have none."""
+    predictions, labels = folders
+    for name in ("b", "c"):
+        (predictions / f"{name}.nii.gz").unlink()
+    assert main(["evaluate", str(predictions), str(labels)]) == 2
+    assert "no prediction for 2 of 3 labels: b.nii.gz, c.nii.gz. Name predictions like their labels (--only-found scores the others)." in (
+        capsys.readouterr().err
+    )
+    assert main(["evaluate", str(predictions), str(labels), "--only-found"]) == 0
+    told = capsys.readouterr().out
+    assert "not scored: 2 labels without a mask" in told and re.search(r"a +1 +0\.7500", told)
+    (predictions / "a.nii.gz").rename(predictions / "other.nii.gz")
+    with pytest.raises(UNetError, match=r"no prediction for 3 of 3 labels: .+ Name predictions like their labels\.$"):
+        next(evaluate(predictions, labels, only_found=True))
+
+
 @pytest.mark.parametrize("folder", [0, 1])
 def test_two_files_of_one_name_are_refused(folder: int, folders: tuple[Path, Path]) -> None:
     images.write(folders[folder] / "a.nii", mask())

@@ -105,13 +105,15 @@ def _edge(mask: NDArray[Any]) -> NDArray[np.intp]:
 
 
 def evaluate(
-    predictions: str | Path, labels: str | Path, *, surface: bool = False, rule: LabelRule = ALL_LABELLED
+    predictions: str | Path, labels: str | Path, *, surface: bool = False, rule: LabelRule = ALL_LABELLED, only_found: bool = False
 ) -> Iterator[list[Score]]:
     """The scores of each case: two files, or two folders paired by name. `rule` tells which voxels of labels nobody labelled.
 
+    only_found : labels without a prediction, such as those of cases that a run has trained on, are passed over.
+
     Raises UNetError where a label has no prediction, where two files have one name, or a pair does not lie on one grid.
     """
-    paired = pairs(predictions, labels)
+    paired = pairs(predictions, labels, only_found)
     binary = _binary([path for _, *each in paired for path in each], rule)
     for name, prediction, label in paired:
         reference = mark(images.read_labels(label, rule.ignore, binary=binary), rule)
@@ -128,7 +130,7 @@ def _binary(paths: Iterable[Path], rule: LabelRule) -> bool:
     return True
 
 
-def pairs(predictions: str | Path, labels: str | Path) -> list[tuple[str, Path, Path]]:
+def pairs(predictions: str | Path, labels: str | Path, only_found: bool = False) -> list[tuple[str, Path, Path]]:
     """The name, the prediction and the label of each case: two files, or two folders paired by name. Errors as `evaluate`'s.
 
     An uncertainty that `predict` wrote beside its mask is none of either.
@@ -137,10 +139,11 @@ def pairs(predictions: str | Path, labels: str | Path) -> list[tuple[str, Path, 
     if _is_one(labels) and _is_one(predictions):
         found = dict.fromkeys(references, Path(predictions))
     missing = [path.name for name, path in references.items() if name not in found]
-    if missing:
+    some = len(missing) < len(references)
+    if missing and not (only_found and some):
         raise UNetError(predictions, f"no prediction for {len(missing)} of {counted(len(references), 'label')}: {listed(missing, 5)}",
-                        "Name predictions like their labels")  # fmt: skip
-    return [(name, found[name], path) for name, path in references.items()]
+                        "Name predictions like their labels" + " (--only-found scores the others)" * some)  # fmt: skip
+    return [(name, found[name], path) for name, path in references.items() if name in found]
 
 
 def unpaired(predictions: str | Path, labels: str | Path) -> list[str]:

@@ -9,7 +9,7 @@ from napari_unet.cli.terminal import finish, number, say, say_table
 from napari_unet.errors import UNetError
 from napari_unet.options import add_settings, rule_of
 from napari_unet.settings import LabelRule
-from napari_unet.words import listed
+from napari_unet.words import counted, listed
 
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +20,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the CSV file if it exists")
     parser.add_argument("--surface", action="store_true",
                         help="surface Dice within 1 mm and 95th percentile of distances, too; of pictures, in pixels")  # fmt: skip
+    parser.add_argument("--only-found", action="store_true", help="score only labels that have a mask, as of a run's own masks")
     add_settings(parser, LabelRule)
     add_json(parser)
 
@@ -40,7 +41,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
         say(f"not scored: voxels whose label is {rule.ignore}, which nobody labelled")
     if others := unpaired(arguments.predictions, arguments.labels):
         say(f"not scored: {listed(others, 5)}, without a label")
-    cases = evaluate(arguments.predictions, arguments.labels, surface=arguments.surface, rule=rule)
+    if without := unpaired(arguments.labels, arguments.predictions) if arguments.only_found else []:
+        say(f"not scored: {counted(len(without), 'label')} without a mask")
+    cases = evaluate(arguments.predictions, arguments.labels, surface=arguments.surface, rule=rule, only_found=arguments.only_found)
     scores = [score for case in cases for score in case]
     named = {str(value): f"{value} {name}" for value, name in names.items()}
     say_table([(s.case, named.get(str(s.label), str(s.label)), number(s.dice, 4), number(s.ml, 3), number(s.reference_ml, 3),
