@@ -192,6 +192,16 @@ def test_other_intensities_are_standardised_per_image() -> None:
     assert [(c.name, c.scheme) for c in spec.channels] == [("T1", "zscore"), ("channel 1", "clip")]
 
 
+def test_a_class_that_one_case_has_is_told() -> None:
+    one, *others = facts()
+    cases = [replace(one, name="rare", voxels={1: 500, 2: 9}, centroids={1: (0.5,) * 3, 2: (0.5,) * 3}), *others]
+    words = planned(cases, labels={1: "organ", 2: "cyst"})[2]
+    assert "Found in one case alone: cyst (rare). Where such a case is kept out nothing has learnt the class: it scores 0, and" in words
+    many = replace(one, name="rare", voxels=dict.fromkeys(range(1, 9), 9), centroids=dict.fromkeys(range(1, 9), (0.5,) * 3))
+    assert "class 6 (rare) and 2 more. Where" in planned([many, *others])[2]
+    assert "Found in" not in planned(cases[:1])[2] + planned(others)[2]
+
+
 def test_a_normalisation_that_is_asked_for_and_not_done_is_told() -> None:
     two = facts(low=(0.0, 0.0), foreground=np.ones((2, 9), np.float32))
     _, _, words = planned(two, channels=("T1", "noNorm"))

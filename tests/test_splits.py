@@ -164,6 +164,12 @@ def test_the_plan_says_what_becomes_of_the_cases(count: int, config: TrainConfig
         assert "scored" in text or "score" in text
 
 
+def test_the_plan_says_what_becomes_of_one_volume() -> None:
+    both, one = (words(["a"], TrainConfig(folds=2, fold=fold)) for fold in (None, 1))
+    assert both == "Two models, each trained on one half of the volume and scored on the other; together they are the product."
+    assert one == "One half of the volume trains, the other is kept out, to score the model."
+
+
 # --- one volume
 
 

@@ -16,6 +16,7 @@ from napari_unet.checks import MAX_CLASSES, CaseFacts, groups_of
 from napari_unet.dataset import Dataset
 from napari_unet.description import not_followed
 from napari_unet.errors import UNetError
+from napari_unet.files import shortened
 from napari_unet.partial import words as words_of_rule
 from napari_unet.schema import encode
 from napari_unet.settings import ALL_LABELLED, PlanChoices, TrainConfig
@@ -84,7 +85,7 @@ def _complete(
     """The plan with its budget, what it says of rule, grid, network and channels between its `first` reasons and its `last`."""
     encode(spec)  # what could not be written is refused before any work
     words = [*first, *words_of_rule(dataset.rule, [f.shape for f in facts], [f.labelled for f in facts])]
-    words += [_words_spacing(spec), _words_network(spec, size), _words_channels(spec.channels), *last]
+    words += [_words_spacing(spec), _words_network(spec, size), _words_channels(spec.channels), *last, *_words_rare(spec.labels, facts)]
     config, reason = _budget(config, _seen_whole(size, spec.patch, spec.network.dims))
     return spec, config, [*words, reason, splits.words([case.name for case in facts], config, groups_of(facts))]
 
@@ -266,6 +267,15 @@ def _words_network(spec: ModelSpec, size: np.ndarray) -> str:
     middle = " x ".join(f"{n:.0f}" for n in size[3 - spec.network.dims :])
     return (f"Patches of {shape} voxels (the median image has {middle}); "
             f"{len(spec.network.features)} levels of {', '.join(map(str, spec.network.features))} features.")  # fmt: skip
+
+
+def _words_rare(labels: tuple[Label, ...], facts: list[CaseFacts]) -> list[str]:
+    """Of classes that only one case of several has, what becomes of their score."""
+    having = {label.name: [f.name for f in facts if label.value in f.voxels] for label in labels}
+    rare = [f"{name} ({shortened(cases[0])})" for name, cases in having.items() if len(cases) == 1 < len(facts)]
+    more = f" and {len(rare) - 5} more" * (len(rare) > 5)
+    return [f"Found in one case alone: {', '.join(rare[:5])}{more}. Where such a case is kept out nothing has learnt the class: "
+            "it scores 0, and the mean is lower."] * bool(rare)  # fmt: skip
 
 
 def _words_channels(channels: tuple[Channel, ...]) -> str:

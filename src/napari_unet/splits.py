@@ -171,8 +171,11 @@ def words(names: Sequence[str], config: TrainConfig, groups: Mapping[str, str] |
     if config.folds is None and config.fold is None:
         kept_out = len(split_cases(names, config, groups).kept_out)
         return f"{kept_out} of {count} cases are kept out of training, to score the model.{twins}"
-    folds = 2 if count == 1 else len(split_cases(names, replace(config, fold=0), groups).folds)
-    parts = "halves" if count == 1 else f"{folds} parts" + ", as many as there are" * (folds < (config.folds or 0))
+    if count == 1:
+        both = "Two models, each trained on one half of the volume and scored on the other; together they are the product."
+        return both if several(config) else "One half of the volume trains, the other is kept out, to score the model."
+    folds = len(split_cases(names, replace(config, fold=0), groups).folds)
+    parts = f"{folds} parts" + ", as many as there are" * (folds < (config.folds or 0))
     if several(config):
         return (f"One model for each of {parts}, scored on the part that it never saw: every case is scored once, and the "
                 f"models together are the product.{twins}")  # fmt: skip
