@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from datasets import SHAPE, decathlon, describe, nnunet, scan, two_folders, write_pair
+from datasets import LABELS, SHAPE, decathlon, describe, nnunet, scan, two_folders, write_pair
 
 from napari_unet import UNetError, description, find_cases, find_images, images
 from napari_unet.cases import masks_beside
@@ -52,7 +53,7 @@ def test_nnunets_raw_layout(tmp_path: Path, described: bool) -> None:
     assert read_image(found.cases[0]).data.shape == (*SHAPE, 2)
 
 
-@pytest.mark.parametrize("suffix", ["seg", "mask", "label"])
+@pytest.mark.parametrize("suffix", ["seg", "mask", "label", "labels", "masks", "segmentation", "gt", "SEG"])
 @pytest.mark.parametrize("ending", [".nii.gz", ".png"])
 def test_masks_named_for_their_images_are_found_in_one_folder_and_in_two(tmp_path: Path, suffix: str, ending: str) -> None:
     """As the viewer proposes to name them."""
@@ -73,6 +74,140 @@ def test_masks_named_for_their_images_are_found_in_one_folder_and_in_two(tmp_pat
         assert [path.name for path in found.unlabelled] == ([f"more{ending}"] if folder == one else []) and not found.without_image
 
 
+def touched(folder: Path, *names: str) -> Path:
+    """Files of which nothing but the name is read."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def found_in(folder: Path) -> dict[str, list[str]]:
+    """The files of each case, its label last."""
+    return {case.name: [path.relative_to(folder).as_posix() for path in (*case.images, case.label or folder)]
+            for case in find_cases(folder).cases}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [("Images", "Labels"), ("IMAGESTR", "LabelsTr"), ("imgs", "masks"), ("img", "label"), ("Image", "Mask"), (".", "labels"),
+     (".", "labels/final"), ("images", "labels/final")],
+)  # fmt: skip
+def test_folders_of_images_and_of_labels(tmp_path: Path, images: str, labels: str) -> None:
+    """In large letters or small; MONAI Label keeps labels in labels/final, and other ones, which a model made, beside them."""
+    touched(tmp_path, f"{images}/a.nii.gz", f"{labels}/a.nii.gz")
+    if "final" in labels:
+        touched(tmp_path, "labels/original/a.nii.gz")
+    (case,) = find_cases(tmp_path).cases
+    assert case == Case("a", (tmp_path / images / "a.nii.gz",), tmp_path / labels / "a.nii.gz")
+
+
+def test_a_folder_of_its_own_letters_comes_first(tmp_path: Path) -> None:
+    touched(tmp_path, "Images/a.png", "IMAGES/a.png", "labels/a.png")
+    if len(list(tmp_path.iterdir())) == 3:  # a disk that tells large letters from small
+        with pytest.raises(UNetError, match="IMAGES and Images are both in it. Keep one of them there"):
+            find_cases(tmp_path)
+        touched(tmp_path, "images/a.png")
+        assert found_in(tmp_path) == {"a": ["images/a.png", "labels/a.png"]}
+
+
+@pytest.mark.parametrize(
+    ("image", "label"),
+    [("img0001", "label0001"), ("image_1", "mask_1"), ("a_img", "a_masks"), ("Scan-7", "scan-7"), ("SCAN_7", "scan_7_gt"), ("1", "seg-1"),
+     ("img_0000", "mask_0000")],
+)  # fmt: skip
+def test_names_that_differ_in_letters_or_a_word(tmp_path: Path, image: str, label: str) -> None:
+    second = {name: name.translate(str.maketrans("017", "128")).replace("a_", "b_") for name in (image, label)}
+    touched(tmp_path, f"images/{image}.png", f"labels/{label}.png", f"images/{second[image]}.png", f"labels/{second[label]}.png")
+    assert found_in(tmp_path) == {name: [f"images/{name}.png", f"labels/{of}.png"]
+                                  for name, of in ((image, label), (second[image], second[label]))}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "pairs"),
+    [
+        (("img1", "1"), ("label1", "1"), {"1": "1"}),  # the other two: 1 may have been meant
+        (("img1", "image_1"), ("label1",), {}),
+        (("img1",), ("label1", "mask_1"), {}),
+        (("img1", "img2"), ("label01", "label02"), {}),
+        (("a1", "a2"), ("b1", "b2"), {}),
+        (("image", "x"), ("label", "x"), {"x": "x"}),
+        (("labelled_1",), ("led_1",), {}),
+    ],
+)
+def test_what_is_not_one_to_one_is_not_guessed(
+    tmp_path: Path, images: tuple[str, ...], labels: tuple[str, ...], pairs: dict[str, str]
+) -> None:
+    touched(tmp_path, *(f"images/{name}.png" for name in images), *(f"labels/{name}.png" for name in labels))
+    if not pairs:
+        told = f"({', '.join(f'{name}.png' for name in sorted(images))}; {', '.join(f'{name}.png' for name in sorted(labels))})"
+        with pytest.raises(UNetError, match=re.escape(f"no image in images has a label of the same name in labels {told}. Name them")):
+            find_cases(tmp_path)
+    else:
+        assert found_in(tmp_path) == {name: [f"images/{name}.png", f"labels/{of}.png"] for name, of in pairs.items()}
+        assert len(find_cases(tmp_path).without_image) == len(labels) - len(pairs)
+
+
+# --- a folder per case
+
+KITS, BRATS = ("imaging", "segmentation"), ("CASE_flair", "CASE_t1", "CASE_seg")
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        (KITS, ()), (("CASE", "CASE_seg"), ()), (("CASE_scan", "mask"), ()), (("Image", "LABEL"), ()), (BRATS, ("flair", "t1")),
+        (("CASE-t1c", "CASE-t1n", "CASE-seg"), ("t1c", "t1n")), (("t1", "t2", "gt"), ("t1", "t2")),
+        (("CASE_0000", "CASE_0001", "CASE_seg"), ()), (("CASE_CT", "CASE_PET", "CASE_CT_gt"), ("CT", "PET")),
+        (("sub_t1", "sub_t2", "sub_seg"), ("t1", "t2")),
+    ],
+)  # fmt: skip
+def test_a_folder_per_case(tmp_path: Path, files: tuple[str, ...], names: tuple[str, ...]) -> None:
+    """KiTS, BraTS and their like: what is no mask is a channel, in one order for all."""
+    for case in ("BraTS_001", "BraTS_002"):
+        touched(tmp_path, *(f"{case}/{name.replace('CASE', case)}.nii.gz" for name in files))
+    touched(tmp_path, "BraTS_003/a.nii.gz", "BraTS_004/seg.nii.gz", "scripts/run.py", "LICENSE.txt")
+    found = find_cases(tmp_path)
+    assert found.channels == names and [path.parent.name for path in found.unlabelled] == ["BraTS_003"]
+    assert found.without_image == (tmp_path / "BraTS_004/seg.nii.gz",)
+    assert found_in(tmp_path) == {
+        case: [f"{case}/{name.replace('CASE', case)}.nii.gz" for name in files] for case in ("BraTS_001", "BraTS_002")
+    }
+
+
+def test_a_folder_per_case_and_the_names_in_dataset_json(tmp_path: Path) -> None:
+    for case in ("a", "b"):
+        touched(tmp_path, *(f"{case}/{name.replace('CASE', case)}.nii.gz" for name in BRATS))
+    describe(tmp_path, labels=LABELS, channel_names={"0": "T1", "1": "FLAIR"})
+    found = find_cases(tmp_path)
+    assert found.channels == ("T1", "FLAIR") and found.labels == NAMES
+    assert [path.name for path in found.cases[0].images] == ["a_t1.nii.gz", "a_flair.nii.gz"]
+    describe(tmp_path, labels=LABELS, channel_names={"0": "T1", "1": "T2"})
+    with pytest.raises(UNetError, match="dataset.json names the channels T1, T2, the files flair, t1. Name them alike"):
+        find_cases(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (("a/x.png", "a/x_seg.png", "b/y.png", "b/y_seg.png", "b/y_gt.png"), "b: 2 masks (y_gt.png, y_seg.png) in the folder of a case"),
+        (("a/a_t1.png", "a/a_seg.png", "b/b_t2.png", "b/b_seg.png"), "b: its images are b_t2.png, those of a a_t1.png. Give all cases the"),
+        (("a/a_t1.png", "a/a_t2.png", "a/seg.png", "b/b_t1.png", "b/seg.png"), "b: its images are b_t1.png, those of a a_t1.png, a_t2.png"),
+        (("a/x.png", "a/y.png", "a/x_seg.png"), "a: whether its images (x.png, y.png) are channels of one cannot be told"),
+        (("a/a.png", "a/a_t1.png", "a/a_seg.png"), "a: whether its images (a.png, a_t1.png) are channels of one cannot be told"),
+        (("a/t1.png", "a/t1.tif", "a/seg.png"), "t1.tif: it has the name of t1.png. Keep one of them"),
+        (("a/x.png", "a/y.png", "a/x_seg.png", "a/y_seg.png"), "no folder imagesTr or images or image or imgs or img in it (a)"),
+        (("a/x.png", "a/x_seg.png", "y.png"), "in it (a, y.png)"),
+        (("scans/x.png", "scans/y.png", "segs/x.png", "z/z/z.png", "zz/a"), "in it (scans, segs, z and 1 more)"),
+    ],
+)
+def test_a_folder_per_case_in_doubt(tmp_path: Path, files: tuple[str, ...], words: str) -> None:
+    touched(tmp_path, *files)
+    with pytest.raises(UNetError) as error:
+        find_cases(tmp_path)
+    assert words in sentence(error)
+
+
 def test_a_mask_of_its_own_name_comes_before_one_that_is_named_for_the_image(tmp_path: Path) -> None:
     data = two_folders(tmp_path, 2)
     name = sorted((data / "labels").iterdir())[0]
@@ -90,7 +225,7 @@ def test_two_masks_named_for_one_image(tmp_path: Path) -> None:
 
 def test_a_folder_of_other_folders_is_told_what_it_lacks(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
-    with pytest.raises(UNetError, match="no folder imagesTr or images or image in it"):
+    with pytest.raises(UNetError, match=r"no folder imagesTr or images or .+ or img in it \(train\)\. Use imagesTr"):
         find_cases(tmp_path)
 
 
@@ -451,8 +586,8 @@ def no_images(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "words"),
     [
-        (without("images"), "no folder imagesTr or images or image in it"),
-        (without("labels"), "no folder labelsTr or labels or masks or label in it"),
+        (without("images"), "no folder imagesTr or images or image or imgs or img in it (labels)"),
+        (without("labels"), "no folder labelsTr or labels or masks or label or mask in it (images)"),
         (no_images, "no image files in it"),
         (strangers, "no image in images has a label of the same name in labels"),
         (two_labels, "c0.nii.gz: it has the name of c0.nii"),

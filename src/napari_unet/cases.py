@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Collection, Container, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -17,11 +17,18 @@ from napari_unet.description import described_in
 from napari_unet.errors import UNetError
 from napari_unet.settings import ALL_LABELLED, LabelRule
 from napari_unet.suffixes import KNOWN, stem, suffix
+from napari_unet.words import shortened
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # a drive has one letter
-_MASK = re.compile(r"(?P<image>.+)_(seg|mask|label|labels)")
+_MASK_WORDS = "seg|segmentation|mask|masks|label|labels|gt"
+_WORDS = f"{_MASK_WORDS}|image|images|img|imgs"
+_MASK = re.compile(rf"(?P<image>.+)[-_]({_MASK_WORDS})", re.IGNORECASE)
+_MASK_ALONE = re.compile(_MASK_WORDS, re.IGNORECASE)  # in a folder of its case
+_SAYS_WHAT = re.compile(rf"^({_WORDS})[-_. ]?(?=\d)|^({_WORDS})[-_. ]|[-_. ]({_WORDS})$")  # a name, in small letters
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
-_IMAGE_FOLDERS, _LABEL_FOLDERS = ("imagesTr", "images", "image"), ("labelsTr", "labels", "masks", "label")
+_IMAGE_FOLDERS, _LABEL_FOLDERS = ("imagesTr", "images", "image", "imgs", "img"), ("labelsTr", "labels", "masks", "label", "mask")
+_LIST_THEM = 'List the cases in dataset.json: "training": [{"image": [...], "label": ...}]'
+_FINAL = "final"  # MONAI Label's folder, in labels, of those that a person made
 
 
 def list_images(path: str | Path) -> list[Path]:
@@ -33,13 +40,23 @@ def list_images(path: str | Path) -> list[Path]:
         return [path]
     if not os.path.isdir(path):
         raise UNetError(path, "there is no such file or folder", "Check the path")
-    try:
-        found = sorted(p for p in path.iterdir() if suffix(p) not in ("", ".img") and not p.name.startswith("."))
-    except OSError as error:
-        raise UNetError(path, f"cannot be read ({error.strerror})", "Check its permissions") from error
+    found = _image_files(path)
     if not found:
         raise UNetError(path, "no image files in it", f"Put files with one of these endings there: {' '.join(KNOWN)}")
     return found
+
+
+def _image_files(folder: Path) -> list[Path]:
+    """Those of a folder, by name; none where it has none."""
+    return [path for path in _entries(folder) if suffix(path) not in ("", ".img")]
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder, by name, but for what is hidden."""
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as error:
+        raise UNetError(folder, f"cannot be read ({error.strerror})", "Check its permissions") from error
 
 
 def find_images(inputs: Iterable[str | Path], channels: int | None = None) -> list[Case]:
@@ -66,13 +83,20 @@ def masks_beside(source: str | Path) -> list[Path]:
         return []
     paths = list_images(source)
     names = {name for path in paths for name in (stem(path), _split(path)[0])}
-    return [path for path in paths if _image_of(stem(path)) in names]
+    keys = {_key(name) for name in names if _image_of(name) is None}
+    found = [(path, _image_of(stem(path))) for path in paths]
+    return [path for path, image in found if image is not None and (image in names or image.casefold() in keys)]
 
 
 def _image_of(mask: str) -> str | None:
     """The name of the image that a mask is named for; None where its name does not say that it is a mask."""
     match = _MASK.fullmatch(mask)
     return match["image"] if match else None
+
+
+def _key(name: str) -> str:
+    """What of a name tells the case: in small letters, without a word for image or mask, as in `img0001`, `mask_7` and `a_img`."""
+    return _SAYS_WHAT.sub("", name.casefold())
 
 
 def _without_masks(source: str | Path) -> list[str | Path]:
@@ -138,9 +162,11 @@ def _in_order(case: Path, channels: dict[int, Path]) -> tuple[Path, ...]:
 
 
 def find_cases(folder: str | Path, rule: LabelRule = ALL_LABELLED) -> Dataset:
-    """The labelled cases of a folder: the Decathlon's layout, nnU-Net's raw one, two folders of images and labels, or one of both.
+    """The labelled cases of a folder: as the Decathlon or nnU-Net lay them out, in two folders, in one, or in one per case.
 
-    In the latter masks are named for their images, as in `scan.nii.gz` and `scan_seg.nii.gz`, which may be so in two folders, too.
+    In one folder masks are named for their images, as in `scan.nii.gz` and `scan_seg.nii.gz`, which may be so in two folders, too.
+    Names may also differ in large and small letters, or in a word, as in `img0001` and `label0001`, where no other image and no other
+    mask could be meant. In a case's own folder, what is no mask is a channel (see `_folder_per_case`).
 
     Masks will be read by `rule`, and by the value that dataset.json names "ignore".
 
@@ -154,20 +180,21 @@ def find_cases(folder: str | Path, rule: LabelRule = ALL_LABELLED) -> Dataset:
     described, rule = described_in(folder, rule)
     if described.cases:
         return described.with_rule(rule)
+    if not _sides(folder) and (dataset := _folder_per_case(folder, described)):
+        return dataset.with_rule(rule)
     images, masks = _images_and_masks(folder)
     known = _by_name(masks)
-    named = {*known, *map(_image_of, known)}  # all that there may be a mask of
+    named = set(map(_key, known))
 
     def labelled_each(case: str, files: list[Path]) -> bool:
-        return case not in named and any(stem(path) in named for path in files)
+        return _key(case) not in named and any(_key(stem(path)) in named for path in files)
 
     found = {case.name: case for case in _cases(images, labelled_each)}
-    known = _by_image(known, found)
+    known = _by_key(_by_image(known, found), found)
     cases = tuple(Case(name, found[name].images, known[name]) for name in found if name in known)
     if not cases:
-        first = f"{images[0].name} and {masks[0].name} are the first"
-        raise UNetError(folder, f"no image in {images[0].parent.name} has a label of the same name in {masks[0].parent.name} ({first})",
-                        "Name them alike, or labels as in scan_seg.nii.gz")  # fmt: skip
+        sides = f"no image in {images[0].parent.name} has a label of the same name in {masks[0].parent.name}"
+        raise UNetError(folder, f"{sides} ({_some(images)}; {_some(masks)})", "Name them alike, or labels as in scan_seg.nii.gz")
     return replace(
         described, cases=cases,
         unlabelled=tuple(path for name in found if name not in known for path in found[name].images),
@@ -175,14 +202,95 @@ def find_cases(folder: str | Path, rule: LabelRule = ALL_LABELLED) -> Dataset:
     ).with_rule(rule)  # fmt: skip
 
 
+def _sides(folder: Path) -> list[Path]:
+    """The folders of images and of labels that are there."""
+    return [path for names in (_IMAGE_FOLDERS, _LABEL_FOLDERS) if (path := _subfolder(folder, names))]
+
+
 def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The files of two folders of images and of labels, or of one in which masks are named for the images beside them."""
-    if not any((folder / name).is_dir() for name in (*_IMAGE_FOLDERS, *_LABEL_FOLDERS)):
-        with suppress(UNetError):  # nothing in it: it is no folder of both
-            if masks := masks_beside(folder):
-                return [path for path in list_images(folder) if path not in masks], masks
-    images, labels = (list_images(_subfolder(folder, names)) for names in (_IMAGE_FOLDERS, _LABEL_FOLDERS))
-    return images, labels
+    """The files of two folders of images and of labels, or of one in which masks are named for the images beside them.
+
+    Where there is no folder of images, those beside the folder of labels are them, as MONAI Label has it.
+    """
+    images, labels = (_subfolder(folder, names) for names in (_IMAGE_FOLDERS, _LABEL_FOLDERS))
+    masks = masks_beside(folder) if images is None and _image_files(folder) else []
+    if masks and labels is None:
+        return [path for path in list_images(folder) if path not in masks], masks
+    if labels is not None and (labels / _FINAL).is_dir() and not _image_files(labels):
+        labels = labels / _FINAL
+    if images is None and labels is not None and _image_files(folder) and not masks:
+        images = folder
+    for found, names in ((images, _IMAGE_FOLDERS), (labels, _LABEL_FOLDERS)):
+        if found is None:
+            raise UNetError(folder, f"no folder {' or '.join(names)} in it ({_some(_entries(folder))})",
+                            "Use imagesTr and labelsTr (Decathlon, nnU-Net), images and labels, or a folder per case")  # fmt: skip
+    return list_images(images or folder), list_images(labels or folder)
+
+
+def _some(paths: list[Path]) -> str:
+    """The first names of several."""
+    more = f" and {len(paths) - 3} more" * (len(paths) > 3)
+    return f"{', '.join(shortened(path.name) for path in paths[:3])}{more}" if paths else "it is empty"
+
+
+def _folder_per_case(folder: Path, described: Dataset) -> Dataset | None:
+    """Cases that have a folder each, as in `case_1/imaging.nii.gz` and `case_1/segmentation.nii.gz`; None where no folder is one.
+
+    All that is no mask are channels, by what tells their names apart, such as `t1`: the same ones in each folder, in one order.
+    Raises UNetError where that is in doubt.
+    """
+    inside = {path: _image_files(path) for path in _entries(folder) if path.is_dir()} if not _image_files(folder) else {}
+    masks = {path: [file for file in files if _is_mask(file)] for path, files in inside.items()}
+    labelled = {path: masks[path][0] for path, files in inside.items() if masks[path] and len(files) > len(masks[path])}
+    if not any(len(masks[path]) == 1 for path in labelled):
+        return None
+    if several := next((path for path, found in masks.items() if len(found) > 1), None):
+        raise UNetError(several, f"{len(masks[several])} masks ({_some(masks[several])}) in the folder of a case", _LIST_THEM)
+    channels = {path: _channels(path, inside[path], mask) for path, mask in labelled.items()}
+    names = _order_of(channels, described.channels)
+    named = () if len(names) == 1 or all(name.isdecimal() for name in names) else tuple(names)
+    return replace(
+        described, channels=described.channels or named,
+        cases=tuple(Case(path.name, tuple(channels[path][name] for name in names), mask) for path, mask in labelled.items()),
+        unlabelled=tuple(file for path, files in inside.items() if not masks[path] for file in files),
+        without_image=tuple(found[0] for path, found in masks.items() if found and path not in labelled),
+    )  # fmt: skip
+
+
+def _is_mask(path: Path) -> bool:
+    """Whether a file in a case's own folder is called one."""
+    return bool(_MASK.fullmatch(stem(path)) or _MASK_ALONE.fullmatch(stem(path)))
+
+
+def _channels(folder: Path, files: list[Path], mask: Path) -> dict[str, Path]:
+    """The images of a case's folder, by what their names have behind that of the folder, or of the mask; else by all of it."""
+    found: dict[str, Path] = {}
+    for path in (path for path in files if path != mask):
+        name = stem(path)
+        begins = [re.escape(begin) for begin in (folder.name, _image_of(stem(mask))) if begin]
+        behind = re.match(rf"({'|'.join(begins)})([-_. ]+|$)", name)
+        twin = found.setdefault(name[behind.end() :] if behind else name, path)
+        if twin != path:
+            raise UNetError(path, f"it has the name of {twin.name}", "Keep one of them")
+    return found
+
+
+def _order_of(cases: dict[Path, dict[str, Path]], described: tuple[str, ...]) -> list[str]:
+    """The names of the channels, which all cases share, in the order of dataset.json, or of the alphabet."""
+    first, known = next(iter(cases.items()))
+    names = sorted(known)
+    if other := next((path for path, channels in cases.items() if channels.keys() != known.keys()), None):
+        raise UNetError(other, f"its images are {_some(list(cases[other].values()))}, those of {first.name} {_some(list(known.values()))}",
+                        f"Give all cases the same channels. {_LIST_THEM}")  # fmt: skip
+    if len(names) > 1 and ("" in names or (len(cases) == 1 and any(stem(path) == name for name, path in known.items()))):
+        raise UNetError(first, f"whether its images ({_some(list(known.values()))}) are channels of one cannot be told", _LIST_THEM)
+    if len(names) > 1 and described and not all(name.isdecimal() for name in names):
+        by_name = {name.casefold(): name for name in names}
+        if sorted(by_name) != sorted(name.casefold() for name in described):
+            raise UNetError(first, f"dataset.json names the channels {', '.join(described)}, the files {', '.join(names)}",
+                            "Name them alike")  # fmt: skip
+        return [by_name[name.casefold()] for name in described]
+    return names
 
 
 def _by_image(masks: dict[str, Path], images: Container[str]) -> dict[str, Path]:
@@ -201,6 +309,14 @@ def _named_for(mask: str, images: Container[str], masks: Container[str]) -> str:
     return image if image is not None and mask not in images and image in images and image not in masks else mask
 
 
+def _by_key(masks: dict[str, Path], images: Collection[str]) -> dict[str, Path]:
+    """The same; a mask of no image has that one whose name is alike in all that tells a case, where both are the only ones."""
+    alike = Counter(map(_key, masks))
+    seen = Counter(map(_key, images))
+    only = {key: name for name in images if seen[key := _key(name)] == 1 == alike[key]}
+    return {name if name in images else only.get(_key(name), name): path for name, path in masks.items()}
+
+
 def _by_name(paths: list[Path]) -> dict[str, Path]:
     known: dict[str, Path] = {}
     for path in paths:
@@ -210,9 +326,13 @@ def _by_name(paths: list[Path]) -> dict[str, Path]:
     return known
 
 
-def _subfolder(folder: Path, names: tuple[str, ...]) -> Path:
+def _subfolder(folder: Path, names: tuple[str, ...]) -> Path | None:
+    """The first of these folders that is there, in large letters or small; UNetError where two differ in nothing else."""
+    there = _entries(folder)
     for name in names:
-        if (folder / name).is_dir():
-            return folder / name
-    raise UNetError(folder, f"no folder {' or '.join(names)} in it",
-                    "Use imagesTr and labelsTr (Decathlon, nnU-Net), or images and labels")  # fmt: skip
+        alike = [path for path in there if path.name.casefold() == name.casefold() and path.is_dir()]
+        if len(alike) > 1 and folder / name not in alike:
+            raise UNetError(folder, f"{alike[0].name} and {alike[1].name} are both in it", "Keep one of them there")
+        if alike:
+            return folder / name if folder / name in alike else alike[0]
+    return None

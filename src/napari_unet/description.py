@@ -57,7 +57,7 @@ def described_beside(labels: str | Path, rule: LabelRule = ALL_LABELLED) -> tupl
     """
     folder = Path(labels) if os.path.isdir(labels) else Path(labels).parent
     path = folder.parent / NAME
-    if not folder.name.startswith("label") or not path.exists():  # labelsTr, labelsTs, labels
+    if not folder.name.casefold().startswith("label") or not path.exists():  # labelsTr, labelsTs, labels
         return {}, rule
     names, _ = _names(_description(path), path)
     return names, rule if rule.ignore is not None else _merged(rule, names)

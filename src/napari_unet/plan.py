@@ -16,12 +16,11 @@ from napari_unet.checks import MAX_CLASSES, CaseFacts, groups_of
 from napari_unet.dataset import Dataset
 from napari_unet.description import not_followed
 from napari_unet.errors import UNetError
-from napari_unet.files import shortened
 from napari_unet.partial import words as words_of_rule
 from napari_unet.schema import encode
 from napari_unet.settings import ALL_LABELLED, PlanChoices, TrainConfig
 from napari_unet.spec import COLOURS, Channel, Label, ModelSpec, NetworkSpec, axes_along
-from napari_unet.words import counted
+from napari_unet.words import counted, shortened
 
 UNRELATED = 8.0  # slices this many times farther apart than the plane's voxels do not help each other
 CT_LOW = -500.0  # air, in Hounsfield units
@@ -273,8 +272,7 @@ def _words_rare(labels: tuple[Label, ...], facts: list[CaseFacts]) -> list[str]:
     """Of classes that only one case of several has, what becomes of their score."""
     having = {label.name: [f.name for f in facts if label.value in f.voxels] for label in labels}
     rare = [f"{name} ({shortened(cases[0])})" for name, cases in having.items() if len(cases) == 1 < len(facts)]
-    more = f" and {len(rare) - 5} more" * (len(rare) > 5)
-    return [f"Found in one case alone: {', '.join(rare[:5])}{more}. Where such a case is kept out nothing has learnt the class: "
+    return [f"Found in one case alone: {listed(rare, 5)}. Where such a case is kept out nothing has learnt the class: "
             "it scores 0, and the mean is lower."] * bool(rare)  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from napari_unet.errors import UNetError
 from napari_unet.suffixes import suffix
 
-DATA = ("data", "", "folder: Decathlon's or nnU-Net's layout, or images/ and labels/")
+DATA = ("data", "", "folder: Decathlon's or nnU-Net's layout, images/ and labels/, or a folder per case")
 MODEL = ("model", "", "weights file, folder of a training run, or name of a shipped model")
 
 
