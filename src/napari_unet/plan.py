@@ -20,7 +20,7 @@ from napari_unet.partial import words as words_of_rule
 from napari_unet.schema import encode
 from napari_unet.settings import ALL_LABELLED, PlanChoices, TrainConfig
 from napari_unet.spec import COLOURS, Channel, Label, ModelSpec, NetworkSpec, axes_along
-from napari_unet.words import counted, shortened
+from napari_unet.words import counted, listed, shortened
 
 UNRELATED = 8.0  # slices this many times farther apart than the plane's voxels do not help each other
 CT_LOW = -500.0  # air, in Hounsfield units
