@@ -285,7 +285,7 @@ def test_nnunets_table_of_cases(tmp_path: Path) -> None:
             find_cases(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "../../../EVIL", "/EVIL", "site A/case", "a\\b", "a\0b", "\ud800", "ü" * 125])
+@pytest.mark.parametrize("name", ["", ".", "..", "../../../EVIL", "/EVIL", "site A/case", "a\0b", "\ud800", "ü" * 125])
 def test_a_name_that_no_masks_file_can_have(tmp_path: Path, name: str) -> None:
     """It would lead out of the run's folder, or lose the run when its masks are written."""
     nnunet(tmp_path, 1, channels=1)

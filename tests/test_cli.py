@@ -155,18 +155,22 @@ def test_what_is_misspelt_or_cannot_be_is_told_in_a_sentence_before_anything_is_
     assert found.code == 2 and words in found.err and found.err.count("\n") == 1 and not found.out and not list(tmp_path.iterdir())
 
 
-def test_scores_know_the_names_and_the_ignore_value_that_lie_beside_labels(call: Callable[..., Outcome], tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["labelsTr", "labels", "masks", "Label"])
+def test_scores_know_the_names_and_the_ignore_value_that_lie_beside_labels(
+    call: Callable[..., Outcome], folder: str, tmp_path: Path
+) -> None:
     """nnU-Net's dataset.json names it; a prediction without a label is told."""
     data = nnunet(tmp_path / "data", 2)
+    labels = (data / "labelsTr").rename(data / folder)
     description = json.loads((data / "dataset.json").read_text())
     description["labels"] = {"background": 0, "bright": 1, "ignore": 2}
     (data / "dataset.json").write_text(json.dumps(description))
-    masks = Path(shutil.copytree(data / "labelsTr", tmp_path / "masks"))
+    masks = Path(shutil.copytree(labels, tmp_path / "masks"))
     for path in sorted(masks.iterdir()):
         mask = read_labels(path)
         write(path, mask.with_data(np.where(mask.data == 2, 1, mask.data).astype(np.uint8)))
     shutil.copy(path, masks / "third.nii.gz")
-    found = call("evaluate", masks, data / "labelsTr", "--json")
+    found = call("evaluate", masks, labels, "--json")
     assert found.code == 0 and found.json()["summary"]["mean"]["dice"] == 1.0
     assert "1 bright" in found.out and "not scored: third.nii.gz, without a label" in found.out
     assert "not scored: voxels whose label is 2, which nobody labelled" in found.out

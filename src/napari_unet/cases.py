@@ -13,7 +13,7 @@ from pathlib import Path
 
 from napari_unet import zarrs
 from napari_unet.dataset import Case, Dataset
-from napari_unet.description import described_in
+from napari_unet.description import LABEL_FOLDERS, described_in
 from napari_unet.errors import UNetError
 from napari_unet.settings import ALL_LABELLED, LabelRule
 from napari_unet.suffixes import KNOWN, stem, suffix
@@ -26,7 +26,7 @@ _MASK = re.compile(rf"(?P<image>.+)[-_]({_MASK_WORDS})", re.IGNORECASE)
 _MASK_ALONE = re.compile(_MASK_WORDS, re.IGNORECASE)  # in a folder of its case
 _SAYS_WHAT = re.compile(rf"^({_WORDS})[-_. ]?(?=\d)|^({_WORDS})[-_. ]|[-_. ]({_WORDS})$")  # a name, in small letters
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
-_IMAGE_FOLDERS, _LABEL_FOLDERS = ("imagesTr", "images", "image", "imgs", "img"), ("labelsTr", "labels", "masks", "label", "mask")
+_IMAGE_FOLDERS = ("imagesTr", "images", "image", "imgs", "img")
 _LIST_THEM = 'List the cases in dataset.json: "training": [{"image": [...], "label": ...}]'
 _FINAL = "final"  # MONAI Label's folder, in labels, of those that a person made
 
@@ -204,7 +204,7 @@ def find_cases(folder: str | Path, rule: LabelRule = ALL_LABELLED) -> Dataset:
 
 def _sides(folder: Path) -> list[Path]:
     """The folders of images and of labels that are there."""
-    return [path for names in (_IMAGE_FOLDERS, _LABEL_FOLDERS) if (path := _subfolder(folder, names))]
+    return [path for names in (_IMAGE_FOLDERS, LABEL_FOLDERS) if (path := _subfolder(folder, names))]
 
 
 def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -212,7 +212,7 @@ def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:
 
     Where there is no folder of images, those beside the folder of labels are them, as MONAI Label has it.
     """
-    images, labels = (_subfolder(folder, names) for names in (_IMAGE_FOLDERS, _LABEL_FOLDERS))
+    images, labels = (_subfolder(folder, names) for names in (_IMAGE_FOLDERS, LABEL_FOLDERS))
     masks = masks_beside(folder) if images is None and _image_files(folder) else []
     if masks and labels is None:
         return [path for path in list_images(folder) if path not in masks], masks
@@ -220,7 +220,7 @@ def _images_and_masks(folder: Path) -> tuple[list[Path], list[Path]]:
         labels = labels / _FINAL
     if images is None and labels is not None and _image_files(folder) and not masks:
         images = folder
-    for found, names in ((images, _IMAGE_FOLDERS), (labels, _LABEL_FOLDERS)):
+    for found, names in ((images, _IMAGE_FOLDERS), (labels, LABEL_FOLDERS)):
         if found is None:
             raise UNetError(folder, f"no folder {' or '.join(names)} in it ({_some(_entries(folder))})",
                             "Use imagesTr and labelsTr (Decathlon, nnU-Net), images and labels, or a folder per case")  # fmt: skip

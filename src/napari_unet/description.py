@@ -21,6 +21,7 @@ from napari_unet.spec import MAX_LABEL
 from napari_unet.suffixes import stem, suffix
 
 NAME = "dataset.json"
+LABEL_FOLDERS = ("labelsTr", "labels", "masks", "label", "mask")  # in whatever letters
 MAX_JSON = 16 << 20
 IGNORE = "ignore"  # nnU-Net's name for the value of voxels that nobody labelled
 OTHER_NORMS = ("nonorm", "rescale_to_0_1", "rgb_to_0_1")  # which nnU-Net takes from channels' names, as it does "CT"
@@ -57,7 +58,7 @@ def described_beside(labels: str | Path, rule: LabelRule = ALL_LABELLED) -> tupl
     """
     folder = Path(labels) if os.path.isdir(labels) else Path(labels).parent
     path = folder.parent / NAME
-    if not folder.name.casefold().startswith("label") or not path.exists():  # labelsTr, labelsTs, labels
+    if folder.name.casefold() not in map(str.casefold, (*LABEL_FOLDERS, "labelsTs")) or not path.exists():
         return {}, rule
     names, _ = _names(_description(path), path)
     return names, rule if rule.ignore is not None else _merged(rule, names)

@@ -19,10 +19,10 @@ LONGEST = 255 - len(MASK_ENDING)  # bytes that a mask's name may have before it:
 
 def check_case_name(name: str, where: str | Path) -> None:
     """UNetError for a name of a case that cannot be its mask's, or that would lead out of the folder of masks."""
-    odd = name in ("", ".", "..") or Path(name).name != name or any(x in "/\\\0" or "\ud800" <= x <= "\udfff" for x in name)
+    odd = name in ("", ".", "..") or Path(name).name != name or any(x in "/\0" or "\ud800" <= x <= "\udfff" for x in name)
     if odd or len(name.encode()) > LONGEST:
         raise UNetError(where, f"the case {name[:60]!r} has a name that no mask's file can have",
-                        f"Name it without / and \\, in at most {LONGEST} bytes")  # fmt: skip
+                        f"Name it without slashes, in at most {LONGEST} bytes")  # fmt: skip
 
 
 def mask_file(folder: Path, case: str, masks: str = MASKS) -> Path:
