@@ -285,7 +285,7 @@ def test_saved_while_it_is_being_kept(qtbot, viewer_model, monkeypatch):
     session = recovery.Session()
     late, write = session.keep(layer, []), images.write
 
-    def saved_meanwhile(path, volume):
+    def saved_meanwhile(path, volume, **how):
         write(path, volume)
         session.is_safe(layer)
         write(path, volume)  # the end of what was under way
@@ -300,17 +300,43 @@ def test_saved_while_it_is_being_kept(qtbot, viewer_model, monkeypatch):
     session.close()
 
 
-def test_one_mask_that_cannot_be_kept_stops_no_other_and_is_told_once(qtbot, viewer_model):
+def test_one_mask_that_cannot_be_kept_stops_no_other_and_is_told_once_by_its_name(qtbot, viewer_model, nifti_file):
+    """The image whose grid it lies on has nothing to do with it."""
+    image = viewer_model.add_layer(Layer.create(*layers.to_layer(images.read(nifti_file()))))
     made = keeper(qtbot, viewer_model)
-    viewer_model.add_labels(np.full((4, 5, 6), 70_000, np.int32), name="odd")
+    viewer_model.add_layer(layers.new_labels(image, grids.grid_of(image), np.ones(image.data.shape, np.uint8), "odd"))
     viewer_model.add_labels(np.ones((4, 5, 6), np.uint8), name="by hand")
+    made._write_now()
+    folder = next(places.folder("recovery").glob("*/*.nii.gz")).parent
+    odd = folder / f"{viewer_model.layers['odd'].unique_id}.nii.gz"
+    odd.unlink()
+    odd.mkdir()  # nothing can be put in its place
+    for layer in (viewer_model.layers["odd"], viewer_model.layers["by hand"]):
+        layer.data[0, 0, 0] = 2
     before = len(notification_manager.records)
     for _ in range(2):
         made._write_now()
-    assert len(list(places.folder("recovery").glob("*/*.nii.gz"))) == 1
-    assert [record.message for record in notification_manager.records[before:] if "70000" in record.message].__len__() == 1
+    (told,) = (record.message for record in notification_manager.records[before:])
+    assert told.startswith("layer 'odd' is not kept: ")
+    odd.rmdir()
     made.close_session()
-    assert [found.name for found in recovery.left_behind()] == ["by hand"]
+    by_hand = next(found for found in recovery.left_behind() if found.name == "by hand")
+    assert by_hand.layer().data.max() == 2
+
+
+@pytest.mark.parametrize(("dtype", "value"), [(np.int32, 70_000), (np.int32, -1), (np.int64, 2**40), (np.uint32, 2**32 - 1)])
+@pytest.mark.parametrize("shape", [(6, 7), (4, 5, 6), (3, 4, 5, 6)])
+def test_another_program_s_numbers_are_kept_as_they_are(qtbot, viewer_model, dtype, value, shape):
+    """Of cells, of which there may be more than 65,535, say; this plugin's own masks have no such classes."""
+    layer = viewer_model.add_labels(np.zeros(shape, dtype), name="cells")
+    layer.data[..., 1:3] = value
+    layer.data[..., 0] = 1
+    before = len(notification_manager.records)
+    keeper(qtbot, viewer_model).close_session()
+    assert len(notification_manager.records) == before
+    (found,) = recovery.left_behind()
+    back = found.layer()
+    assert back.data.dtype == dtype and np.array_equal(back.data, layer.data)
 
 
 def test_what_napari_s_own_save_has_written_is_not_offered(qtbot, viewer_model, tmp_path, monkeypatch):
@@ -488,7 +514,8 @@ def test_a_folder_that_cannot_be_written_is_told_once(qtbot, viewer_model, monke
     before = len(notification_manager.records)
     for _ in range(2):
         made._write_now()
-    assert [record.message for record in notification_manager.records[before:]] == ["recovery: it cannot be written. Choose another home."]
+    (told,) = (record.message for record in notification_manager.records[before:])
+    assert told == "layers 'Labels', 'Labels [1]', 'Labels [2]' are not kept: recovery: it cannot be written. Choose another home."
 
 
 def test_an_opened_mask_that_was_corrected_before_the_widget_came_is_a_hand_s(qtbot, viewer_model, nifti_file):

@@ -22,7 +22,7 @@ from napari.layers import Labels
 
 from napari_unet import files, images
 from napari_unet.errors import UNetError
-from napari_unet.spec import Label
+from napari_unet.spec import MAX_LABEL, Label
 from napari_unet.viewer import places
 from napari_unet.viewer.answer import Answer
 from napari_unet.viewer.filling import appearance
@@ -63,6 +63,8 @@ class Found:
         """The mask as a layer where it lay, as if it had never been away; straightened where that is unknown. Raises UNetError."""
         volume = images.read(self.path)
         values = mask_in(volume)
+        if values is None and volume.data.dtype.kind in "iu":  # too many, or negative ones, for a mask by this plugin
+            values = volume.data
         if values is None:
             raise UNetError(self.path, "it holds no mask", "Look at it in another program")
         known = appearance([Label(*each) for each in self.classes]) if self.classes else {}
@@ -119,7 +121,8 @@ class Session:
                     self._painted.add(key)
                 if self._folder is not None or key in self._painted:  # a session that has ended meanwhile takes a hand's work only
                     files.make_folder(path.parent)
-                    images.write(path, volume.with_data(grid.stored(values)))
+                    classes = values.min() >= 0 and values.max() <= MAX_LABEL  # else another program's numbers, as they are
+                    images.write(path, volume.with_data(grid.stored(values)), labels=bool(classes))
                     files.write_bytes(_about(path), json.dumps(about).encode())
                     if self._written.get(key, 0) > turn:  # it was saved meanwhile
                         _remove(path)

@@ -14,7 +14,7 @@ from napari.utils.notifications import show_info
 from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import QApplication, QFileDialog, QHBoxLayout, QMainWindow, QMessageBox, QPushButton, QWidget
 
-from napari_unet.errors import UNetError
+from napari_unet.errors import UNetError, first_line
 from napari_unet.suffixes import WRITABLE, stem, suffix
 from napari_unet.viewer import recovery, worker, writer
 from napari_unet.viewer.grids import KEY, Grid, grid_of
@@ -73,8 +73,17 @@ def _may_replace(parent: QWidget, chosen: str, target: Path) -> bool:
     return QMessageBox.question(parent, "Save the mask", f"{target.name} already exists. Replace it?", yes | no, no) == yes
 
 
-def _raise(error: UNetError) -> None:
+def _raise(error: Exception) -> None:
     raise error
+
+
+def _not_kept(names: list[str], error: Exception) -> UNetError:
+    """What stood in the way, and of which layers: a file that it tells of, the image's say, is not what is lost."""
+    layers = ", ".join(map(repr, names))
+    where = f"layer {layers} is not kept" if len(names) == 1 else f"layers {layers} are not kept"
+    if isinstance(error, UNetError):
+        return UNetError(where, f"{error.where}: {error.what}", error.remedy)
+    return UNetError(where, first_line(error), "Save what is in it")
 
 
 class Keeper(QWidget):
@@ -184,28 +193,29 @@ class Keeper(QWidget):
         except UNetError as error:
             worker.show(error)
 
-    def _write(self, jobs: Iterable[tuple[str, Callable[[], None]]]) -> None:
-        """Each mask in turn: what cannot be written stops no other, and is told once. Raises the first such UNetError."""
-        first = None
-        for layer, job in jobs:
+    def _write(self, jobs: Iterable[tuple[str, str, Callable[[], None]]]) -> None:
+        """Each mask in turn: what cannot be written stops no other, and is told once. Raises UNetError for the first, and others alike."""
+        first, names = None, list[str]()
+        for layer, name, job in jobs:
             try:
                 job()
-            except UNetError as error:
-                if layer not in self._told:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the other masks are to be kept
+                if layer not in self._told and str(error) == str(first or error):
                     first = first or error
-                self._told.add(layer)
+                    names.append(name)
+                    self._told.add(layer)
         if first is not None:
-            raise first
+            raise _not_kept(names, first) from first
 
-    def _jobs(self) -> Iterator[tuple[str, Callable[[], None]]]:
+    def _jobs(self) -> Iterator[tuple[str, str, Callable[[], None]]]:
         """None where the preferences say so."""
         for layer in self._masks() if self._seconds else ():
             try:
                 job = self._session.keep(layer, [*self._viewer.layers, *self._parted])
-            except UNetError as error:  # the folder cannot be written, say
+            except Exception as error:  # noqa: BLE001 - the folder cannot be written, say; and as above
                 job = partial(_raise, error)
             if job is not None:
-                yield str(layer.unique_id), job
+                yield str(layer.unique_id), layer.name, job
 
     def _masks(self) -> list[Labels]:
         """Those that a hand can paint in, and that lie in memory alone: a file that is mapped is on disk already."""
