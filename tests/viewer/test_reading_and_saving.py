@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import napari
 import nibabel
 import numpy as np
 import pytest
@@ -241,6 +242,22 @@ class TestWriter:
         before = len(notification_manager.records)
         writer.save(tmp_path / "m.nii", viewer.add_labels(np.zeros((3, 3, 3), np.uint8)), viewer.layers)
         assert "no opened file's grid" in notification_manager.records[before:][-1].message
+
+
+@pytest.mark.gui
+def test_a_mask_is_saved_on_its_own_viewer_s_grid_while_another_is_current(make_napari_viewer, nifti_file, tmp_path):
+    mine, path = make_napari_viewer(), nifti_file(affine=affine_for("LSA", tilt=9))
+    image = opened(mine, path)
+    plain = mine.add_labels(np.zeros(image.data.shape, np.uint8), scale=image.scale, translate=image.translate, units=image.units)
+    plain.data[1] = 1
+    other = make_napari_viewer()
+    assert napari.current_viewer() is other and plain not in other.layers
+    heard = []
+    writer.saved.connect(lambda event: heard.append(event.value))
+    plain.save(str(tmp_path / "mask.nii.gz"), plugin=PLUGIN)
+    assert np.array_equal(nifti.read(tmp_path / "mask.nii.gz").affine, nifti.read(path).affine) and heard == [plain]
+    with pytest.raises(UNetError, match="lies on its grid"):
+        plain.save(str(path), plugin=PLUGIN)
 
 
 def test_the_sample_opens(viewer):

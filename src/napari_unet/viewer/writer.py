@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +26,24 @@ saved = EventEmitter(type_name="saved")  # with each Labels layer that napari's 
 def write_labels(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     """napari's writer of one Labels layer. Raises UNetError."""
     layer = _layer_of(data, meta, "labels")
-    target = save(path, layer, _open_layers())
-    if layer in _open_layers():
+    others = _layers_beside(layer)
+    target = save(path, layer, others)
+    if layer in others:
         saved(value=layer)
     return [str(target)]
 
 
 def write_image(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     """napari's writer of one Image layer. Raises UNetError."""
-    return [str(save(path, _layer_of(data, meta, "image"), _open_layers()))]
+    layer = _layer_of(data, meta, "image")
+    return [str(save(path, layer, _layers_beside(layer)))]
 
 
 def _layer_of(data: Any, meta: dict[str, Any], kind: str) -> Any:
     """The open layer that napari gives to be written; one like it where it is not open."""
     cls = Labels if kind == "labels" else Image
-    mine = (layer for layer in _open_layers() if layer.data is data and isinstance(layer, cls) and layer.name == meta.get("name"))
+    opened = chain.from_iterable(_viewers())
+    mine = (layer for layer in opened if layer.data is data and isinstance(layer, cls) and layer.name == meta.get("name"))
     return next(mine, None) or Layer.create(data, meta, kind)
 
 
@@ -68,9 +72,18 @@ def file_name(name: str, ending: str) -> str:
     return (re.sub(r"[^\w.+-]+", "_", name).strip("_") or "mask") + ending
 
 
-def _open_layers() -> list[Any]:
-    viewer = napari.current_viewer()
-    return [] if viewer is None else list(viewer.layers)
+def _layers_beside(layer: Any) -> list[Any]:
+    """The layers of the viewer that holds this one; of the current viewer where none does."""
+    viewers = _viewers()
+    return next((layers for layers in viewers if layer in layers), viewers[0] if viewers else [])
+
+
+def _viewers() -> list[list[Any]]:
+    """The layers of each viewer, the current one's first: any may be saved, as by `layer.save`, while another viewer is the current one."""
+    current = napari.current_viewer()
+    # there is no public way to ask for all of them
+    others = [viewer for viewer in getattr(napari.Viewer, "_instances", ()) if viewer is not current]
+    return [list(viewer.layers) for viewer in (current, *others) if viewer is not None]
 
 
 def _check_not_a_source(target: Path, layer: ScalarLayer, others: list[Any]) -> None:
