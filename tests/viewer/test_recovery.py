@@ -17,11 +17,13 @@ import nibabel
 import numpy as np
 import pytest
 from conftest import tiny_spec
+from dialogs import when_shown
 from hostile import SHAPE, affine_for
 from napari.components import ViewerModel
 from napari.layers import Layer
 from napari.settings import get_plugin_settings
 from napari.utils.notifications import notification_manager
+from qtpy.QtWidgets import QMessageBox
 
 from napari_unet import UNetError, images
 from napari_unet.viewer import grids, layers, places, recovery
@@ -96,10 +98,33 @@ def test_a_killed_session_s_mask_comes_back_as_it_was(killed, qtbot, viewer_mode
     assert made.offered == 0 and len(list(places.folder("recovery").glob("*/*.nii.gz"))) == 1  # in this session's keeping
 
 
+def discard(made, answer):
+    """Press Discard and answer what it asks; the question."""
+    asked = []
+
+    def say(box):
+        asked.append(box.text())
+        box.button(getattr(QMessageBox.StandardButton, answer)).click() if answer else box.reject()
+
+    when_shown(QMessageBox, say)
+    made.discard.click()
+    return asked
+
+
 def test_discard_is_for_good(killed, qtbot, viewer_model):
     made = keeper(qtbot, viewer_model)
-    made.discard.click()
-    assert recovery.left_behind() == [] and not viewer_model.layers
+    assert discard(made, "Yes") == ["Delete 1 unsaved mask for good? by hand"]
+    assert recovery.left_behind() == [] and not viewer_model.layers and made.offered == 0
+
+
+@pytest.mark.parametrize("answer", ["No", ""])
+def test_discard_asks_first(killed, qtbot, viewer_model, answer):
+    """It lies beside Restore."""
+    made = keeper(qtbot, viewer_model)
+    assert len(discard(made, answer)) == 1
+    assert made.offered == 1 and len(recovery.left_behind()) == 1
+    made.restore.click()
+    assert viewer_model.layers["by hand"].data.sum() == 6
 
 
 def test_a_description_that_was_cut_off_costs_the_name_alone(killed, qtbot, viewer_model):
@@ -263,7 +288,7 @@ def another_dies(scan):
 def test_what_was_not_offered_is_not_removed(killed, qtbot, viewer_model, press):
     made = keeper(qtbot, viewer_model)
     another_dies(killed)
-    getattr(made, press).click()
+    made.restore.click() if press == "restore" else discard(made, "Yes")
     (found,) = recovery.left_behind()
     assert found.layer().data.sum() == 6
 

@@ -99,7 +99,7 @@ class Keeper(QWidget):
         self._closed = False
         self._parted: list[Any] = []  # layers that were taken away a moment ago
         self._offer = text("")
-        self.restore, self.discard = QPushButton("Restore"), QPushButton("Discard")
+        self.restore, self.discard = QPushButton("Restore"), QPushButton("Discard…")
         self.restore.setToolTip("Open them as layers")
         self.discard.setToolTip("Delete them for good")
         self.restore.clicked.connect(self._restore)
@@ -281,6 +281,11 @@ class Keeper(QWidget):
         self._show()
 
     def _discard(self) -> None:
+        """After a question: it lies beside Restore, and nothing brings them back."""
+        yes, no = QMessageBox.StandardButton.Yes, QMessageBox.StandardButton.No
+        question = f"Delete {self._offer.text()} for good? {', '.join(found.name for found in self._found)}"
+        if QMessageBox.question(self, "Unsaved masks", question, yes | no, no) != yes:
+            return
         for found in self._found:
             recovery.forget(found)
         self._found = []
