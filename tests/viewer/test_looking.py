@@ -12,6 +12,7 @@ from napari.layers import Image, Layer
 from napari_unet import images
 from napari_unet.viewer import layers, looking
 from napari_unet.viewer.looking import ViewTab
+from napari_unet.viewer.planes import PlaneButtons
 
 
 def shown(viewer, path, kind="image"):
@@ -139,3 +140,34 @@ def test_the_mask_in_3d(tab, viewer_model):
     assert viewer_model.dims.ndisplay == 3 and not image.visible and mask.visible
     viewer_model.dims.ndisplay = 2
     assert image.visible and not other.visible
+
+
+@pytest.mark.gui
+@pytest.mark.parametrize("how", ["napari's button", "the same plane", "another plane"])
+def test_slices_are_shown_as_before_when_3d_is_left(window, qtbot, how):
+    viewer, widget = window(show=True)
+    viewer.add_labels(np.ones((2, 40, 50, 60), np.uint8))
+    tab, planes = widget._view, widget.findChild(PlaneButtons)
+    viewer.dims.set_current_step((0, 1), (0, 7))
+    viewer.scene.camera.zoom, viewer.scene.camera.center = 3.0, (0.0, 20.0, 31.0)
+    before = viewer.scene.camera.zoom, viewer.scene.camera.center, viewer.dims.current_step[1]
+    for _ in range(2):  # a second time in 3-D
+        tab._solid.click()
+    viewer.dims.set_current_step(0, 1)
+    viewer.scene.camera.zoom *= 1.5
+    if how == "napari's button":
+        viewer.dims.ndisplay = 2
+    else:
+        planes._buttons["Axial" if how == "the same plane" else "Coronal"].click()
+    qtbot.wait(50)
+    assert viewer.dims.current_step[0] == 1, "the slider of the series was there all the time"
+    if how == "another plane":  # which napari fits to the canvas itself
+        planes._buttons["Axial"].click()
+        assert viewer.dims.current_step[1] == 7
+    else:
+        assert (viewer.scene.camera.zoom, viewer.scene.camera.center, viewer.dims.current_step[1]) == before
+    viewer.dims.ndisplay = 3  # napari's own: nothing of ours is put back
+    viewer.reset_view()
+    zoom = viewer.scene.camera.zoom
+    viewer.dims.ndisplay = 2
+    assert viewer.scene.camera.zoom == zoom

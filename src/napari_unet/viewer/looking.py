@@ -105,7 +105,8 @@ class ViewTab(QWidget):
         grid.setRowStretch(5, 1)
         self._mask: Labels | None = None
         self._hidden: list[Image] = []
-        viewer.dims.events.ndisplay.connect(self._show_again)
+        self._slices: tuple[Any, float, tuple[float, ...]] | None = None  # the camera's centre and zoom, and the sliders, before 3-D
+        viewer.dims.events.ndisplay.connect(self._show_again, position="last")  # napari takes the centre of 3-D along
 
     def show_layers(self, image: Image | None, mask: Labels | None) -> None:
         """What the buttons act on."""
@@ -117,6 +118,9 @@ class ViewTab(QWidget):
     def show_solid(self) -> None:
         """Surfaces of the mask; images, which would stand before it, are hidden until slices are shown again."""
         if self._mask is not None and self._mask in self._viewer.layers:
+            if self._viewer.dims.ndisplay == 2:
+                camera = self._viewer.scene.camera
+                self._slices = camera.center, camera.zoom, self._viewer.dims.point
             self._mask.visible = True
             self._mask.iso_gradient_mode = "smooth"  # the fast one speckles
             self._hidden += [layer for layer in self._viewer.layers if isinstance(layer, Image) and layer.visible]
@@ -130,6 +134,11 @@ class ViewTab(QWidget):
             for layer in self._hidden:
                 layer.visible = True
             self._hidden.clear()
+            slices, self._slices = self._slices, None
+            if slices is not None and len(slices[2]) == self._viewer.dims.ndim > 2:
+                axis = self._viewer.dims.not_displayed[-1]  # the others have had a slider all the time
+                self._viewer.dims.set_point(axis, slices[2][axis])
+                self._viewer.scene.camera.center, self._viewer.scene.camera.zoom = slices[:2]
 
     def _show_window(self, name: str, _: bool = False) -> None:
         if self._image is not None:
