@@ -171,3 +171,15 @@ def test_slices_are_shown_as_before_when_3d_is_left(window, qtbot, how):
     zoom = viewer.scene.camera.zoom
     viewer.dims.ndisplay = 2
     assert viewer.scene.camera.zoom == zoom
+
+
+@pytest.mark.gui
+def test_a_picture_has_no_planes(window):
+    viewer, widget = window()
+    buttons = widget.findChild(PlaneButtons)._buttons.values()
+    picture = viewer.add_image(np.zeros((40, 50)))
+    assert not any(button.isEnabled() or button.isChecked() for button in buttons)
+    volume = viewer.add_image(np.zeros((30, 40, 50)))
+    assert all(button.isEnabled() for button in buttons) and [button.isChecked() for button in buttons] == [True, False, False]
+    viewer.layers.remove(volume)
+    assert picture in viewer.layers and not any(button.isEnabled() for button in buttons)

@@ -255,7 +255,7 @@ def test_a_mask_is_saved_on_its_own_viewer_s_grid_while_another_is_current(make_
     heard = []
     writer.saved.connect(lambda event: heard.append(event.value))
     plain.save(str(tmp_path / "mask.nii.gz"), plugin=PLUGIN)
-    assert np.array_equal(nifti.read(tmp_path / "mask.nii.gz").affine, nifti.read(path).affine) and heard == [plain]
+    assert np.array_equal(images.read(tmp_path / "mask.nii.gz").affine, images.read(path).affine) and heard == [plain]
     with pytest.raises(UNetError, match="lies on its grid"):
         plain.save(str(path), plugin=PLUGIN)
 

@@ -34,7 +34,7 @@ def plane_on_screen(viewer: ViewerModel) -> str:
 
 
 class PlaneButtons(QWidget):
-    """One button per plane; that of the plane on the screen is down."""
+    """One button per plane; that of the plane on the screen is down. A picture has no planes to choose."""
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
@@ -58,3 +58,4 @@ class PlaneButtons(QWidget):
         shown = plane_on_screen(self._viewer)
         for name, each in self._buttons.items():
             each.setChecked(name == shown)
+            each.setEnabled(self._viewer.dims.ndim > 2)
