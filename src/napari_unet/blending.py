@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
-from itertools import groupby
+from itertools import chain, groupby
 
 import torch
 from torch import Tensor
@@ -26,15 +26,12 @@ def blended(
     seen = [[n for n in row[0].inside(size)[axis] if n in wanted] for row in rows]
     pending = Counter(n for numbers in seen for n in numbers)
     waiting: dict[int, Tensor] = {}
-    said = iter(answers)
+    said = (logits.to(place) for logits in answers)
     for row, numbers in zip(rows, seen, strict=True):
-        slab: Tensor | None = None
-        for tile in row:
-            logits = next(said).to(place)
-            if slab is None:
-                slab = _begun(waiting, numbers, len(logits), plane, place)
+        first = next(said)
+        slab = _begun(waiting, numbers, len(first), plane, place)
+        for tile, logits in zip(row, chain([first], said)):  # noqa: B905 - what is said goes on to the next row
             _add(slab, logits, tile, size, axis, numbers[0])
-        assert slab is not None  # a row has a window
         pending.subtract(numbers)
         planes = {n: slab[:, n - numbers[0]] for n in numbers}
         waiting |= {n: planes.pop(n).clone() for n in numbers if pending[n]}

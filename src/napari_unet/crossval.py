@@ -18,7 +18,7 @@ from napari_unet.dataset import Case
 from napari_unet.errors import UNetError
 from napari_unet.evaluate import write_scores
 from napari_unet.fingerprint import changed
-from napari_unet.layout import LOG, MODEL, RECORD, RESUME, SCORES, fold_folder, mask_file
+from napari_unet.layout import LOG, MODEL, RECORD, RESUME, SCORES, fold_folder
 from napari_unet.pooling import Fold, choose_components, copy_masks, pooled, pooled_log, read_fold, scored
 from napari_unet.progress import Progress
 from napari_unet.record import Record, begin, check_present, check_start, clear, new_record, read_record
@@ -73,8 +73,6 @@ def cross_validate(
                 _check_split(split, record, folder)
                 start = _start(record, folder)
             split = record.split
-        for name in split.kept_out:
-            mask_file(folder, name)  # as in `train`, but of all folds before the first
         count = len(split.folds)
         ensemble.check_count(count, "--folds")
         weights.check_room(replace(spec, members=count), "--folds")

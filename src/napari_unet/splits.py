@@ -10,6 +10,7 @@ import numpy as np
 
 from napari_unet.dataset import Case, read_image
 from napari_unet.errors import UNetError
+from napari_unet.layout import check_case_name
 from napari_unet.schema import STRICT, encode
 from napari_unet.settings import TrainConfig
 
@@ -125,7 +126,8 @@ def honest_score(names: Sequence[str], groups: Mapping[str, str] | None = None) 
 def arrange(cases: tuple[Case, ...], config: TrainConfig) -> tuple[dict[str, Case], Split]:
     """The cases by name, and their split; a single case that is to be split is two cases, its halves.
 
-    Raises UNetError for a fold that is not there, and for a single case that is too thin to be halved.
+    Raises UNetError for a fold that is not there, for a single case that is too thin to be halved, and for a name that the mask of a
+    case that is kept out cannot have, before any work.
     """
     by_name = {case.name: case for case in cases}
     chosen = _drawn(sorted(by_name), config)
@@ -134,7 +136,10 @@ def arrange(cases: tuple[Case, ...], config: TrainConfig) -> tuple[dict[str, Cas
             raise UNetError("--folds", f"{config.folds or FOLDS} parts of a single case", "Use --folds 2, which cuts it into halves")
         by_name = {half.name: half for half in halves(by_name[chosen[0]])}
         config = replace(config, cases=None)
-    return by_name, split_cases(sorted(by_name), config, groups_in(cases))
+    split = split_cases(sorted(by_name), config, groups_in(cases))
+    for name in split.kept_out:
+        check_case_name(name, by_name[name].label or name)
+    return by_name, split
 
 
 def halves(case: Case) -> tuple[Case, Case]:

@@ -21,7 +21,7 @@ from napari_unet.errors import UNetError
 from napari_unet.evaluate import mean_dice, summary, write_scores
 from napari_unet.fingerprint import changed
 from napari_unet.keeping import Notes, best_dice, save_newest, save_state, scored
-from napari_unet.layout import MASKS, MODEL, RECORD, RESUME, SCORES, mask_file
+from napari_unet.layout import MASKS, MODEL, RECORD, RESUME, SCORES
 from napari_unet.learning import Learner
 from napari_unet.orders import Task
 from napari_unet.progress import Progress
@@ -77,8 +77,6 @@ def train(
         if record is not None:
             check_present(record, by_name, folder)
             split = record.split
-        for name in split.kept_out:
-            mask_file(folder, name)  # what cannot be written at the end is refused before any work
         stack.enter_context(threads.limited(config.threads))
         device = choose_device(config.device)
         distributed.tell(Task(spec, config, split.training, by_name[split.training[0]].rule))
