@@ -79,7 +79,8 @@ class TestInAWindow:
         viewer, widget = window()
         run = started(viewer, widget, qtbot, slow_scan, model_file(), after=2)
         widget._cancel.click()
-        assert widget._run is None and widget._start.isEnabled() and widget._panel.state.text().startswith("stopped after")
+        assert widget._run is None and widget._start.isEnabled()
+        qtbot.waitUntil(lambda: widget._panel.state.text().startswith("stopped after"), timeout=PATIENCE)
         kept = run.filling.layer.data.copy()
         QThreadPool.globalInstance().waitForDone(PATIENCE)
         qtbot.wait(50)
@@ -102,12 +103,43 @@ class TestInAWindow:
         qtbot.waitUntil(lambda: run.filling.over, timeout=PATIENCE)
         assert run.filling.done == 0
 
+    @pytest.mark.parametrize("what", ["run", "slice", "slice and another"])
+    def test_it_says_that_it_is_cancelling_until_the_model_rests(self, window, qtbot, slow_scan, model_file, what):
+        viewer, widget = window()
+        viewer.open(str(slow_scan), plugin=PLUGIN)
+        widget.add_model(model_file())
+        held = Held(widget, at=5)
+        (widget._start if what == "run" else widget._panel.this).click()
+        qtbot.waitUntil(held.reached.is_set, timeout=PATIENCE)
+        widget._cancel.click()
+        qtbot.wait(50)
+        assert widget._panel.state.text() == "cancelling…" and not widget._cancel.isEnabled() and widget._start.isEnabled()
+        if what == "slice and another":
+            widget._panel.this.click()
+        held.goes_on.set()
+        expected = {"run": "stopped before the first slice", "slice": "stopped"}.get(what, "this slice took")
+        qtbot.waitUntil(lambda: widget._panel.state.text().startswith(expected), timeout=PATIENCE)
+        qtbot.waitUntil(lambda: not widget._slices.busy, timeout=PATIENCE)
+        assert not widget._cancel.isEnabled()
+
+    def test_the_lists_have_names_for_who_does_not_see_them(self, window, qtbot, slow_scan):
+        viewer, widget = window(show=True)
+        viewer.open(str(slow_scan), plugin=PLUGIN)
+
+        headings = {label.buddy(): label.text() for label in widget.findChildren(QLabel)}
+        lists = {
+            "Image": widget._image.native, "Model": widget._models, "Mask": widget._mask.native, "Class": widget._correct.classes,
+            "Within": widget._measure.region.layers, "Volumes": widget._choice.volumes,
+        }  # fmt: skip
+        for name, part in lists.items():
+            assert headings[part] == part.accessibleName() == name
+
     def test_cancel_before_the_first_slice_leaves_no_empty_mask(self, window, qtbot, slow_scan, model_file):
         viewer, widget = window()
         started(viewer, widget, qtbot, slow_scan, model_file())
         widget.cancel()
         assert [type(layer) for layer in viewer.layers] == [Image]
-        assert widget._panel.state.text() == "stopped before the first slice"
+        qtbot.waitUntil(lambda: widget._panel.state.text() == "stopped before the first slice", timeout=PATIENCE)
 
     def test_the_next_run_is_not_disturbed_by_a_cancelled_one(self, window, qtbot, slow_scan, model_file):
         viewer, widget = window()

@@ -8,14 +8,14 @@ from magicgui.widgets import ComboBox
 from napari.components import ViewerModel
 from napari.layers import Image
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QWidget
+from qtpy.QtWidgets import QFileDialog, QGridLayout, QWidget
 
 from napari_unet.viewer.channels import ChannelForm
 from napari_unet.viewer.fit import objection, takes_one_of_a_series, takes_several_layers, warning
 from napari_unet.viewer.layers import channels_of
 from napari_unet.viewer.model import Model
 from napari_unet.viewer.models import ModelList, remember
-from napari_unet.viewer.parts import button, combo_box, narrow
+from napari_unet.viewer.parts import button, combo_box, heading, narrow
 from napari_unet.viewer.planes import PlaneButtons
 
 
@@ -31,7 +31,7 @@ class Choice(QWidget):
         self.image = ComboBox(choices=lambda _: self.images(), tooltip="The image layer to segment")
         self.models, self.channels = ModelList(), ChannelForm(self.images)
         self.volumes = combo_box(("the one on the screen", "all"), "Which of the layer's volumes are segmented")
-        self._volumes_heading = QLabel("Volumes")
+        self._volumes_heading = heading("Volumes", self.volumes)
         self.open = button("Open…", "Open a model from a .safetensors file")
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
@@ -40,7 +40,7 @@ class Choice(QWidget):
         for row, (name, part, span) in enumerate((
             ("Image", narrow(self.image.native), 2), ("Plane", PlaneButtons(viewer), 2), ("Model", self.models, 1),
         )):  # fmt: skip
-            grid.addWidget(QLabel(name), row, 0)
+            grid.addWidget(heading(name, part), row, 0)
             grid.addWidget(part, row, 1, 1, span)
         grid.addWidget(self.open, 2, 2)
         grid.addWidget(self.channels, 3, 0, 1, 3)

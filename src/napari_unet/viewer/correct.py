@@ -10,7 +10,7 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels
 from numpy.typing import NDArray
 from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QComboBox, QGridLayout, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import QComboBox, QGridLayout, QPushButton, QWidget
 
 from napari_unet.components import keep_largest
 from napari_unet.errors import UNetError
@@ -19,7 +19,7 @@ from napari_unet.viewer.answer import Answer, revert
 from napari_unet.viewer.filling import OF
 from napari_unet.viewer.grids import grid_of
 from napari_unet.viewer.layers import is_at_hand, is_in_memory, values_of
-from napari_unet.viewer.parts import button, narrow, text
+from napari_unet.viewer.parts import button, heading, narrow, text
 from napari_unet.viewer.table import names_of
 from napari_unet.words import counted
 
@@ -87,7 +87,7 @@ class CorrectTab(QWidget):
         }
         grid = QGridLayout(self)
         grid.setContentsMargins(4, 4, 4, 4)
-        grid.addWidget(QLabel("Class"), 0, 0)
+        grid.addWidget(heading("Class", self.classes), 0, 0)
         grid.addWidget(self.classes, 0, 1)
         for number, pair in enumerate((("interpolate", "holes"), ("largest", "check"), ("before", "next"), ("undo", "revert")), 1):
             for column, name in enumerate(pair):

@@ -30,9 +30,8 @@ class Cost:
     def words(self, seconds_per_voxel: float | None) -> str:
         """One line for the widget."""
         free = ram.free_memory()
-        needs = f"{size(self.memory)} of {size(free)}"
-        if self.memory > free:
-            needs = f"⚠ more memory than there is: {needs}"
+        amount = f"{size(self.memory)} of {size(free)}"
+        needs = f"⚠ more memory than there is: {amount}" if self.memory > free else f"needs {amount} memory"
         if seconds_per_voxel is None:
             return f"{counted(self.windows, 'window')}, {needs}"
         seconds = self.voxels * seconds_per_voxel

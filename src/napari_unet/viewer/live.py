@@ -60,6 +60,11 @@ class Slices(QObject):
         return self._at_work is not None or self._wish is not None
 
     @property
+    def at_work(self) -> bool:
+        """Whether a worker is still there, wanted or not."""
+        return self._worker is not None
+
+    @property
     def live(self) -> bool:
         """Whether the slider is followed."""
         return self._live is not None

@@ -10,6 +10,8 @@ from napari_unet.viewer.parts import button, text
 from napari_unet.viewer.work import Work
 from napari_unet.words import counted, duration
 
+CANCELLING = "cancelling…"
+
 
 class RunPanel(QWidget):
     """This slice, Live, Segment, Cancel; a line of cost; progress."""
@@ -24,6 +26,7 @@ class RunPanel(QWidget):
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
         self.cost, self.state = text(""), text("")
+        self._then = ""  # what is said when nothing is computed any more
         grid = QGridLayout(self)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.addWidget(self.this, 0, 0)
@@ -74,12 +77,23 @@ class RunPanel(QWidget):
         place = "" if volumes == 1 else f"volume {behind + 1} of {volumes}, "
         self._say(f"{place}slice {done - behind * total // volumes} of {total // volumes}{left}")
 
-    def ended(self, complete: bool, done: int, total: int, volumes: int = 1) -> None:
-        """A run is over."""
+    def ended(self, complete: bool, done: int, total: int, volumes: int = 1, at_work: bool = False) -> None:
+        """A run is over, where it is not still at work on its last window."""
         if complete:
             return self._say(f"{counted(total, 'slice')}, done" if volumes == 1 else f"{volumes} volumes, {counted(total, 'slice')}, done")
-        how_far = f"after {done} of {counted(total, 'slice')}" if done else "before the first slice"
-        self._say(f"stopped {how_far}")
+        words = f"stopped after {done} of {counted(total, 'slice')}" if done else "stopped before the first slice"
+        self.cancelling(words) if at_work else self._say(words)
+
+    def cancelling(self, then: str) -> None:
+        """What was cancelled is not over until the model is through with its window."""
+        self._then = then
+        self.cancel.setEnabled(False)
+        self._say(CANCELLING)
+
+    def left(self, again: bool = False) -> None:
+        """Now it is: said unless something else was said since, or the model is at work again."""
+        if self.state.text() == CANCELLING:
+            self._say("" if again else self._then)
 
     def slice_finished(self, seconds: float) -> None:
         """A single slice is there."""

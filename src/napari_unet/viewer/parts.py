@@ -24,6 +24,15 @@ def text(content: str) -> QLabel:
     return label
 
 
+def heading(words: str, part: str | QWidget) -> QLabel:
+    """A label, which a screen reader reads as the name of what it heads."""
+    made = QLabel(words)
+    if isinstance(part, QWidget):
+        made.setBuddy(part)
+        part.setAccessibleName(words)  # Qt asks for the one or the other, as the system has it
+    return made
+
+
 def number(content: str) -> QLabel:
     """A label at the right edge of its column."""
     label = QLabel(content)
@@ -79,5 +88,5 @@ def add_row(grid: QGridLayout, at: int, row: tuple[str | QWidget, ...]) -> None:
     spans = {1: (3,), 2: (1, 2) if isinstance(row[0], str) else (2, 1), 3: (1, 1, 1)}[len(row)]
     column = 0
     for item, span in zip(row, spans, strict=True):
-        grid.addWidget(QLabel(item) if isinstance(item, str) else item, at, column, 1, span)
+        grid.addWidget(heading(item, row[1]) if isinstance(item, str) else item, at, column, 1, span)
         column += span

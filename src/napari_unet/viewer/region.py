@@ -9,13 +9,13 @@ from napari.components import ViewerModel
 from napari.layers import Labels, Shapes
 from numpy.typing import NDArray
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QWidget
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QWidget
 from skimage.draw import polygon
 from superqt.utils import QSignalThrottler
 
 from napari_unet.errors import UNetError
 from napari_unet.viewer.grids import units_in
-from napari_unet.viewer.parts import button
+from napari_unet.viewer.parts import button, heading
 
 AREAS = ("rectangle", "ellipse", "polygon")  # lines and paths enclose nothing
 CORNERS = 180  # of the polygon that stands for an ellipse
@@ -88,7 +88,7 @@ class RegionChoice(QWidget):
         self._settled.triggered.connect(self.changed)
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(QLabel("Within"))
+        row.addWidget(heading("Within", self.layers))
         row.addWidget(self.layers, 1)
         row.addWidget(self.draw)
         self.reset_choices()

@@ -24,12 +24,14 @@ class Run(QObject):
     """A model at work on a layer; the mask appears in the viewer at once and fills.
 
     It goes on with the layer that single slices were put into, if there is one, and leaves alone what was painted there.
-    Signals: `progressed(done, total)` in slices, then once `ended(complete)`. It is a child of the widget that started
-    it, so that nothing of the worker's reaches a widget that is gone.
+    Signals: `progressed(done, total)` in slices, then once `ended(complete)`; `left()` when its worker is gone, which is later
+    where it was cancelled. It is a child of the widget that started it, so that nothing of the worker's reaches a widget that is
+    gone.
     """
 
     progressed = Signal(int, int)
     ended = Signal(bool)
+    left = Signal()
 
     def __init__(self, parent: QObject, viewer: ViewerModel, work: Work) -> None:
         super().__init__(parent)
@@ -48,11 +50,12 @@ class Run(QObject):
         self._helping.timeout.connect(self._help)
         self._last_frame = QTimer(self, singleShot=True)
         self._last_frame.timeout.connect(self._close)
+        self.at_work, self._drawn = True, False  # whether its worker is; whether the last frame is
         self._started = time.monotonic()
         self._first: float | None = None  # when the first slice came: loading says nothing of the slices' pace
         self._worker = worker.start(
             work.parts, slice_on_screen(viewer, work.image, self.filling.grid), what=f"Segmenting {work.image.name}",
-            yielded=self._put, returned=self._complete, errored=self._fail, aborted=self._stop, stoppable=True,
+            yielded=self._put, returned=self._complete, errored=self._fail, aborted=self._abort, stoppable=True,
         )  # fmt: skip
 
     def seconds_left(self) -> float | None:
@@ -88,7 +91,18 @@ class Run(QObject):
             self._waiting.append(part)
             self._helping.start()
 
+    def _leave(self) -> None:
+        self.at_work = False
+        self.left.emit()
+        if self._drawn:
+            self.deleteLater()
+
+    def _abort(self) -> None:
+        self._leave()
+        self._stop()
+
     def _complete(self, _: object = None) -> None:
+        self._leave()
         self._said_all = True
         if not self.filling.over:
             self._helping.start()
@@ -137,6 +151,7 @@ class Run(QObject):
             self.filling.redraw()
 
     def _fail(self, error: Exception) -> None:
+        self._leave()
         worker.show(error)
         self.cancel()
 
@@ -150,4 +165,6 @@ class Run(QObject):
     def _close(self) -> None:
         """The last frame, apart from all else that the end brings; and the layers are nobody's but the viewer's."""
         self.filling.redraw()
-        self.deleteLater()
+        self._drawn = True
+        if not self.at_work:
+            self.deleteLater()

@@ -208,6 +208,7 @@ class SegmentWidget(QScrollArea):
         self._run = Run(self, self._viewer, work)
         self._run.progressed.connect(self._show_progress)
         self._run.ended.connect(self._finish)
+        self._run.left.connect(self._panel.left)
         self._mask.value = self._run.filling.layer
         self._panel.started()
         self._card.show_volumes({})
@@ -215,6 +216,8 @@ class SegmentWidget(QScrollArea):
 
     def cancel(self) -> None:
         """Stop whatever the model is doing."""
+        if self._slices.at_work:
+            self._panel.cancelling("stopped")
         self._panel.live.setChecked(False)
         self._slices.stop()
         if self._run:
@@ -236,6 +239,7 @@ class SegmentWidget(QScrollArea):
 
     def _slice_at_work(self, busy: bool) -> None:
         self._panel.allow(ready=self._choice.judge()[1], running=self._run is not None, slice_running=busy)
+        self._panel.left(again=busy)
 
     def _finish(self, complete: bool) -> None:
         if self._run is None:
@@ -246,7 +250,7 @@ class SegmentWidget(QScrollArea):
             if self._model == work.model:  # another one may have been chosen meanwhile
                 self._card.show_volumes(filling.volumes())
             self._engine.learn(work.model.path, work.options, seconds / max(1, self._panel.voxels(work)))
-        self._panel.ended(complete, filling.done, filling.total, run.volumes)
+        self._panel.ended(complete, filling.done, filling.total, run.volumes, run.at_work)
         self._refresh()
         self._measure.recount()
         QTimer.singleShot(0, self._keeper.keep)  # after the mask's last frame
