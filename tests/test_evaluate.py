@@ -256,7 +256,7 @@ def test_only_what_is_found_is_scored_where_that_is_asked_for(folders: tuple[Pat
     for name in ("b", "c"):
         (predictions / f"{name}.nii.gz").unlink()
     assert main(["evaluate", str(predictions), str(labels)]) == 2
-    assert "no prediction for 2 of 3 labels: b.nii.gz, c.nii.gz. Name predictions like their labels (--only-found scores the others)." in (
+    assert "no prediction for 2 of 3 labels: b.nii.gz and c.nii.gz. Name predictions like their labels (--only-found scores the others)." in (
         capsys.readouterr().err
     )
     assert main(["evaluate", str(predictions), str(labels), "--only-found"]) == 0
