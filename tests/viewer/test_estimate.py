@@ -57,7 +57,7 @@ def test_more_is_dearer():
 
 
 def test_the_words():
-    assert re.fullmatch(r"[\d,]+ windows, needs \d\.\d of \d+ GB memory", cost(tiny_spec(), cube(64), Options()).words(None))
+    assert re.fullmatch(r"[\d,]+ windows, needs \d\.\d GB of [\d.]+ GB memory", cost(tiny_spec(), cube(64), Options()).words(None))
     huge = cost(tiny_spec(), cube(9000), Options())
     assert "⚠ more memory than there is" in huge.words(None) and "windows" in huge.words(None)
     assert "Takes 20 s, a slice 20 s" in cost(tiny_spec(), cube(8), Options()).words(20 / 512)

@@ -128,7 +128,7 @@ class TestInAWindow:
 
         headings = {label.buddy(): label.text() for label in widget.findChildren(QLabel)}
         lists = {
-            "Image": widget._image.native, "Model": widget._models, "Mask": widget._mask.native, "Class": widget._correct.classes,
+            "Image": widget._image.native, "Model": widget._choice.models, "Mask": widget._mask.native, "Class": widget._correct.classes,
             "Within": widget._measure.region.layers, "Volumes": widget._choice.volumes,
         }  # fmt: skip
         for name, part in lists.items():

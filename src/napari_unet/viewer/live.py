@@ -146,6 +146,8 @@ class Slices(QObject):
         self._wish, self._asked = wish, time.monotonic()
         if self._worker is not None:
             self._worker.quit()  # its slice is not shown any more
+            if self._at_work is None:  # it was stopped, and has not left yet
+                self.became.emit(True)
         else:
             self._begin()
 
