@@ -56,6 +56,7 @@ napari.run()
     "the event loop ends first": """
 later(lambda: (paint(mask, 3), paint(mask)), get_qapp().exit)
 napari.run()
+viewer.close()  # a window that is left to the interpreter's end can crash in Qt, after all of Python
 """,
     "there never was an event loop": """
 get_qapp().processEvents()  # the widget has begun to load libraries, in a thread
