@@ -21,7 +21,7 @@ PACKAGE = ROOT / "src" / "napari_unet"
 TIERS = (
     {
         *("__init__", "errors", "files", "foreign", "header", "intensities", "lazy", "ngff", "packed", "pictures", "schema", "spec"),
-        *("card", "progress", "ram", "running", "settings", "suffixes", "volume", "windows", "words"),
+        *("card", "checkpoint", "progress", "ram", "running", "settings", "suffixes", "volume", "windows", "words"),
     },
     {
         *("augment", "budget", "calibration", "cases", "cells", "checks", "components", "distributed", "downloads", "ensemble", "events"),
@@ -29,6 +29,7 @@ TIERS = (
         *("finetune", "layout", "learning", "loss", "lowering", "measure", "network", "nifti", "openvino_runtime", "optimiser"),
         *("dataset", "grid", "images", "openvino_graph", "options", "partial", "splits", "threads"),
         *("phantoms", "preprocess", "quiet_openvino", "record", "cuda_graph", "runtime", "sampling", "schedule", "spacing", "speed"),
+        *("nnunet", "nnunet_network", "nnunet_plans", "nonzero", "resizing"),
         *("ledger", "memory", "outline", "spool", "structures", "survey", "targets", "torch_runtime", "weights", "zarrs"),
     },
     {"assist", "batch", "calibrate", "canvas", "crossval", "evaluate", "onnx_export", "plan", "pooling", "scoring", "segment", "train"},

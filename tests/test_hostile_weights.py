@@ -206,7 +206,7 @@ def content_faults() -> list[Fault]:
                "encoder_convs": (16,) * 8, "decoder_convs": (16,) * 7, "channels": 64}  # fmt: skip
     needs = "the network needs"
     return [
-        bent("newer", "format is 'napari-unet 3'.+Update", lambda f: f.metadata.update(format="napari-unet 3")),
+        bent("newer", "format is 'napari-unet 4'.+Update", lambda f: f.metadata.update(format="napari-unet 4")),
         *(bent(f"{n} members", f"members is {n}", both(spec_with("members", n))) for n in (0, 33, 10**9)),
         bent("members of an older format", "2 members in a file of format 'napari-unet 1'", spec_with("members", 2)),
         bent("members that are not there", "0.encoder.+ has shape None", both(spec_with("members", 2))),

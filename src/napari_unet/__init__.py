@@ -26,6 +26,7 @@ _HOME = {
     "read_spec": "weights",
     "read_card": "weights",
     "Segmenter": "segment",
+    "convert": "nnunet",
 }
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604
 

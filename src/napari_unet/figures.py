@@ -48,7 +48,7 @@ class Slice:
     @classmethod
     def of(cls, image: Volume, mask: Volume, truth: Volume, spec: ModelSpec) -> Slice:
         """Voxels whose truth is not known, having a value that is no class, do not count."""
-        letters = "SRA" if spec.pictures else VIEWS[spec.orientation[0]]
+        letters = "SRA" if spec.pictures else VIEWS.get(spec.orientation[0], "IPL")
         turn = Reorientation.between(image.affine, letters)
         picture, found, true = (turn.apply(volume.data) for volume in (image, mask, truth))
         classes = spec.values

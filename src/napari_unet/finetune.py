@@ -100,6 +100,9 @@ def gentle(config: TrainConfig | None = None) -> TrainConfig:
 
 def refuse(base: ModelSpec, channels: int, pictures: bool, choices: PlanChoices) -> None:
     """UNetError where the data, or what a person chose, contradicts the model that is learnt on from."""
+    if base.later:
+        raise UNetError(base.name, "it looks at images as nnU-Net does, which training here does not",
+                        "Train without --from, or from another model")  # fmt: skip
     without = "or train without --from"
     if base.pictures != pictures:
         kinds = ("volumes", "pictures")

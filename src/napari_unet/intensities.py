@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,13 @@ class Intensities:
     unusable: int
     mean: float
     std: float
+
+    def without_zeros(self, zeros: int, count: int) -> Intensities:
+        """Mean and deviation of what is left where so many of `count` voxels, all of them 0, are left out."""
+        rest = max(1, count - zeros)
+        mean = self.mean * count / rest
+        squares = self.std**2 * count - mean**2 * rest * zeros / count
+        return replace(self, mean=mean, std=math.sqrt(max(0.0, squares) / rest))
 
 
 def slabs(data: NDArray[Any]) -> Iterator[NDArray[Any]]:

@@ -12,6 +12,7 @@ import numpy as np
 from napari_unet import ram, words
 from napari_unet.components import Cleaning
 from napari_unet.outline import Outline
+from napari_unet.resizing import memory_for
 from napari_unet.spacing import network_grid
 from napari_unet.spec import ModelSpec
 from napari_unet.spool import SLAB
@@ -61,6 +62,9 @@ def estimate(
     open_logits = FLOAT * outputs(spec, uncertainty) * min(grid[0], math.ceil(OPEN * size[0]) + 2) * grid[1] * grid[2]
     whole = FLOAT * len(spec.channels) * math.prod(grid)
     prepared = whole if whole <= FLOAT * SMALL else 0
+    if spec.resampling == "cubic" and not (ratios == 1).all():
+        prepared = memory_for(len(spec.channels), Reorientation.between(image.affine, spec.orientation).shape(image.shape), grid)
+    prepared += 3 * voxels * any(channel.scheme == "masked" for channel in spec.channels)
     cut_out = 2 * FLOAT * len(spec.channels) * min(voxels, math.ceil(window / ratios.prod()))  # from the image, before it is resampled
     ends, features = of_window(spec, size, feature_maps)
     parts = 8 * voxels if (cleaning or Cleaning.of(spec)) != Cleaning() else 0

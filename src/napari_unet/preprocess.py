@@ -23,14 +23,18 @@ from napari_unet.errors import UNetError
 from napari_unet.intensities import Intensities, of_channels
 from napari_unet.loss import IGNORE_INDEX
 from napari_unet.memory import SMALL
+from napari_unet.nonzero import nonzero_box, nonzero_mask
 from napari_unet.partial import labelled
 from napari_unet.ram import check_memory
+from napari_unet.resizing import coarse_axis, memory_for, nearest, resized
 from napari_unet.spacing import network_grid
 from napari_unet.spec import Channel, ModelSpec
 from napari_unet.volume import Reorientation, Volume
 from napari_unet.windows import Three
 from napari_unet.words import counted
 
+Scale = tuple[float, float, float]
+Neighbours = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 FINER = 8.0  # times the volume's own voxels: a grid of more has to fit into memory, or nobody would see its end
 
 
@@ -38,10 +42,12 @@ FINER = 8.0  # times the volume's own voxels: a grid of more has to fit into mem
 class Prepared:
     """A volume as the network sees it, cut out where it is needed, and the way back.
 
-    turned : the volume's own voxels, a view (z, y, x, C); normalise : each channel's rule; size : the network's grid;
-    turn : the volume's axes to (z, y, x); shape : the volume's own, turned;
+    turned : the volume's own voxels, a view (z, y, x, C), or the box of them that is looked at; normalise : each channel's rule;
+    size : the network's grid; turn : the volume's axes to (z, y, x); shape : that of `turned`;
     scale, shift : network index = scale * turned index + shift, per axis; source : the file or layer, for messages;
-    whole : `data`, where it lies on a card already (see `on`).
+    begin : the box's first voxel in the whole volume, turned; mask : where "masked" channels are not 0;
+    coarse : an axis along which the nearest of the network's slices is taken; whole : `data`, where it was made already, as on a
+    card (see `on`).
     """
 
     turned: NDArray[Any]
@@ -49,9 +55,12 @@ class Prepared:
     size: tuple[int, int, int]
     turn: Reorientation
     shape: tuple[int, int, int]
-    scale: tuple[float, float, float]
-    shift: tuple[float, float, float]
+    scale: Scale
+    shift: Scale
     source: str
+    begin: Three = (0, 0, 0)
+    mask: NDArray[np.bool_] | None = None
+    coarse: int | None = None
     whole: Tensor | None = None
 
     @property
@@ -62,11 +71,15 @@ class Prepared:
     @cached_property
     def data(self) -> Tensor:
         """All of it: float32 (C, z, y, x). Raises UNetError where that does not fit into memory."""
+        if self.whole is not None:
+            return self.whole
         check_memory(4 * self.values, self.source)
         return self._cut(*(slice(0, n) for n in self.size))
 
     def on(self, device: torch.device) -> Prepared:
         """The same with `data` on a device, brought there slab by slab: of windows that overlap, each voxel once."""
+        if self.whole is not None:
+            return replace(self, whole=self.whole.to(device))
         z, y, x = self.size
         whole = torch.empty(self.turned.shape[3], z, y, x, device=device)
         step = max(1, SMALL * z // self.values)
@@ -90,32 +103,55 @@ class Prepared:
             low, high, share = neighbours(scale, shift, part.stop - part.start, self.shape[axis], part.start)
             read.append(slice(int(low.min()), int(high.max()) + 1))
             found.append((low - read[-1].start, high - read[-1].start, share))
-        with np.errstate(over="ignore"):  # what overflows is infinite, and was refused as such
-            voxels = np.array(np.moveaxis(self.turned[tuple(read)], -1, 0), np.float32, order="C")
-        image: Tensor = self.normalise(torch.from_numpy(voxels))
+        image = self.normalised(*read)
         for axis, (low, high, share) in enumerate(found, 1):
             image = _between(image, axis, low, high, share)
         return image.contiguous()
+
+    def normalised(self, *where: slice) -> Tensor:
+        """A part of the volume's own voxels, each channel by its rule: float32 (C, *where)."""
+        with np.errstate(over="ignore"):  # what overflows is infinite, and was refused as such
+            voxels = np.array(np.moveaxis(self.turned[where], -1, 0), np.float32, order="C")
+        return self.normalise(torch.from_numpy(voxels), None if self.mask is None else self.mask[where])  # type: ignore[no-any-return]
+
+    def back(self, axis: int) -> Neighbours:
+        """For each of the volume's own slices along an axis, the network's slices around it (see `neighbours`)."""
+        if axis != self.coarse:
+            return neighbours(self.scale[axis], self.shift[axis], self.shape[axis], self.size[axis])
+        own = nearest(self.shape[axis], self.size[axis])
+        return own, own, np.zeros(len(own))
+
+    def restored(self, logits: Tensor, dim: int, axis: int) -> Tensor:
+        """Logits whose dimension `dim` runs along an axis of the network's grid, on the volume's own."""
+        return _between(logits, dim, *self.back(axis))
 
 
 class NormalizeChannels(Transform):
     """Each channel by its own rule, with MONAI's intensity transforms. Input and output (C, ...) float32, of any part.
 
-    facts : what the whole channel is like, on which "zscore" relies.
+    facts : what the whole channel is like, on which all but "clip" rely. Called with a `mask` of the part, it leaves "masked" channels
+    0 outside of it.
     """
 
     def __init__(self, channels: Sequence[Channel], facts: Sequence[Intensities]) -> None:
         self.rules = [_intensity(channel, of) for channel, of in zip(channels, facts, strict=True)]
+        self.masked = [channel.scheme == "masked" for channel in channels]
 
-    def __call__(self, image: Any) -> Any:
+    def __call__(self, image: Any, mask: NDArray[np.bool_] | None = None) -> Any:
         for index, rule in enumerate(self.rules):
             image[index] = rule(image[index])
+            if mask is not None and self.masked[index]:
+                image[index][torch.from_numpy(~mask)] = 0
         return image
 
 
 def _intensity(channel: Channel, of: Intensities) -> Compose:
-    if channel.scheme == "zscore":
+    if channel.scheme in ("zscore", "masked"):
         return Compose([NormalizeIntensity(of.mean, of.std)])
+    if channel.scheme == "minmax":
+        return Compose([NormalizeIntensity(of.low, of.high - of.low)])
+    if channel.scheme == "none":
+        return Compose([])
     low, high = channel.low, channel.high
     return Compose([ScaleIntensityRange(low, high, low, high, clip=True),
                     NormalizeIntensity(subtrahend=channel.mean, divisor=channel.std)])  # fmt: skip
@@ -124,18 +160,49 @@ def _intensity(channel: Channel, of: Intensities) -> Compose:
 def prepare(volume: Volume, spec: ModelSpec) -> Prepared:
     """How a volume is turned, normalised and resampled for a model; its voxels are read once, for their statistics.
 
+    Of a model that crops (`nonzero`), the statistics are those of the box. One that resamples cubically has all of the image
+    resampled here, unless it has the model's grid already.
+
     Raises UNetError for the wrong number of channels, for voxels that are not finite or all alike, before or after
     normalisation (each would become a clean empty mask), and for a grid that is so much finer than the volume's that it
     does not fit into memory.
     """
     check_fits(volume, spec)
-    turn, turned, ratio, size = _turn(volume, spec)
+    turn = Reorientation.between(volume.affine, spec.orientation)
+    turned = turn.apply(volume.data)
     turned = turned if turned.ndim == 4 else turned[..., np.newaxis]
-    facts = of_channels(volume, turned)
+    mask = nonzero_mask(turned, volume.source) if any(channel.scheme == "masked" for channel in spec.channels) else None
+    where = nonzero_box(turned if mask is None else mask[..., np.newaxis]) if spec.crop else (slice(None),) * 3
+    turned, mask = turned[where], mask if mask is None else mask[where]
+    facts = _facts(volume, turned, mask, spec)
     normalise = NormalizeChannels(spec.channels, facts)
     _check_contrast(normalise, facts, volume.source, spec)
     z, y, x = turned.shape[:3]
-    return Prepared(turned, normalise, size, turn, (z, y, x), tuple(ratio.tolist()), (0.0, 0.0, 0.0), volume.source)
+    ratio, size = _grid(volume, turn.undo_shape((z, y, x)), spec)
+    begin = (where[0].start or 0, where[1].start or 0, where[2].start or 0)
+    found = Prepared(turned, normalise, size, turn, (z, y, x), ratio, (0.0, 0.0, 0.0), volume.source, begin, mask)
+    return _resized(found, volume, spec) if spec.resampling == "cubic" and size != (z, y, x) else found
+
+
+def _facts(volume: Volume, turned: NDArray[Any], mask: NDArray[np.bool_] | None, spec: ModelSpec) -> list[Intensities]:
+    """What each channel is like, a "masked" one inside the mask."""
+    facts = of_channels(volume, turned)
+    if mask is None:
+        return facts
+    zeros = mask.size - int(np.count_nonzero(mask))
+    masked = (channel.scheme == "masked" for channel in spec.channels)
+    return [of.without_zeros(zeros, mask.size) if each else of for each, of in zip(masked, facts, strict=True)]
+
+
+def _resized(prepared: Prepared, volume: Volume, spec: ModelSpec) -> Prepared:
+    """The same with all of the image resampled cubically (`resizing`). Raises UNetError where memory does not suffice."""
+    check_memory(memory_for(prepared.turned.shape[3], prepared.shape, prepared.size), prepared.source)
+    own = [volume.spacing[axis] for axis in prepared.turn.axes]
+    wanted = [mm or its for mm, its in zip(spec.spacing, own, strict=True)]
+    image = prepared.normalised(*(slice(0, n) for n in prepared.shape)).numpy()
+    whole = torch.from_numpy(resized(image, prepared.size, coarse_axis(own, wanted)))
+    z, y, x = (scale / 2 - 0.5 for scale in prepared.scale)
+    return replace(prepared, shift=(z, y, x), coarse=coarse_axis(wanted, own), whole=whole)
 
 
 def _check_contrast(normalise: NormalizeChannels, facts: list[Intensities], source: str, spec: ModelSpec) -> None:
@@ -167,7 +234,8 @@ def with_neighbours(data: Tensor, slices: slice, k: int) -> Tensor:
 
 def prepare_labels(labels: Volume, spec: ModelSpec) -> Tensor:
     """A mask as class indices on the grid that `prepare` gives its image: uint8 (z, y, x), IGNORE_INDEX where nobody labelled."""
-    _, turned, ratio, _ = _turn(labels, spec)
+    turned = Reorientation.between(labels.affine, spec.orientation).apply(labels.data)
+    ratio, _ = _grid(labels, labels.shape, spec)
     classes = classes_of(turned, spec, labels.source)[None]
     # its affine is in units of the network's voxels: `Spacing` compares absolute millimetres, too coarse for microns
     image = MetaTensor(torch.from_numpy(classes.astype(np.float32)), affine=torch.as_tensor(np.diag((*ratio, 1.0))))
@@ -207,12 +275,12 @@ def check_fits(volume: Volume, spec: ModelSpec) -> None:
                         "Choose one of its volumes (--volume), or give the model's channels")  # fmt: skip
 
 
-def _turn(volume: Volume, spec: ModelSpec) -> tuple[Reorientation, NDArray[Any], NDArray[np.float64], Three]:
-    """The way to the network's axes, the turned voxels, the network's voxels per voxel along (z, y, x), and its grid's size."""
-    turn, ratio, size = network_grid(volume.affine, volume.shape, spec)
-    if math.prod(size) > FINER * math.prod(volume.shape):
+def _grid(volume: Volume, shape: Three, spec: ModelSpec) -> tuple[Scale, Three]:
+    """For a box of this shape (i, j, k) of a volume, the network's voxels per voxel along (z, y, x), and its grid's size."""
+    _, (z, y, x), size = network_grid(volume.affine, shape, spec)
+    if math.prod(size) > FINER * math.prod(shape):
         check_memory(4 * (len(spec.channels) + spec.network.classes) * math.prod(size), volume.source)
-    return turn, turn.apply(volume.data), ratio, size
+    return (float(z), float(y), float(x)), size
 
 
 def resample_axis(logits: Tensor, axis: int, scale: float, shift: float, size: int) -> Tensor:
@@ -239,9 +307,7 @@ def _on(device: torch.device, numbers: NDArray[np.int64]) -> Tensor:
     return torch.as_tensor(numbers, device=device)
 
 
-def neighbours(
-    scale: float, shift: float, size: int, available: int, first: int = 0
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+def neighbours(scale: float, shift: float, size: int, available: int, first: int = 0) -> Neighbours:
     """For positions scale * i + shift, first <= i < first + size: the two of `available` samples around each, and the
     upper one's share.
 

@@ -40,6 +40,11 @@ def decode(cls: type[T], text: str | bytes, where: str) -> T:
     return _validate(cls, strict_json(text, where), where)
 
 
+def parse(cls: type[T], data: Any, where: str) -> T:
+    """What JSON gave, as a `cls`, checked like a file's text."""
+    return _validate(cls, data, where)
+
+
 def as_csv(cls: Any, rows: Iterable[Any]) -> str:
     """A row for each of several dataclasses, below the names of their fields; an empty cell where there is no value."""
     text = io.StringIO()

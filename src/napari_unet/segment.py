@@ -28,7 +28,7 @@ from napari_unet.runtime import choose_runtime, start_runtime
 from napari_unet.spec import ModelSpec
 from napari_unet.torch_runtime import build
 from napari_unet.volume import Volume
-from napari_unet.windows import Tile, Tiling
+from napari_unet.windows import Three, Tile, Tiling
 from napari_unet.words import counted
 
 T = TypeVar("T")
@@ -146,14 +146,15 @@ class Segmenter:
     def _pieces(
         self, volume: Volume, prepared: Prepared, first: tuple[int, int] | None, count: int | None, stopped: Stopped | None
     ) -> Iterator[Piece]:
-        axis, index = 0, prepared.shape[0] // 2
+        shape = prepared.turn.shape(volume.shape)
+        axis, index = 0, prepared.begin[0] + prepared.shape[0] // 2
         if first is not None:
             nearest = min(max(first[1], 0), volume.shape[first[0]] - 1)
             target, position = prepared.turn.target_axis(first[0], nearest, volume.shape)
             if self.spec.network.dims == 3 or target == 0:
                 axis, index = target, position
-        total = len(range(prepared.shape[axis])[:count])
-        for done, (position, classes, doubt) in enumerate(self._slices(prepared, axis, index, count, stopped), 1):
+        total = len(range(shape[axis])[:count])
+        for done, (position, classes, doubt) in enumerate(self._framed(prepared, shape, axis, index, count, stopped), 1):
             values = np.expand_dims(preprocess.values_of(classes, self.spec), axis)
             region = prepared.turn.region(axis, position, position + 1, volume.shape)
             unsure = None if doubt is None else prepared.turn.undo(np.expand_dims(doubt.cpu().numpy(), axis))
@@ -166,6 +167,25 @@ class Segmenter:
         """
         return (cleaning or Cleaning.of(self.spec)).apply(labels, voxel_mm3)
 
+    def _framed(
+        self, prepared: Prepared, shape: Three, axis: int, index: int, count: int | None, stopped: Stopped | None
+    ) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+        """`_slices` of a whole volume of this shape, turned, in which the model looks at a box: beyond it is background, for certain."""
+        begin, size = prepared.begin[axis], prepared.shape[axis]
+        seen = sorted(range(shape[axis]), key=lambda p: abs(p - index))[:count]
+        beyond = [position for position in seen if not begin <= position < begin + size]
+        nearest = min(max(index, begin), begin + size - 1)
+        before = [position for position in beyond if abs(position - index) + abs(position - nearest) == abs(index - nearest)]
+        plane = [n for a, n in enumerate(shape) if a != axis]
+        empty = torch.zeros(*plane, dtype=torch.uint8), torch.zeros(*plane) if self.uncertainty else None
+        yield from ((position, *empty) for position in before)
+        if len(seen) > len(beyond):
+            ends = [(b, n - b - m) for a, (b, n, m) in enumerate(zip(prepared.begin, shape, prepared.shape, strict=True)) if a != axis]
+            widths = [width for pair in reversed(ends) for width in pair]
+            for position, classes, doubt in self._slices(prepared, axis, nearest - begin, len(seen) - len(beyond), stopped):
+                yield begin + position, _padded(classes, widths), None if doubt is None else _padded(doubt, widths)
+        yield from ((position, *empty) for position in beyond if position not in before)
+
     def _slices(
         self, prepared: Prepared, axis: int, index: int, count: int | None, stopped: Stopped | None
     ) -> Iterator[tuple[int, Tensor, Tensor | None]]:
@@ -173,8 +193,8 @@ class Segmenter:
 
         What is finished before `index` is held back: class indices are small, and the eye waits for that one.
         """
-        size, available = prepared.shape[axis], prepared.size[axis]
-        low, high, share = preprocess.neighbours(prepared.scale[axis], prepared.shift[axis], size, available)
+        size = prepared.shape[axis]
+        low, high, share = prepared.back(axis)
         needed_by: dict[int, list[int]] = {}
         for position in sorted(range(size), key=lambda p: abs(p - index))[:count]:
             for number in {int(low[position]), int(high[position])}:
@@ -224,7 +244,7 @@ class Segmenter:
     def _finished(self, plane: Tensor, prepared: Prepared, axis: int) -> tuple[Tensor, Tensor | None]:
         """Logits (K, b, c) of the network's plane across `axis` -> class indices uint8 and uncertainty on the volume's own."""
         for dim, a in enumerate((a for a in range(3) if a != axis), 1):
-            plane = preprocess.resample_axis(plane, dim, prepared.scale[a], prepared.shift[a], prepared.shape[a])
+            plane = prepared.restored(plane, dim, a)
         classes = self.spec.network.classes
         logits, members = plane[:classes], plane[classes:].unflatten(0, (-1, classes))
         return most_likely(logits, 0).to(torch.uint8), uncertainty_of(logits, members) if self.uncertainty else None
@@ -283,4 +303,9 @@ def _cut(prepared: Prepared, begin: tuple[int, ...], size: tuple[int, ...], k: i
     seen = preprocess.window(prepared, inside, k)
     beyond = [(part.start - b, b + w - part.stop) for part, b, w in zip(inside, begin, size, strict=True)]
     widths = [width for pair in reversed(beyond) for width in pair]
-    return torch.nn.functional.pad(seen, widths) if any(widths) else seen
+    return _padded(seen, widths)
+
+
+def _padded(values: Tensor, widths: list[int]) -> Tensor:
+    """Zeros before and after, the last axis first."""
+    return torch.nn.functional.pad(values, widths) if any(widths) else values

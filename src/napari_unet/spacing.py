@@ -13,7 +13,8 @@ from napari_unet.windows import Three
 
 SAME_SPACING = 0.02  # relative; resampling for less blurs more than it corrects
 FAR = 5.0  # times the model's spacing, or a fifth of it: what the model looks for is lost there, or was never seen so large
-_ALONG = {"S": "inferior–superior", "A": "posterior–anterior", "R": "left–right"}
+_ALONG = {"S": "inferior–superior", "A": "posterior–anterior", "R": "left–right",
+          "i": "the file's first axis", "j": "the file's second axis", "k": "the file's third axis"}  # fmt: skip
 _SAME_AXIS = str.maketrans("IPL", "SAR")
 
 
@@ -27,9 +28,14 @@ def spacing_ratios(affine: Affine, spec: ModelSpec) -> tuple[Reorientation, NDAr
 def network_grid(affine: Affine, shape: Sequence[int], spec: ModelSpec) -> tuple[Reorientation, NDArray[np.float64], Three]:
     """The way from an image of this shape to the network's (z, y, x), the network's voxels per voxel along them, and its grid's size.
 
-    An axis whose spacing is the model's, or as good as that, keeps its voxels; all grids begin with the image's first voxel.
+    An axis whose spacing is the model's, or as good as that, keeps its voxels; all grids begin with the image's first voxel. Where a
+    model resamples cubically, they begin and end with the image's edges (`resizing`).
     """
     turn, ratios = spacing_ratios(affine, spec)
+    if spec.resampling == "cubic":
+        own = np.array([shape[axis] for axis in turn.axes])
+        whole = np.maximum(np.round(ratios * own), 1)
+        return turn, whole / own, (int(whole[0]), int(whole[1]), int(whole[2]))
     ratios[np.abs(ratios - 1) < SAME_SPACING] = 1
     z, y, x = (round((shape[axis] - 1) * ratio + 1) for axis, ratio in zip(turn.axes, ratios.tolist(), strict=True))  # as MONAI's Spacing
     return turn, ratios, (z, y, x)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from napari_unet.errors import UNetError
 from napari_unet.schema import STRICT
@@ -20,6 +20,8 @@ Name = Annotated[str, Field(max_length=200)]
 MAX_LABEL = 65535  # a mask is uint16 at most
 MAX_CHANNELS = 64
 MAX_MEMBERS = 32  # networks in one file: each is run on every window
+STORED = "ijk"  # a file's own axes, for an orientation that follows no patient
+LATER: dict[str, Any] = {"crop": False, "resampling": "linear", "windows": "fitted"}  # fields that say nothing where they have these values
 
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#fabed4", "#469990")
 
@@ -118,13 +120,14 @@ class NetworkSpec:
 class Channel:
     """One input channel and how its intensities are normalised: x -> (clip(x, low, high) - mean) / std.
 
-    zscore takes mean and std from each image and does not clip; clip takes all four numbers from here (CT).
+    zscore takes mean and std from each image and does not clip, masked from where it is not 0 (nor a hole in that), and leaves all
+    else 0; clip takes all four numbers from here (CT); minmax leads from the image's lowest and highest value to 0 and 1; none is x.
     """
 
     __pydantic_config__ = STRICT
 
     name: Name
-    scheme: Literal["zscore", "clip"] = "zscore"
+    scheme: Literal["zscore", "clip", "masked", "minmax", "none"] = "zscore"
     low: float = 0.0
     high: float = 1.0
     mean: float = 0.0
@@ -150,10 +153,13 @@ class Label:
 class ModelSpec:
     """All that is needed to rebuild the network and to feed it; it lives inside the weights file.
 
-    The network sees axes (z, y, x) that run towards `orientation` (three letters as in "SAR"), `spacing` in mm along
-    them (0 keeps an image's own). In 2-D every z is one slice: patch[0] is 1 and spacing[0] is 0. With `neighbours` = k it
-    sees k slices on either side as channels, too (2.5-D): the first channel's slices z-k..z+k, then the second's, ... An
-    ensemble has several `members`: networks of this one shape, whose logits are averaged.
+    The network sees axes (z, y, x) that run towards `orientation` (three letters as in "SAR"; of "ijk", the file's own axes as
+    they are stored), `spacing` in mm along them (0 keeps an image's own). In 2-D every z is one slice: patch[0] is 1 and
+    spacing[0] is 0. With `neighbours` = k it sees k slices on either side as channels, too (2.5-D): the first channel's slices
+    z-k..z+k, then the second's, ... An ensemble has several `members`: networks of this one shape, whose logits are averaged.
+
+    What nnU-Net does otherwise: `crop`, only the box of voxels that are not 0 in some channel is looked at; `resampling`, cubic of
+    the whole normalised image, voxels' edges on one another, instead of linear; `windows`, always the patch, never a whole axis.
     """
 
     __pydantic_config__ = STRICT
@@ -162,7 +168,7 @@ class ModelSpec:
     network: NetworkSpec
     channels: tuple[Channel, ...]
     labels: tuple[Label, ...]
-    orientation: Annotated[str, Field(pattern=r"^[RLAPSI]{3}$")]
+    orientation: Annotated[str, Field(pattern=r"^([RLAPSI]{3}|[ijk]{3})$")]
     spacing: tuple[Annotated[float, Field(ge=0, le=1000)], ...]
     patch: tuple[Size, ...]
     mirror_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...] = ()
@@ -172,13 +178,16 @@ class ModelSpec:
     pictures: bool = False
     neighbours: Annotated[int, Field(ge=0, le=5)] = 0
     members: Annotated[int, Field(ge=1, le=MAX_MEMBERS)] = 1
+    crop: bool = False
+    resampling: Literal["linear", "cubic"] = "linear"
+    windows: Literal["fitted", "patch"] = "fitted"
 
     def __post_init__(self) -> None:
         values = {label.value for label in self.labels}
         checks = {
             "spacing": len(self.spacing) == 3 and all(s == 0 or s > 1e-6 for s in self.spacing),
             "patch": len(self.patch) == 3 and (self.network.dims == 3 or self.patch[0] == 1),
-            "orientation": sorted(axes_along(self.orientation)) == [0, 1, 2],
+            "orientation": sorted(self.orientation) == list(STORED) or sorted(axes_along(self.orientation)) == [0, 1, 2],
             "neighbours": self.neighbours == 0 or (self.network.dims == 2 and not self.pictures),
             "channels": len(self.channels) * (2 * self.neighbours + 1) == self.network.channels,
             "labels": len(self.labels) + 1 == self.network.classes == len(values) + 1,
@@ -194,6 +203,18 @@ class ModelSpec:
             raise UNetError(self.name, f"patch is {self.patch}: one voxel at the bottleneck, whose norm is nothing",
                             f"Use larger multiples of {self.stride}")  # fmt: skip
 
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As JSON: a model without what came later is written as it always was."""
+        told: dict[str, Any] = write(self)
+        return {name: value for name, value in told.items() if LATER.get(name) != value}
+
+    @property
+    def later(self) -> bool:
+        """Whether it has something in it that the first versions of this program did not know."""
+        fields = any(getattr(self, name) != value for name, value in LATER.items())
+        return fields or self.orientation.islower() or any(channel.scheme not in ("zscore", "clip") for channel in self.channels)
+
     @property
     def stride(self) -> tuple[int, int, int]:
         """The network's total stride along (z, y, x)."""
@@ -207,6 +228,8 @@ class ModelSpec:
         Norms were trained on what a patch holds, and err where a window holds much more of an organ's surroundings. Pictures
         look alike wherever a patch lies.
         """
+        if self.windows == "patch":
+            return 0.0
         return 2.0 if self.pictures else 1.125
 
     @property

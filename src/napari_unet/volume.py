@@ -29,7 +29,13 @@ class Reorientation:
 
     @classmethod
     def between(cls, affine: Affine, orientation: str) -> Reorientation:
-        """The one that lets target axis t run nearest to the direction orientation[t] ("SAR": up, front, right)."""
+        """The one that lets target axis t run nearest to the direction orientation[t] ("SAR": up, front, right).
+
+        Of "kji" and its like, target axis t is the source's own axis orientation[t], as it is stored.
+        """
+        if orientation.islower():
+            t, u, v = ("ijk".index(letter) for letter in orientation)
+            return cls((t, u, v), (False, False, False))
         source = io_orientation(affine)  # rows: nearest world axis and its sign, per voxel axis
         target = axcodes2ornt(tuple(orientation))
         axes, flips = [], []
@@ -48,6 +54,16 @@ class Reorientation:
         """The inverse view: from the target's axes back to the source's."""
         view = data[tuple(slice(None, None, -1 if flip else 1) for flip in self.flips)]
         return view.transpose(*np.argsort(self.axes), *range(3, data.ndim))
+
+    def shape(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """The target's spatial shape, for a source of this one."""
+        i, j, k = (shape[axis] for axis in self.axes)
+        return i, j, k
+
+    def undo_shape(self, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The inverse: the source's spatial shape."""
+        i, j, k = (shape[self.axes.index(axis)] for axis in range(3))
+        return i, j, k
 
     def affine(self, affine: Affine, shape: tuple[int, ...]) -> Affine:
         """The target's affine, for a source of this affine and spatial shape."""

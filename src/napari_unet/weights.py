@@ -27,12 +27,13 @@ if TYPE_CHECKING:  # a header is read without numpy, which costs `info` a third 
     import numpy as np
     from numpy.typing import NDArray
 
-FORMAT, ENSEMBLE = "napari-unet 1", "napari-unet 2"  # what reads only the first refuses the second, and says so
+FORMAT, ENSEMBLE, LATER = "napari-unet 1", "napari-unet 2", "napari-unet 3"  # what reads only the first refuses the others, and says so
 INT8 = "int8"  # a calibrated model's string of its own, which older versions pass over
 MAX_FILE, MAX_HEADER, MAX_TENSORS = 2 << 30, 1 << 20, 4000
 _NAME = re.compile(r"[A-Za-z0-9._]{1,128}")
 _DTYPES = {"F32": "<f4", "F16": "<f2"}
 _CODES = {dtype: code for code, dtype in _DTYPES.items()}
+NNUNET = "a trained model of nnU-Net"
 _REMEDY = "Fetch the file again, or train the model anew"
 Tensors = Mapping[str, "NDArray[Any]"]
 T = TypeVar("T")
@@ -55,8 +56,9 @@ def find(model: str | Path) -> Path:
     if str(model) in known:
         return known[str(model)]
     if kind := _of_another_program(Path(model)):
-        raise UNetError(model, f"it is {kind}: models of that program are not read",
-                        "Train here on the same data: napari-unet train DATA reads nnU-Net's layout, among others")  # fmt: skip
+        convert = f"Convert it: napari-unet convert {Path(model)}. " * (kind == NNUNET)
+        raise UNetError(model, f"it is {kind}: models of that program are not read" + " as they are" * bool(convert),
+                        f"{convert}Train here on the same data: napari-unet train DATA reads nnU-Net's layout, among others")  # fmt: skip
     raise UNetError(model, "there is no such weights file", "Give a .safetensors file, or the folder of a training run"
                     + "".join(f", or {name}" for name in known))  # fmt: skip
 
@@ -65,7 +67,7 @@ def _of_another_program(folder: Path) -> str:
     """What a folder is that holds another program's model; "" where it is none."""
     whole = folder.parent if folder.name.startswith("fold_") else folder
     if os.path.isdir(folder) and os.path.exists(whole / "plans.json"):
-        return "a trained model of nnU-Net"
+        return NNUNET
     return "a bundle of MONAI" if os.path.exists(folder / "configs" / "metadata.json") else ""
 
 
@@ -91,11 +93,19 @@ def read_calibration(path: str | Path) -> Calibration | None:
 
 
 def save(path: str | Path, spec: ModelSpec, card: Card, tensors: Tensors, calibration: Calibration | None = None) -> None:
-    """Write a model atomically, as half precision wherever that keeps a tensor finite. An ensemble's tensors: see `merge`."""
-    halves = {name: _half(value) for name, value in tensors.items()}
-    kind = FORMAT if spec.members == 1 else ENSEMBLE
-    strings = {"format": kind, "spec": encode(spec), "card": encode(card)}
-    save_tensors(path, halves, strings if calibration is None else strings | {INT8: encode(calibration)})
+    """Write a model atomically. An ensemble's tensors: see `merge`.
+
+    Half precision wherever that keeps a tensor finite; of a model that does as another program (`ModelSpec.later`), float32, so that
+    it answers as it does there.
+    """
+    stored = {name: value.astype("float32") if spec.later else _half(value) for name, value in tensors.items()}
+    strings = {"format": _format(spec), "spec": encode(spec), "card": encode(card)}
+    save_tensors(path, stored, strings if calibration is None else strings | {INT8: encode(calibration)})
+
+
+def _format(spec: ModelSpec) -> str:
+    """The first that knew all that a model says."""
+    return LATER if spec.later else FORMAT if spec.members == 1 else ENSEMBLE
 
 
 def _half(value: NDArray[Any]) -> NDArray[Any]:
@@ -151,7 +161,7 @@ def divide(tensors: Mapping[str, T], members: int) -> list[dict[str, T]]:
 def check_room(spec: ModelSpec, where: str | Path) -> None:
     """UNetError where a file cannot hold such a model; better asked before its training."""
     shapes = shapes_of(spec)
-    size = 2 * sum(math.prod(shape) for shape in shapes.values()) + MAX_HEADER
+    size = (4 if spec.later else 2) * sum(math.prod(shape) for shape in shapes.values()) + MAX_HEADER
     if len(shapes) > MAX_TENSORS or size > MAX_FILE:
         raise UNetError(where, f"{spec.members} members need {len(shapes):,} tensors and {size:,} bytes",
                         f"At most {MAX_TENSORS:,} and {MAX_FILE:,} fit into a file: use fewer members, levels or features")  # fmt: skip
@@ -226,16 +236,16 @@ def _metadata(path: str | Path) -> dict[str, str]:
 
 def _spec(metadata: dict[str, str], path: str | Path) -> ModelSpec:
     spec = decode(ModelSpec, _required(metadata, path)["spec"], str(path))
-    if (spec.members > 1) != (metadata["format"] == ENSEMBLE):
+    if metadata["format"] != _format(spec):
         raise UNetError(path, f"{counted(spec.members, 'member')} in a file of format {metadata['format']!r}", _REMEDY)
     return spec
 
 
 def _required(metadata: dict[str, str], path: str | Path) -> dict[str, str]:
     found = metadata.get("format")
-    if found not in (FORMAT, ENSEMBLE) or not {"spec", "card", "sha256"} <= metadata.keys():
+    if found not in (FORMAT, ENSEMBLE, LATER) or not {"spec", "card", "sha256"} <= metadata.keys():
         newer = isinstance(found, str) and found.startswith("napari-unet ")
-        raise UNetError(path, f"its format is {str(found)[:80]!r}, this version reads {FORMAT!r} and {ENSEMBLE!r}",
+        raise UNetError(path, f"its format is {str(found)[:80]!r}, this version reads {FORMAT!r} to {LATER!r}",
                         "Update napari-unet-monai" if newer else "Give a model that napari-unet trained")  # fmt: skip
     return metadata
 

@@ -37,13 +37,14 @@ def window_starts(size: int, window: int, overlap: float) -> list[int]:
     return [int(round(s)) for s in np.linspace(0, size - window, count)]
 
 
-def window_shares(size: int, window: int, starts: list[int]) -> NDArray[np.float32]:
+def window_shares(size: int, window: int, starts: list[int], centre: float | None = None) -> NDArray[np.float32]:
     """(windows, window): each window's share of each voxel along one axis; over all windows they add up to one.
 
-    A Gaussian of an eighth of the window (nnU-Net), divided by the sum over all windows: since windows form a grid, the
-    product over the axes is an exact partition of unity, up to the volume's very border.
+    A Gaussian of an eighth of the window (nnU-Net) around its `centre`, the middle where that is not given, divided by the sum over
+    all windows: since windows form a grid, the product over the axes is an exact partition of unity, up to the volume's very border.
     """
-    profile = np.exp(-0.5 * ((np.arange(window) - (window - 1) / 2) / (window / 8)) ** 2)
+    centre = (window - 1) / 2 if centre is None else centre
+    profile = np.exp(-0.5 * ((np.arange(window) - centre) / (window / 8)) ** 2)
     total = np.zeros(max(size, window))
     for start in starts:
         total[start : start + window] += profile
@@ -90,10 +91,10 @@ class Tiling:
 
     @classmethod
     def cover(cls, size: Three, patch: tuple[int, ...], stride: tuple[int, ...], whole: float, overlap: float) -> Tiling:
-        """The one for a volume of this size."""
+        """The one for a volume of this size. Where no axis is seen `whole`, as in nnU-Net, voxel n/2 of n is what counts most, as there."""
         window = window_shape(size, patch, stride, whole)
         starts = [window_starts(n, w, overlap) for n, w in zip(size, window, strict=True)]
-        shares = tuple(window_shares(n, w, s) for n, w, s in zip(size, window, starts, strict=True))
+        shares = tuple(window_shares(n, w, s, None if whole else w // 2) for n, w, s in zip(size, window, starts, strict=True))
         middle = [-(max(0, w - n) // 2) for n, w in zip(size, window, strict=True)]
         return cls(window, tuple([s + first for s in own] for own, first in zip(starts, middle, strict=True)), shares)
 

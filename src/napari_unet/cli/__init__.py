@@ -22,6 +22,7 @@ COMMANDS = {  # name: the room of its `add_NAME`, and what it does
     "predict": ("predict", "Segment images."),
     "evaluate": ("evaluate", "Compare masks with labels."),
     "calibrate": ("calibrate", "Let a model compute in 8-bit integers, which is faster."),
+    "convert": ("models", "Make a model of one that nnU-Net trained."),
     "join": ("models", "Make one model, an ensemble, of models trained separately."),
     "export": ("models", "Write a model for other programs."),
     "info": ("models", "Show a model's card and the walk through its U-Net."),

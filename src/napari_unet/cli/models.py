@@ -1,15 +1,27 @@
-"""`napari-unet join`, `export`, `info` and `view`: models are put together, given to others, told about, and used in napari."""
+"""`napari-unet convert`, `join`, `export`, `info` and `view`: models are taken over from nnU-Net, put together, given to others, told
+about, and used in napari."""
 
 from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
 from napari_unet import schema
 from napari_unet.cli.arguments import MODEL, add_json, begin, name_of, new_file
 from napari_unet.cli.terminal import finish, say, say_table
 from napari_unet.spec import ModelSpec
 from napari_unet.words import counted
+
+
+def add_convert(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `convert`."""
+    begin(parser, convert, ("folder", "", "nnU-Net's folder of a trained model, with plans.json, dataset.json and fold_0"))
+    parser.add_argument("--out", help="the weights file to write (default: the folder's name, here)")
+    parser.add_argument("--configuration", help="such as 3d_fullres or 2d (default: what the checkpoint says)")
+    parser.add_argument("--folds", help='numbers, as in 0,1,4, or "all" (default: every fold there is)')
+    parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
+    add_json(parser)
 
 
 def add_join(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +51,23 @@ def add_info(parser: argparse.ArgumentParser) -> None:
 def add_view(parser: argparse.ArgumentParser) -> None:
     """The arguments of `view`."""
     begin(parser, view, ("files", "*", "images and masks to open"))
+
+
+def convert(arguments: argparse.Namespace) -> int:
+    """One weights file of nnU-Net's folder."""
+    out = new_file(arguments.out or f"{Path(arguments.folder).resolve().name}.safetensors", ".safetensors", arguments.overwrite)
+
+    from napari_unet.nnunet import convert
+
+    folds = [fold.strip() for fold in arguments.folds.split(",")] if arguments.folds else []
+    spec, card = convert(arguments.folder, out, arguments.configuration or "", folds, arguments.command)
+    say(card.description)
+    say(f"finds    {', '.join(f'{label.value} {label.name}' for label in spec.labels)}")
+    if card.dice:
+        say(f"Dice     {card.dice['mean']:.4f} on {card.worth}")
+    say(f"weights  {out} ({out.stat().st_size / 1e6:.1f} MB, {counted(spec.members, 'network')})")
+    finish(arguments, {"model": str(out), "members": spec.members, "dice": card.dice, "cases_scored": card.cases_scored})
+    return 0
 
 
 def join(arguments: argparse.Namespace) -> int:
@@ -96,7 +125,7 @@ def info(arguments: argparse.Namespace) -> int:
     rows = [
         ("model", f"{spec.name} ({path.stat().st_size / 1e6:.1f} MB)"), ("about", card.description),
         ("finds", ", ".join(f"{label.value} {label.name}" for label in spec.labels)),
-        ("in", f"{', '.join(c.name for c in spec.channels)}; axes {spec.orientation}, {_spacing(spec)}"
+        ("in", f"{', '.join(c.name for c in spec.channels)}; {_axes(spec)}, {_spacing(spec)}"
                + f"; each slice with {spec.neighbours} on either side" * bool(spec.neighbours)),
         ("Dice", f"{scores} (on {card.worth})" if card.dice or not card.cases_scored else "not scored yet"), ("note", card.note),
         ("int8", str(calibration or "")),
@@ -112,6 +141,11 @@ def info(arguments: argparse.Namespace) -> int:
     say_table([(name, " x ".join(map(str, size)), str(features)) for name, size, features in walk], ("level", "shape", "features"))
     finish(arguments, {"spec": json.loads(schema.encode(spec)), "card": json.loads(schema.encode(card))})
     return 0
+
+
+def _axes(spec: ModelSpec) -> str:
+    """As in "axes SAR"."""
+    return f"axes {spec.orientation}" + " of the file, as stored" * spec.orientation.islower()
 
 
 def _spacing(spec: ModelSpec) -> str:
