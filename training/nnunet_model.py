@@ -25,7 +25,7 @@ def architecture(network: NetworkSpec) -> dict[str, object]:
         "arch_kwargs": {
             "n_stages": len(network.features), "features_per_stage": network.features, "conv_op": "torch.nn.modules.conv.Conv3d",
             "kernel_sizes": network.kernels, "strides": network.strides, "n_conv_per_stage": network.encoder_convs,
-            "n_conv_per_stage_decoder": network.decoder_convs, "conv_bias": network.bias,
+            "n_conv_per_stage_decoder": network.decoder_convs[::-1], "conv_bias": network.bias,
             "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d", "norm_op_kwargs": {"eps": 1e-5, "affine": True},
             "dropout_op": None, "dropout_op_kwargs": None, "nonlin": "torch.nn.LeakyReLU", "nonlin_kwargs": {"inplace": True},
         },

@@ -11,7 +11,7 @@ from napari_unet.schema import STRICT
 from napari_unet.spec import Name
 from napari_unet.words import counted
 
-ScoredBy = Literal["", "kept out", "folds", "halves", "apart"]
+ScoredBy = Literal["", "kept out", "folds", "halves", "apart", "unknown"]
 
 UNFINISHED = "Of a run that is not finished"  # what the note of such weights begins with
 
@@ -39,7 +39,8 @@ class Card:
     cases_trained: int = 0
     cases_scored: int = 0
     independent: bool = False  # was what is scored kept out of training?
-    scored_by: ScoredBy = ""  # folds, halves: each by a model that never saw it; apart: joined models without a score of their own
+    scored_by: ScoredBy = ""  # folds, halves: each by a model that never saw it; apart: joined models without a score of their own;
+    # unknown: another program's, which tells none
     dice: dict[str, float] = field(default_factory=dict)  # label name, or "mean" -> mean over cases
     steps: int = 0  # of an ensemble: of all its members
     note: str = ""  # what else one has to know of the scores
@@ -58,6 +59,8 @@ class Card:
 
     def _what_was_scored(self) -> str:
         cases = counted(self.cases_scored, "case")
+        if self.scored_by == "unknown":
+            return "no case that is known: the program that trained it left no scores"
         if not self.cases_scored:
             return "no case: its models were not scored together" if self.scored_by == "apart" else "no case: none was kept out of training"
         if self.scored_by == "halves":

@@ -24,7 +24,7 @@ from napari_unet.files import reading
 MAX_PICKLE = 64 << 20
 _TYPES = {"FloatStorage": "<f4", "HalfStorage": "<f2", "DoubleStorage": "<f8", "BFloat16Storage": "<u2"}
 _INERT = {  # what a trainer's settings and curves are made of
-    "_codecs encode", "builtins set", "numpy dtype", "numpy.core.multiarray scalar", "numpy._core.multiarray scalar",
+    "_codecs encode", "builtins set", "__builtin__ set", "numpy dtype", "numpy.core.multiarray scalar", "numpy._core.multiarray scalar",
     "numpy.dtypes Float32DType", "numpy.dtypes Float64DType", "torch device", "torch Size",
     *(f"torch {kind}Storage" for kind in ("Long", "Int", "Short", "Char", "Byte", "Bool")), "torch.storage UntypedStorage",
 }  # fmt: skip

@@ -126,7 +126,7 @@ def _card(folder: Path, paths: list[Path], spec: ModelSpec, dataset: Dataset, tr
     dice = {name: value for name, value in dice.items() if not math.isnan(value)}
     return Card(
         description=f"Converted from {told} ({', '.join(sorted({path.name for path in paths}))})", data=plans.dataset_name,
-        cases_scored=len(cases) if dice else 0, independent=bool(dice), scored_by=by if dice else "",
+        cases_scored=len(cases) if dice else 0, independent=bool(dice), scored_by=by if dice else "unknown",
         dice=dice | {"mean": _mean(list(dice.values()))} if dice else {}, note="Scored in nnU-Net's cross-validation." if dice else "",
         command=command, created=datetime.now(UTC).date().isoformat(), versions={"napari-unet-monai": __version__},
     )  # fmt: skip

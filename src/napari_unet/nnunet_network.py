@@ -73,7 +73,8 @@ class PlainConvUNet:
         settings = {
             "dims": dims, "channels": channels, "classes": classes, "features": self.features_per_stage, "kernels": self.kernel_sizes,
             "strides": self.strides, "encoder_convs": _each(self.n_conv_per_stage, levels),
-            "decoder_convs": _each(self.n_conv_per_stage_decoder, levels - 1), "activation": _ACTIVATIONS[kind], "bias": self.conv_bias,
+            "decoder_convs": _each(self.n_conv_per_stage_decoder, levels - 1)[::-1],  # nnU-Net tells the coarsest first
+            "activation": _ACTIVATIONS[kind], "bias": self.conv_bias,
         }  # fmt: skip
         return schema.parse(NetworkSpec, settings, where)
 

@@ -116,7 +116,7 @@ def _inherited(plans: Plans, name: str, where: Path) -> dict[str, Any]:
             return found
         if parent not in plans.configurations:
             raise UNetError(where, f"there is no configuration {str(parent)[:80]!r}",
-                            f"Give --configuration {' or '.join(plans.configurations)}")  # fmt: skip
+                            f"Give --configuration {' or '.join(list(plans.configurations)[:8])}")  # fmt: skip
         found = plans.configurations[parent] | found
     raise UNetError(where, f"the configuration {name!r} inherits from itself", "Fetch the model again")
 
@@ -144,8 +144,9 @@ def _labels(dataset: Dataset, where: Path) -> tuple[Label, ...]:
     """Its classes, in the order of the network's."""
     told = {name: value for name, value in dataset.labels.items() if name not in ("background", "ignore")}
     where = where.with_name("dataset.json")
-    values = {name: value for name, value in told.items() if isinstance(value, int)}
-    if values != told:
+    each = {name: (value,) if isinstance(value, int) else value for name, value in told.items()}
+    values = {name: value[0] for name, value in each.items() if len(value) == 1}
+    if len(values) < len(each):
         raise UNetError(where, "its labels are regions, which overlap: a mask of ours gives each voxel one class", REMEDY)
     ordered = sorted(values, key=lambda name: values[name])
     if not ordered or [values[name] for name in ordered] != list(range(1, len(ordered) + 1)):

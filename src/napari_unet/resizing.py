@@ -55,4 +55,4 @@ def _cubic(values: NDArray[np.float32], size: Sequence[int]) -> NDArray[np.float
 def memory_for(channels: int, shape: Sequence[int], size: Sequence[int]) -> int:
     """Bytes that `resized` takes, the image and its answer included."""
     old, new = math.prod(shape), math.prod(size)
-    return 4 * channels * (old + new) + 8 * (old + math.prod(n + EDGE for n in shape) + 2 * new)
+    return 4 * channels * (old + new) + 8 * (old + 2 * math.prod(n + EDGE for n in shape) + 2 * new)

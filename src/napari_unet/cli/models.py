@@ -64,7 +64,7 @@ def convert(arguments: argparse.Namespace) -> int:
     say(card.description)
     say(f"finds    {', '.join(f'{label.value} {label.name}' for label in spec.labels)}")
     if card.dice:
-        say(f"Dice     {card.dice['mean']:.4f} on {card.worth}")
+        say(f"Dice     {card.dice['mean']:.4f} on {card.worth}. {card.note}")
     say(f"weights  {out} ({out.stat().st_size / 1e6:.1f} MB, {counted(spec.members, 'network')})")
     finish(arguments, {"model": str(out), "members": spec.members, "dice": card.dice, "cases_scored": card.cases_scored})
     return 0
@@ -130,7 +130,7 @@ def info(arguments: argparse.Namespace) -> int:
         ("Dice", f"{scores} (on {card.worth})" if card.dice or not card.cases_scored else "not scored yet"), ("note", card.note),
         ("int8", str(calibration or "")),
         ("members", f"{spec.members}, whose logits are averaged" if spec.members > 1 else ""),
-        ("trained", f"{counted(card.cases_trained, 'case')}, {counted(card.steps, 'step')}, {card.created}"),
+        ("trained", f"{counted(card.cases_trained, 'case')}, {counted(card.steps, 'step')}, {card.created}" if card.cases_trained else ""),
         ("data", f"{card.data} ({card.data_licence or 'licence not stated'})"), ("licence", card.licence or "not stated"),
         ("from", f"{card.parent.name} (fine-tuned; its tensors' SHA-256: {card.parent.sha256[:12]}...)" if card.parent else ""),
         ("made by", card.command), ("with", ", ".join(f"{k} {v}" for k, v in card.versions.items())),
