@@ -184,8 +184,9 @@ def logits_of(net: UNet, data: np.ndarray, patch: Sequence[int], mirror: Sequenc
 
 
 def answer(
-    told: dict[str, Any], nets: Sequence[UNet], image: np.ndarray, spacing: Sequence[float], mirror: Sequence[int] = ()
-) -> np.ndarray:
+    told: dict[str, Any], nets: Sequence[UNet], image: np.ndarray, spacing: Sequence[float], mirror: Sequence[int] = (),
+    regions: Sequence[int] = (),
+) -> np.ndarray:  # fmt: skip
     """nnU-Net's mask (z, y, x) of an image (c, z, y, x) as SimpleITK reads it."""
     (configuration,) = told["configurations"].values()
     forward, backward = told["transpose_forward"], told["transpose_backward"]
@@ -202,5 +203,10 @@ def answer(
     seen = resample(seen, size, own, wanted, 3)
     with torch.inference_mode():
         logits = np.mean([logits_of(net, seen, configuration["patch_size"], mirror) for net in nets], 0)
-    found[box] = resample(logits.astype(np.float32), data.shape[1:], wanted, own, 1).argmax(0)
+    said = resample(logits.astype(np.float32), data.shape[1:], wanted, own, 1)
+    if regions:
+        for logit, value in zip(said, regions, strict=True):
+            found[box][logit > 0] = value
+    else:
+        found[box] = said.argmax(0)
     return found.transpose(backward)

@@ -119,6 +119,21 @@ def test_every_step_is_nnunets(tmp_path: Path, way: str, dims: int) -> None:
     assert found.shape == image.shape and np.array_equal(found.affine, image.affine)
 
 
+def test_regions_are_decided_in_their_order(tmp_path: Path) -> None:
+    spec, image = nnunet.network(classes=3), scan((20, 18, 13), 1, 2)
+    told, nets, labels = nnunet.plans(spec), nnunet.nets(spec, 2), {"background": 0, "whole": [1, 2, 3], "core": [2, 3], "rest": 3}
+    nnunet.write(tmp_path / "model", told, nets, labels=labels, regions_class_order=[2, 1, 3])
+    convert(tmp_path / "model", tmp_path / "m.safetensors")
+    segmenter = Segmenter.load(tmp_path / "m.safetensors", runtime="torch", uncertainty=True)
+    assert [(label.value, label.name) for label in segmenter.spec.labels] == [(2, "whole"), (1, "core"), (3, "rest")]
+    found, doubt = segmenter.assess(image)
+    expected = nnunet.answer(told, nets, as_itk(image), image.spacing[::-1], regions=(2, 1, 3))
+    assert np.count_nonzero(np.transpose(found.data) != expected) <= 1e-3 * expected.size and len(np.unique(expected)) == 4
+    assert set(np.unique(doubt.data)) == {0, 0.5, 1}
+    alone = Segmenter(replace(segmenter.spec, members=1), segmenter.network, uncertainty=True).assess(image)[1]
+    assert alone.data.min() >= 0 and 0.5 < alone.data.max() <= 1
+
+
 # ---- laws -------------------------------------------------------------------------------------------------------------
 
 
@@ -245,7 +260,7 @@ def test_the_command(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_models_without_what_came_later_are_written_as_ever() -> None:
     spec = model_spec()
-    assert not spec.later and not {"crop", "resampling", "windows"} & json.loads(encode(spec)).keys()
+    assert not spec.later and not {"crop", "resampling", "windows", "regions"} & json.loads(encode(spec)).keys()
     for change in ({"crop": True}, {"resampling": "cubic"}, {"windows": "patch"}, {"orientation": "kji"},
                    {"channels": (Channel("a", "masked"),)}):  # fmt: skip
         other = replace(spec, **change)
@@ -321,7 +336,9 @@ def test_what_nnunet_plans_otherwise_is_refused_by_name(tiny: Path, name: str) -
 @pytest.mark.parametrize(
     ("dataset", "words"),
     [
-        ({"labels": {"background": 0, "a": [1, 2], "b": 2}}, "its labels are regions"),
+        ({"labels": {"background": 0, "a": [1, 2], "b": 2, "c": 3}}, "regions_class_order None"),
+        ({"labels": {"background": 0, "a": [1, 2], "b": 2, "c": 3}, "regions_class_order": [1, 2, 2]}, r"regions_class_order \(1, 2, 2\)"),
+        ({"labels": {"background": 0, "a": [1, 2], "b": 2, "c": 3}, "regions_class_order": [1, 2, 0]}, r"regions_class_order \(1, 2, 0\)"),
         ({"labels": {"background": 0, "a": 1, "b": 3}}, "labels is"),
         ({"labels": {"background": 0, "a": True, "b": 2}}, "labels.a"),
         ({"labels": {"background": 0, "a": 1}}, r"seg_layers.+ has shape \(3, .+needs \(2, "),

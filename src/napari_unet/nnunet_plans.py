@@ -11,7 +11,7 @@ from pydantic import Field
 from napari_unet import schema
 from napari_unet.errors import UNetError
 from napari_unet.nnunet_network import OPEN, REMEDY, Architecture, OldNetwork, network_of
-from napari_unet.spec import COLOURS, MAX_CHANNELS, Channel, Label, ModelSpec, Name, Size
+from napari_unet.spec import COLOURS, MAX_CHANNELS, MAX_LABEL, Channel, Label, ModelSpec, Name, Size
 
 MAX_JSON = 32 << 20
 _READERS = {"SimpleITKIO": "kji", "NibabelIO": "kji", "NibabelIOWithReorient": "SAR"}  # the axes of what each reads
@@ -63,6 +63,7 @@ class Dataset:
     labels: dict[Name, int | tuple[int, ...]]
     channel_names: dict[str, Name] = field(default_factory=dict)
     modality: dict[str, Name] = field(default_factory=dict)  # what the former was called
+    regions_class_order: tuple[int, ...] | None = None
     numTraining: int = 0
 
     @property
@@ -92,8 +93,8 @@ def model_spec(plans: Plans, dataset: Dataset, name: str, mirror_axes: tuple[int
     configuration = schema.parse(Configuration, table, str(where))
     architecture = configuration.architecture or schema.parse(OldNetwork, table, str(where)).architecture()
     _check_known(plans, configuration, where)
-    labels, channels = _labels(dataset, where), _channels(plans, configuration, dataset, where)
-    network = network_of(architecture, len(channels), len(labels) + 1, where)
+    (labels, regions), channels = _labels(dataset, where), _channels(plans, configuration, dataset, where)
+    network = network_of(architecture, len(channels), len(labels) + (not regions), where)
     flat = network.dims == 2
     if not len(configuration.patch_size) == len(configuration.spacing) == network.dims:
         raise UNetError(where, f"patch_size is {configuration.patch_size}, spacing {configuration.spacing}, of a {network.dims}-D network",
@@ -103,7 +104,7 @@ def model_spec(plans: Plans, dataset: Dataset, name: str, mirror_axes: tuple[int
         name=f"{plans.dataset_name} {name}"[:200], network=network, channels=channels, labels=labels,
         orientation="".join(axes[axis] for axis in plans.transpose_forward), spacing=(0.0,) * flat + configuration.spacing,
         patch=(1,) * flat + configuration.patch_size, mirror_axes=tuple(axis + flat for axis in mirror_axes),
-        mirror_tta=bool(mirror_axes), crop=True, resampling="cubic", windows="patch",
+        mirror_tta=bool(mirror_axes), crop=True, resampling="cubic", windows="patch", regions=regions,
     )  # fmt: skip
 
 
@@ -140,18 +141,22 @@ def _check_known(plans: Plans, configuration: Configuration, where: Path) -> Non
             raise UNetError(where, f"{name} is {str(value)[:120]}, known is {' or '.join(map(str, values))}", REMEDY)
 
 
-def _labels(dataset: Dataset, where: Path) -> tuple[Label, ...]:
-    """Its classes, in the order of the network's."""
-    told = {name: value for name, value in dataset.labels.items() if name not in ("background", "ignore")}
-    where = where.with_name("dataset.json")
-    each = {name: (value,) if isinstance(value, int) else value for name, value in told.items()}
-    values = {name: value[0] for name, value in each.items() if len(value) == 1}
-    if len(values) < len(each):
-        raise UNetError(where, "its labels are regions, which overlap: a mask of ours gives each voxel one class", REMEDY)
-    ordered = sorted(values, key=lambda name: values[name])
-    if not ordered or [values[name] for name in ordered] != list(range(1, len(ordered) + 1)):
-        raise UNetError(where, f"labels is {str(dataset.labels)[:200]}", "Fetch the model again: nnU-Net's are numbered from 0 on")
-    return tuple(Label(n, name or f"label {n}", COLOURS[(n - 1) % len(COLOURS)]) for n, name in enumerate(ordered, 1))
+def _labels(dataset: Dataset, where: Path) -> tuple[tuple[Label, ...], bool]:
+    """Its classes, in the order of the network's logits, and whether these are regions, which overlap."""
+    told = {name: (value,) if isinstance(value, int) else value for name, value in dataset.labels.items() if name != "ignore"}
+    each = {name: values for name, values in told.items() if set(values) != {0}}
+    regions = any(len(values) > 1 for values in each.values())
+    if regions:
+        names, values = list(each), list(dataset.regions_class_order or ())
+    else:
+        names = sorted(each, key=lambda name: each[name])
+        values = [value for name in names for value in each[name]]
+    ordered = len(set(values)) == len(values) and min(values, default=0) > 0 if regions else values == list(range(1, len(values) + 1))
+    if not ordered or len(values) != len(names) or max(values, default=0) > MAX_LABEL:
+        shown = f"labels is {str(dataset.labels)[:160]}, regions_class_order {str(dataset.regions_class_order)[:40]}"
+        raise UNetError(where.with_name("dataset.json"), shown, "Fetch the model again: nnU-Net numbers labels from 0 on")
+    labels = zip(values, names, strict=True)
+    return tuple(Label(value, name or f"label {value}", COLOURS[n % len(COLOURS)]) for n, (value, name) in enumerate(labels)), regions
 
 
 def _channels(plans: Plans, configuration: Configuration, dataset: Dataset, where: Path) -> tuple[Channel, ...]:

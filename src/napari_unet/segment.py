@@ -247,7 +247,9 @@ class Segmenter:
             plane = prepared.restored(plane, dim, a)
         classes = self.spec.network.classes
         logits, members = plane[:classes], plane[classes:].unflatten(0, (-1, classes))
-        return most_likely(logits, 0).to(torch.uint8), uncertainty_of(logits, members) if self.uncertainty else None
+        decided = last_region if self.spec.regions else most_likely
+        doubt = uncertainty_of(logits, members, self.spec.regions) if self.uncertainty else None
+        return decided(logits, 0).to(torch.uint8), doubt
 
     def _logits(self, members: Tensor) -> Tensor:
         """Of each member's logits (M, K, z, y, x) their mean; for the uncertainty, each member's own follow."""
@@ -288,10 +290,23 @@ def most_likely(logits: Tensor, classes: int) -> Tensor:
     return logits.max(classes).indices
 
 
-def uncertainty_of(logits: Tensor, members: Tensor) -> Tensor:
-    """Of logits (K, ...) and those of each member (M, K, ...): how unsure they are, float32 (...), 0 to 1."""
+def last_region(logits: Tensor, regions: int) -> Tensor:
+    """Which of the logits along the axis of regions is the last one above 0, from 1 on; 0 where none is."""
+    numbers = torch.arange(1, logits.shape[regions] + 1, device=logits.device)
+    return ((logits > 0).movedim(regions, -1) * numbers).amax(-1)
+
+
+def uncertainty_of(logits: Tensor, members: Tensor, regions: bool = False) -> Tensor:
+    """Of logits (K, ...) and those of each member (M, K, ...): how unsure they are, float32 (...), 0 to 1.
+
+    Of regions, which overlap, the mean of each one's entropy.
+    """
     if len(members):
-        return (most_likely(members, 1) != most_likely(logits, 0)).float().mean(0)
+        decided = last_region if regions else most_likely
+        return (decided(members, 1) != decided(logits, 0)).float().mean(0)
+    if regions:
+        inside = torch.sigmoid(torch.stack([logits, -logits]))
+        return -torch.xlogy(inside, inside).sum(0).mean(0) / math.log(2)
     shares = torch.softmax(logits, 0)
     entropy = -torch.xlogy(shares, shares).sum(0) / math.log(len(logits))
     return entropy.clamp(0, 1)

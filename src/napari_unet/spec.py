@@ -21,7 +21,8 @@ MAX_LABEL = 65535  # a mask is uint16 at most
 MAX_CHANNELS = 64
 MAX_MEMBERS = 32  # networks in one file: each is run on every window
 STORED = "ijk"  # a file's own axes, for an orientation that follows no patient
-LATER: dict[str, Any] = {"crop": False, "resampling": "linear", "windows": "fitted"}  # fields that say nothing where they have these values
+# fields that say nothing where they have these values, and are not written then
+LATER: dict[str, Any] = {"crop": False, "resampling": "linear", "windows": "fitted", "regions": False}
 
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#fabed4", "#469990")
 
@@ -159,7 +160,8 @@ class ModelSpec:
     z-k..z+k, then the second's, ... An ensemble has several `members`: networks of this one shape, whose logits are averaged.
 
     What nnU-Net does otherwise: `crop`, only the box of voxels that are not 0 in some channel is looked at; `resampling`, cubic of
-    the whole normalised image, voxels' edges on one another, instead of linear; `windows`, always the patch, never a whole axis.
+    the whole normalised image, voxels' edges on one another, instead of linear; `windows`, always the patch, never a whole axis;
+    `regions`, a logit for each label and none for background: a voxel is of the last label whose logit is above 0.
     """
 
     __pydantic_config__ = STRICT
@@ -181,6 +183,7 @@ class ModelSpec:
     crop: bool = False
     resampling: Literal["linear", "cubic"] = "linear"
     windows: Literal["fitted", "patch"] = "fitted"
+    regions: bool = False
 
     def __post_init__(self) -> None:
         values = {label.value for label in self.labels}
@@ -190,7 +193,7 @@ class ModelSpec:
             "orientation": sorted(self.orientation) == list(STORED) or sorted(axes_along(self.orientation)) == [0, 1, 2],
             "neighbours": self.neighbours == 0 or (self.network.dims == 2 and not self.pictures),
             "channels": len(self.channels) * (2 * self.neighbours + 1) == self.network.channels,
-            "labels": len(self.labels) + 1 == self.network.classes == len(values) + 1,
+            "labels": len(self.labels) == len(values) == self.network.classes - (not self.regions),
             "mirror_axes": len(set(self.mirror_axes)) == len(self.mirror_axes),
             "keep_largest": len(set(self.keep_largest)) == len(self.keep_largest) and set(self.keep_largest) <= values,
         }

@@ -444,3 +444,23 @@ def test_undo_leads_back_through_a_run_to_what_came_before_it(window, qtbot, slo
     for each in wanted:
         qtbot.keyClick(viewer.window._qt_viewer.canvas.native, Qt.Key.Key_Z, Qt.KeyboardModifier.ControlModifier)
         assert np.array_equal(layer.data, each)
+
+
+@pytest.mark.parametrize("plane", ["Axial", "Coronal", "Sagittal"])
+def test_a_model_that_nnunet_trained_shows_slices_in_every_plane(window, qtbot, nifti_file, rng, model_file, plane):
+    """Within the box of what is not 0 and beyond it, and the whole volume at last."""
+    data = np.pad(rng.integers(1, 900, (20, 22, 18)).astype(np.int16), 6)
+    scan = nifti_file("framed.nii.gz", data=data, affine=affine_for("LSP", (1.0, 1.2, 0.9)))
+    spec = tiny_spec(orientation="kji", crop=True, resampling="cubic", windows="patch", spacing=(1.1, 1.0, 1.0), mirror_axes=(0,))
+    viewer, widget = window()
+    opened(viewer, widget, scan, model := model_file("converted", spec))
+    next(b for b in widget.findChildren(type(widget._start)) if b.text() == plane).click()
+    axis, truth = viewer.dims.order[0], truth_of(viewer, widget, scan, model)
+    for step in (15, 2):
+        viewer.dims.set_current_step(axis, step)
+        widget._panel.this.click()
+        idle(widget, qtbot)
+        assert np.array_equal(on_screen(viewer, mask_of(viewer).data), truth.take(step, axis))
+    widget._start.click()
+    finished(widget, qtbot)
+    assert np.array_equal(mask_of(viewer).data, truth) and truth.any()
