@@ -29,7 +29,7 @@ TIERS = (
         *("finetune", "layout", "learning", "loss", "lowering", "measure", "network", "nifti", "openvino_runtime", "optimiser"),
         *("dataset", "grid", "images", "openvino_graph", "options", "partial", "splits", "threads"),
         *("phantoms", "preprocess", "quiet_openvino", "record", "cuda_graph", "runtime", "sampling", "schedule", "spacing", "speed"),
-        *("nnunet", "nnunet_network", "nnunet_plans", "nonzero", "resizing"),
+        *("nnunet", "nnunet_network", "nnunet_plans", "nonzero", "resizing", "decisions", "normalisation"),
         *("ledger", "memory", "outline", "spool", "structures", "survey", "targets", "torch_runtime", "weights", "zarrs"),
     },
     {"assist", "batch", "calibrate", "canvas", "crossval", "evaluate", "onnx_export", "plan", "pooling", "scoring", "segment", "train"},

@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dask.array
 import nnunet_folder as nnunet
 import numpy as np
 import pytest
 import torch
 from engine import model_spec, volume
 from hostile import ORIENTATIONS, affine_for
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from napari_unet import Segmenter, UNetError, convert, ensemble, images, memory, weights
@@ -132,6 +134,33 @@ def test_regions_are_decided_in_their_order(tmp_path: Path) -> None:
     assert set(np.unique(doubt.data)) == {0, 0.5, 1}
     alone = Segmenter(replace(segmenter.spec, members=1), segmenter.network, uncertainty=True).assess(image)[1]
     assert alone.data.min() >= 0 and 0.5 < alone.data.max() <= 1
+
+
+def test_pictures_are_read_as_nnunet_reads_them(tmp_path: Path) -> None:
+    """In colour, at their own pixels; rows and columns as they are stored."""
+    colours = np.random.default_rng(1).integers(1, 256, (40, 27, 3)).astype(np.uint8)
+    Image.fromarray(colours).save(tmp_path / "a.png")
+    spec = nnunet.network(2, 3)
+    told = nnunet.plans(spec, (16, 16), (1.0, 1.0), ["RGBTo01Normalization", "ZScoreNormalization", "NoNormalization"])
+    told["image_reader_writer"], nets = "NaturalImage2DIO", nnunet.nets(spec)
+    convert(nnunet.write(tmp_path / "model", told, nets, (0, 1)), tmp_path / "m.safetensors")
+    segmenter = Segmenter.load(tmp_path / "m.safetensors", runtime="torch")
+    found = segmenter.segment(images.read(tmp_path / "a.png")).data
+    expected = nnunet.answer(told, nets, np.moveaxis(colours, -1, 0)[:, None], (999, 1, 1), (0, 1))
+    assert segmenter.spec.pictures and np.count_nonzero(found[..., 0] != expected[0]) <= 2 and len(np.unique(expected)) == 3
+
+
+@pytest.mark.parametrize("spacing", [1.0, 1.2])
+def test_what_lies_elsewhere_is_read_no_more_often_than_needed(tiny: Path, spacing: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its statistics need all of it once, and resampling takes the same look; its box, where it is nowhere 0, two slices."""
+    monkeypatch.setattr("napari_unet.nonzero.SLAB", 24 * 26)
+    convert(tiny, tiny / "m.safetensors")
+    image, read = scan((24, 26, 20), affine=spaced(spacing, spacing, spacing)), []
+    lazy = dask.array.from_array(image.data, chunks=(24, 26, 1)).map_blocks(lambda block: read.append(block.size) or block, dtype="f4")
+    spec = weights.read_spec(tiny / "m.safetensors")
+    found, expected = prepare(Volume(lazy, image.affine), spec), prepare(image, spec)
+    assert sum(read) <= image.data.size * (1 + 2 / 20) + 2  # dask tries its function on a voxel
+    np.testing.assert_array_equal(found.data, expected.data)
 
 
 # ---- laws -------------------------------------------------------------------------------------------------------------
@@ -307,6 +336,11 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "its order": (lambda told: changed(told, resampling_fn_data_kwargs={"order": 1}), "resampling_fn_data_kwargs is {'order': 1}"),
     "label manager": (lambda told: told | {"label_manager": "Mine"}, "label_manager is Mine"),
     "reader": (lambda told: told | {"image_reader_writer": "Tiff3DIO"}, "image_reader_writer is Tiff3DIO"),
+    "pictures in 3-D": (lambda told: changed(told, spacing=[1, 2, 1]) | {"image_reader_writer": "NaturalImage2DIO"}, "of pictures"),
+    "clipped to nothing": (
+        lambda told: changed(told, normalization_schemes=["CTNormalization"])
+        | {"foreground_intensity_properties_per_channel": {"0": nnunet.FACTS | {"percentile_99_5": -50.0}}}, "it is clipped to -40..-50",
+    ),
     "transpose": (lambda told: told | {"transpose_forward": [0, 0, 2]}, r"transpose_forward is \[0, 0, 2\]"),
     "norm": (lambda told: built(told, norm_op="torch.nn.modules.batchnorm.BatchNorm3d"), "norm_op is 'torch.nn.modules.batchnorm"),
     "dropout": (lambda told: built(told, dropout_op="torch.nn.Dropout3d"), "dropout_op is 'torch.nn.Dropout3d'"),
@@ -314,7 +348,7 @@ REFUSED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a part that is unknown": (lambda told: built(told, squeeze=True), "unknown key 'squeeze'"),
     "no levels": (lambda told: built(told, strides=[]), "the network's conv_op is"),
     "features": (lambda told: built(told, features_per_stage=[1e9, 1, 1]), "features_per_stage.0 is 1000000000.0"),
-    "patch": (lambda told: changed(told, patch_size=[7, 16, 16]), r"patch is \(7, 16, 16\)"),
+    "patch": (lambda told: changed(told, patch_size=[7, 16, 16]), r"plans.json: Dataset001_Tiny 3d_fullres: patch is \(7, 16, 16\)"),
     "a flat patch": (lambda told: changed(told, patch_size=[16, 16]), r"patch_size is \(16, 16\)"),
     "spacing": (lambda told: changed(told, spacing=[0, 1, 1]), r"spacing.0 is 0"),
     "no configuration": (lambda told: told | {"configurations": {}}, "there is no configuration '3d_fullres'"),

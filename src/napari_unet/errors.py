@@ -39,3 +39,12 @@ def understood(path: str | Path, kind: str, remedy: str = "Fetch or export it ag
         raise
     except Exception as error:  # noqa: BLE001 - a decoder raises whatever damaged bytes lead it to
         raise UNetError(path, f"cannot be read as {kind} ({first_line(error)})", remedy) from error
+
+
+@contextmanager
+def within(path: str | Path) -> Iterator[None]:
+    """What is wrong with something that a file describes, told as a fault of that file."""
+    try:
+        yield
+    except UNetError as error:
+        raise UNetError(path, f"{error.where}: {error.what}", error.remedy) from None

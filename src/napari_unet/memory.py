@@ -63,7 +63,8 @@ def estimate(
     whole = FLOAT * len(spec.channels) * math.prod(grid)
     prepared = whole if whole <= FLOAT * SMALL else 0
     if spec.resampling == "cubic" and not (ratios == 1).all():
-        prepared = memory_for(len(spec.channels), Reorientation.between(image.affine, spec.orientation).shape(image.shape), grid)
+        shape = Reorientation.between(image.affine, spec.orientation).shape(image.shape)
+        prepared = memory_for(len(spec.channels), shape, grid) + image.nbytes - held  # what lies on disk is read as a whole
     prepared += 3 * voxels * any(channel.scheme == "masked" for channel in spec.channels)
     cut_out = 2 * FLOAT * len(spec.channels) * min(voxels, math.ceil(window / ratios.prod()))  # from the image, before it is resampled
     ends, features = of_window(spec, size, feature_maps)

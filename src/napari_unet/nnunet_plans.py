@@ -9,12 +9,13 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from napari_unet import schema
-from napari_unet.errors import UNetError
+from napari_unet.errors import UNetError, within
 from napari_unet.nnunet_network import OPEN, REMEDY, Architecture, OldNetwork, network_of
 from napari_unet.spec import COLOURS, MAX_CHANNELS, MAX_LABEL, Channel, Label, ModelSpec, Name, Size
 
 MAX_JSON = 32 << 20
-_READERS = {"SimpleITKIO": "kji", "NibabelIO": "kji", "NibabelIOWithReorient": "SAR"}  # the axes of what each reads
+_PICTURES = "NaturalImage2DIO"
+_READERS = {"SimpleITKIO": "kji", "NibabelIO": "kji", "NibabelIOWithReorient": "SAR", _PICTURES: "SRA"}  # the axes of what each reads
 _RESAMPLING = "resample_data_or_seg_to_shape"
 _KWARGS = {"is_seg": False, "order_z": 0, "force_separate_z": None}
 _SCHEMES = {"ZScoreNormalization", "CTNormalization", "NoNormalization", "RescaleTo01Normalization", "RGBTo01Normalization"}
@@ -95,17 +96,20 @@ def model_spec(plans: Plans, dataset: Dataset, name: str, mirror_axes: tuple[int
     _check_known(plans, configuration, where)
     (labels, regions), channels = _labels(dataset, where), _channels(plans, configuration, dataset, where)
     network = network_of(architecture, len(channels), len(labels) + (not regions), where)
-    flat = network.dims == 2
+    flat, pictures = network.dims == 2, plans.image_reader_writer == _PICTURES
     if not len(configuration.patch_size) == len(configuration.spacing) == network.dims:
         raise UNetError(where, f"patch_size is {configuration.patch_size}, spacing {configuration.spacing}, of a {network.dims}-D network",
                         "Fetch the model again")  # fmt: skip
-    axes = _READERS[plans.image_reader_writer]
-    return ModelSpec(
-        name=f"{plans.dataset_name} {name}"[:200], network=network, channels=channels, labels=labels,
-        orientation="".join(axes[axis] for axis in plans.transpose_forward), spacing=(0.0,) * flat + configuration.spacing,
-        patch=(1,) * flat + configuration.patch_size, mirror_axes=tuple(axis + flat for axis in mirror_axes),
-        mirror_tta=bool(mirror_axes), crop=True, resampling="cubic", windows="patch", regions=regions,
-    )  # fmt: skip
+    if pictures and (configuration.spacing != (1.0, 1.0) or plans.transpose_forward != (0, 1, 2)):
+        raise UNetError(where, f"spacing is {configuration.spacing}, transpose_forward {plans.transpose_forward}, of pictures", REMEDY)
+    axes, spacing = _READERS[plans.image_reader_writer], (0.0, 0.0, 0.0) if pictures else (0.0,) * flat + configuration.spacing
+    with within(where):
+        return ModelSpec(
+            name=f"{plans.dataset_name} {name}"[:200], network=network, channels=channels, labels=labels,
+            orientation="".join(axes[axis] for axis in plans.transpose_forward), spacing=spacing,
+            patch=(1,) * flat + configuration.patch_size, mirror_axes=tuple(axis + flat for axis in mirror_axes),
+            mirror_tta=bool(mirror_axes), pictures=pictures, crop=True, resampling="cubic", windows="patch", regions=regions,
+        )  # fmt: skip
 
 
 def _inherited(plans: Plans, name: str, where: Path) -> dict[str, Any]:
@@ -178,7 +182,8 @@ def _channel(name: str, scheme: str, masked: bool, facts: dict[str, float], wher
         if missing := [key for key in keys if key not in facts]:
             raise UNetError(where, f"foreground_intensity_properties_per_channel has no {missing[0]} of {name}", "Fetch the model again")
         low, high, mean, std = (facts[key] for key in keys)
-        return Channel(name, "clip", low, high, mean, max(std, 1e-8))
+        with within(where):
+            return Channel(name, "clip", low, high, mean, max(std, 1e-8))
     if scheme == "RGBTo01Normalization":
         return Channel(name, "clip", 0.0, 255.0, 0.0, 255.0)
     if scheme not in _SCHEMES:

@@ -15,20 +15,20 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, NormalizeIntensity, ScaleIntensityRange, Spacing, Transform
+from monai.transforms import Spacing
 from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_unet.errors import UNetError
-from napari_unet.intensities import Intensities, of_channels
 from napari_unet.loss import IGNORE_INDEX
 from napari_unet.memory import SMALL
 from napari_unet.nonzero import nonzero_box, nonzero_mask
+from napari_unet.normalisation import NormalizeChannels, normalisation
 from napari_unet.partial import labelled
 from napari_unet.ram import check_memory
 from napari_unet.resizing import coarse_axis, memory_for, nearest, resized
 from napari_unet.spacing import network_grid
-from napari_unet.spec import Channel, ModelSpec
+from napari_unet.spec import ModelSpec
 from napari_unet.volume import Reorientation, Volume
 from napari_unet.windows import Three
 from napari_unet.words import counted
@@ -126,37 +126,6 @@ class Prepared:
         return _between(logits, dim, *self.back(axis))
 
 
-class NormalizeChannels(Transform):
-    """Each channel by its own rule, with MONAI's intensity transforms. Input and output (C, ...) float32, of any part.
-
-    facts : what the whole channel is like, on which all but "clip" rely. Called with a `mask` of the part, it leaves "masked" channels
-    0 outside of it.
-    """
-
-    def __init__(self, channels: Sequence[Channel], facts: Sequence[Intensities]) -> None:
-        self.rules = [_intensity(channel, of) for channel, of in zip(channels, facts, strict=True)]
-        self.masked = [channel.scheme == "masked" for channel in channels]
-
-    def __call__(self, image: Any, mask: NDArray[np.bool_] | None = None) -> Any:
-        for index, rule in enumerate(self.rules):
-            image[index] = rule(image[index])
-            if mask is not None and self.masked[index]:
-                image[index][torch.from_numpy(~mask)] = 0
-        return image
-
-
-def _intensity(channel: Channel, of: Intensities) -> Compose:
-    if channel.scheme in ("zscore", "masked"):
-        return Compose([NormalizeIntensity(of.mean, of.std)])
-    if channel.scheme == "minmax":
-        return Compose([NormalizeIntensity(of.low, of.high - of.low)])
-    if channel.scheme == "none":
-        return Compose([])
-    low, high = channel.low, channel.high
-    return Compose([ScaleIntensityRange(low, high, low, high, clip=True),
-                    NormalizeIntensity(subtrahend=channel.mean, divisor=channel.std)])  # fmt: skip
-
-
 def prepare(volume: Volume, spec: ModelSpec) -> Prepared:
     """How a volume is turned, normalised and resampled for a model; its voxels are read once, for their statistics.
 
@@ -174,44 +143,26 @@ def prepare(volume: Volume, spec: ModelSpec) -> Prepared:
     mask = nonzero_mask(turned, volume.source) if any(channel.scheme == "masked" for channel in spec.channels) else None
     where = nonzero_box(turned if mask is None else mask[..., np.newaxis]) if spec.crop else (slice(None),) * 3
     turned, mask = turned[where], mask if mask is None else mask[where]
-    facts = _facts(volume, turned, mask, spec)
-    normalise = NormalizeChannels(spec.channels, facts)
-    _check_contrast(normalise, facts, volume.source, spec)
     z, y, x = turned.shape[:3]
     ratio, size = _grid(volume, turn.undo_shape((z, y, x)), spec)
+    whole = spec.resampling == "cubic" and size != (z, y, x)
+    if whole:
+        check_memory(memory_for(turned.shape[3], (z, y, x), size), volume.source)
+        turned = np.asarray(turned)  # what lies elsewhere is read once, not for its statistics first
+    normalise = normalisation(volume, turned, mask, spec)
     begin = (where[0].start or 0, where[1].start or 0, where[2].start or 0)
     found = Prepared(turned, normalise, size, turn, (z, y, x), ratio, (0.0, 0.0, 0.0), volume.source, begin, mask)
-    return _resized(found, volume, spec) if spec.resampling == "cubic" and size != (z, y, x) else found
-
-
-def _facts(volume: Volume, turned: NDArray[Any], mask: NDArray[np.bool_] | None, spec: ModelSpec) -> list[Intensities]:
-    """What each channel is like, a "masked" one inside the mask."""
-    facts = of_channels(volume, turned)
-    if mask is None:
-        return facts
-    zeros = mask.size - int(np.count_nonzero(mask))
-    masked = (channel.scheme == "masked" for channel in spec.channels)
-    return [of.without_zeros(zeros, mask.size) if each else of for each, of in zip(masked, facts, strict=True)]
+    return _resized(found, volume, spec) if whole else found
 
 
 def _resized(prepared: Prepared, volume: Volume, spec: ModelSpec) -> Prepared:
-    """The same with all of the image resampled cubically (`resizing`). Raises UNetError where memory does not suffice."""
-    check_memory(memory_for(prepared.turned.shape[3], prepared.shape, prepared.size), prepared.source)
+    """The same with all of the image resampled cubically (`resizing`)."""
     own = [volume.spacing[axis] for axis in prepared.turn.axes]
     wanted = [mm or its for mm, its in zip(spec.spacing, own, strict=True)]
     image = prepared.normalised(*(slice(0, n) for n in prepared.shape)).numpy()
     whole = torch.from_numpy(resized(image, prepared.size, coarse_axis(own, wanted)))
     z, y, x = (scale / 2 - 0.5 for scale in prepared.scale)
     return replace(prepared, shift=(z, y, x), coarse=coarse_axis(wanted, own), whole=whole)
-
-
-def _check_contrast(normalise: NormalizeChannels, facts: list[Intensities], source: str, spec: ModelSpec) -> None:
-    """UNetError where normalisation leaves nothing to see, as when a clip range lies elsewhere or single precision ends."""
-    bounds = normalise(torch.tensor([[of.low, of.high] for of in facts], dtype=torch.float32))
-    for index, (channel, of, (low, high)) in enumerate(zip(spec.channels, facts, bounds.tolist(), strict=True)):
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise UNetError(source, f"nothing is left of channel {index} ({channel.name}), {of.low:g} to {of.high:g}, "
-                            "after normalisation", "Check that its modality and units are those the model reads")  # fmt: skip
 
 
 def window(prepared: Prepared, where: Sequence[slice], k: int) -> Tensor:
