@@ -26,6 +26,7 @@ from napari_unet.outline import Outline
 from napari_unet.preprocess import prepare
 from napari_unet.schema import decode, encode
 from napari_unet.settings import PlanChoices
+from napari_unet.spacing import spacing_warning
 from napari_unet.spec import Channel, ModelSpec
 from napari_unet.volume import Volume
 from napari_unet.windows import Tiling
@@ -210,6 +211,11 @@ def test_the_files_own_axes_are_what_it_sees(tiny: Path, orientation: str) -> No
     segmenter, image = Segmenter.load(tiny / "m.safetensors", runtime="torch", mirror=False), scan((18, 20, 12))
     turned = replace(image, affine=affine_for(orientation, (1.0, 1.0, 1.0)))
     np.testing.assert_array_equal(segmenter.segment(turned).data, segmenter.segment(image).data)
+
+
+def test_a_spacing_far_from_the_models_is_told_by_the_files_axes(tiny: Path) -> None:
+    spec, _ = convert(tiny, tiny / "m.safetensors")
+    assert "the file's second axis 6 mm instead of 1 mm" in spacing_warning(spaced(1.0, 6.0, 1.0), spec)
 
 
 def test_an_image_of_nothing_is_refused(tiny: Path) -> None:
@@ -434,5 +440,5 @@ def test_files_that_are_missing_or_cut(tiny: Path, name: str) -> None:
     with pytest.raises(UNetError, match=f"{name}: not valid JSON"):
         convert(tiny, tiny / "m.safetensors")
     (tiny / name).unlink()
-    with pytest.raises(UNetError, match=f"{name}: cannot be read"):
+    with pytest.raises(UNetError, match=f"it holds no {name}. Give the folder that holds plans.json"):
         convert(tiny, tiny / "m.safetensors")

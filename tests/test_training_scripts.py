@@ -15,7 +15,7 @@ import torch
 from datasets import ONE_THREAD, _one_thread, decathlon, two_folders  # noqa: F401 - a fixture
 from matplotlib.image import imread
 
-from napari_unet import find_cases, images, weights
+from napari_unet import convert, find_cases, images, weights
 from napari_unet.cli import main
 from napari_unet.experiment import fold_out
 from napari_unet.fingerprint import of_tensors
@@ -172,6 +172,9 @@ def test_a_model_as_nnunet_keeps_its_own(tmp_path: Path, monkeypatch: pytest.Mon
     theirs = checkpoint["network_weights"]
     assert all((theirs[name].numpy() == tensor).all() for name, tensor in ours.items())
     assert all((theirs[f"decoder.{name}"].numpy() == tensor).all() for name, tensor in ours.items() if name.startswith("encoder."))
+    back, _ = convert(tmp_path, tmp_path / "back.safetensors")
+    assert (back.network, back.patch, back.mirror_axes) == (spec.network, spec.patch, spec.mirror_axes)
+    assert all((weights.load(tmp_path / "back.safetensors")[1][name] == tensor).all() for name, tensor in ours.items())
 
 
 def test_a_learning_curve_of_nested_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

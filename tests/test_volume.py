@@ -71,6 +71,17 @@ def test_reorienting_to_three_targets(orientation: str, tilt: int) -> None:
         assert "".join(aff2axcodes(Reorientation.between(affine, target).affine(affine, SHAPE))) == target
 
 
+@pytest.mark.parametrize("letters", ["kji", "ijk", "jki"])
+def test_a_files_own_axes_are_those_it_is_stored_in(letters: str) -> None:
+    """Wherever they point."""
+    for orientation in ORIENTATIONS[::5]:
+        check_laws(affine_for(orientation), letters)
+        turn = Reorientation.between(affine_for(orientation), letters)
+        order = ["ijk".index(letter) for letter in letters]
+        np.testing.assert_array_equal(turn.apply(INDEX), INDEX.transpose(*order, 3))
+        assert turn.shape(SHAPE) == tuple(SHAPE[axis] for axis in order) and turn.undo_shape(turn.shape(SHAPE)) == SHAPE
+
+
 @every_orientation
 def test_every_target_is_reached(orientation: str) -> None:
     check_laws(affine_for("LPS", tilt=10), orientation)

@@ -49,6 +49,9 @@ def convert(
     """
     folder, out = Path(folder), Path(out)
     folder = folder.parent if folder.name.startswith(FOLD) else folder
+    for name in ("plans.json", "dataset.json"):
+        if not (folder / name).exists():
+            raise UNetError(folder, f"it holds no {name}", REMEDY)
     plans, dataset = read_json(folder / "plans.json", Plans), read_json(folder / "dataset.json", Dataset)
     paths = [_checkpoint(folder / f"{FOLD}{fold}") for fold in (folds or _folds(folder))]
     ensemble.check_count(len(paths), folder)
