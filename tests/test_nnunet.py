@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -405,6 +406,23 @@ def test_an_unlabelled_value_is_no_class(tiny: Path) -> None:
 def test_folds_that_are_not_there(tiny: Path, folds: list[str], words: str) -> None:
     with pytest.raises(UNetError, match=words):
         convert(tiny, tiny / "m.safetensors", folds=folds)
+
+
+def test_a_checkpoint_that_is_deeper_than_python_follows(tiny: Path) -> None:
+    """Such as nothing writes, but a file may hold."""
+    levels = 50_000
+    pickled = b"\x80\x02}X\x0f\x00\x00\x00network_weights}sX\x0c\x00\x00\x00trainer_name" + b"]" * levels + b"a" * (levels - 1) + b"s."
+    with zipfile.ZipFile(tiny / "fold_0/checkpoint_final.pth", "w") as file:
+        file.writestr("a/data.pkl", pickled)
+    with pytest.raises(UNetError, match=r"its trainer_name is \[\[\["):
+        convert(tiny, tiny / "m.safetensors")
+
+
+def test_axes_that_a_slice_has_not(tmp_path: Path) -> None:
+    spec = nnunet.network(2)
+    nnunet.write(tmp_path, nnunet.plans(spec, (16, 16), (1.0, 1.0)), nnunet.nets(spec), (0, 2))
+    with pytest.raises(UNetError, match=r"mirrors axes \(0, 2\) of a 2-D patch"):
+        convert(tmp_path, tmp_path / "m.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -102,8 +103,16 @@ def _trained(checkpoint: Checkpoint, path: Path) -> Trained:
     }
     for name, good in checks.items():
         if not good:
-            raise UNetError(path, f"its {name} is {str(content.get(name))[:80]}", "Give a checkpoint that nnU-Net 2 saved")
+            raise UNetError(path, f"its {name} is {_shown(content.get(name))}", "Give a checkpoint that nnU-Net 2 saved")
     return Trained(trainer, configuration, tuple(axes or ()), own_names(tensors))
+
+
+def _shown(value: Any) -> str:
+    """Something of whatever a file holds, however large or deep it is."""
+    try:
+        return reprlib.repr(value)[:80]
+    except RecursionError:
+        return f"a {type(value).__name__}"
 
 
 def _tensors(checkpoint: Checkpoint, trained: Trained, network: NetworkSpec, path: Path) -> dict[str, NDArray[np.float32]]:

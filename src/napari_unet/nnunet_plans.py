@@ -100,6 +100,8 @@ def model_spec(plans: Plans, dataset: Dataset, name: str, mirror_axes: tuple[int
     if not len(configuration.patch_size) == len(configuration.spacing) == network.dims:
         raise UNetError(where, f"patch_size is {configuration.patch_size}, spacing {configuration.spacing}, of a {network.dims}-D network",
                         "Fetch the model again")  # fmt: skip
+    if max(mirror_axes, default=0) >= network.dims:
+        raise UNetError(where, f"the checkpoint mirrors axes {mirror_axes} of a {network.dims}-D patch", "Fetch the model again")
     if pictures and (configuration.spacing != (1.0, 1.0) or plans.transpose_forward != (0, 1, 2)):
         raise UNetError(where, f"spacing is {configuration.spacing}, transpose_forward {plans.transpose_forward}, of pictures", REMEDY)
     axes, spacing = _READERS[plans.image_reader_writer], (0.0, 0.0, 0.0) if pictures else (0.0,) * flat + configuration.spacing
