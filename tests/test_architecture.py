@@ -32,7 +32,10 @@ TIERS = (
         *("nnunet", "nnunet_network", "nnunet_plans", "nonzero", "resizing", "decisions", "normalisation"),
         *("ledger", "memory", "outline", "spool", "structures", "survey", "targets", "torch_runtime", "weights", "zarrs"),
     },
-    {"assist", "batch", "calibrate", "canvas", "crossval", "evaluate", "onnx_export", "plan", "pooling", "scoring", "segment", "train"},
+    {
+        *("assist", "batch", "calibrate", "canvas", "crossval", "evaluate", "onnx_export", "plan", "pooling", "scoring", "segment"),
+        *("train", "warming"),
+    },
     {"charts", "comparison", "cost", "experiment", "figures", "page", "report", "results"},
     {"__main__", "cli", "viewer"},
 )

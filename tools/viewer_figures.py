@@ -104,9 +104,10 @@ def main() -> None:
     viewer, widget, seconds = open_window()
     print(f"opening the widget: {seconds:.2f} s")
     image = open_scan(viewer, options.scan)
-    began = time.perf_counter()
+    began, warming = time.perf_counter(), Stalls()
     choose(widget, options.model)
     print(f"until the model is warm: {time.perf_counter() - began:.1f} s after choosing it ({image.data.shape} voxels)")
+    say("meanwhile", [warming.stop()])
     for plane in ("Axial", "Coronal", "Sagittal"):
         press(widget, plane)
         taken = [one_slice(viewer, widget, step) for step in (0, 1, 2, 3)]

@@ -110,6 +110,9 @@ def _run(arguments: argparse.Namespace, jobs: list[Job], cleaning: Cleaning, led
             ledger.write_volumes()
         return []
 
+    from napari_unet.warming import warm_up
+
+    warm_up()
     from napari_unet.batch import segment_all
     from napari_unet.segment import Segmenter
     from napari_unet.threads import limited

@@ -15,6 +15,7 @@ from napari_unet.spec import ModelSpec
 from napari_unet.viewer.estimate import cost
 from napari_unet.viewer.options import Options
 from napari_unet.volume import Volume
+from napari_unet.warming import warm_up
 
 if TYPE_CHECKING:
     from napari_unet.segment import Segmenter
@@ -31,6 +32,7 @@ class Engine:
 
     def segmenter(self, model: Path, options: Options) -> Segmenter:
         """The model, from memory where neither its file nor the options have changed. Raises UNetError."""
+        warm_up()
         import torch
 
         from napari_unet.segment import Segmenter

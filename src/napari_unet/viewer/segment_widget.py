@@ -27,13 +27,10 @@ from napari_unet.viewer.run import Run
 from napari_unet.viewer.saving import Keeper, ask_and_save
 from napari_unet.viewer.table import MeasureTab
 from napari_unet.viewer.work import Work
+from napari_unet.warming import warm_up
 
 PAUSE = 300  # ms in which an option has not changed, before the model is loaded for it
-
-
-def warm_up() -> None:
-    """Load the engine's heavy libraries, so that the first press of Segment does not wait for them."""
-    import napari_unet.segment  # noqa: F401
+DRAWN = 500  # ms, after which the widget is drawn: to draw for the first time, and to open torch, wait for each other
 
 
 class SegmentWidget(QScrollArea):
@@ -65,6 +62,8 @@ class SegmentWidget(QScrollArea):
         self._keeper = Keeper(self._viewer)
         self._priming = QTimer(self, singleShot=True, interval=PAUSE)
         self._priming.timeout.connect(self._prime)
+        self._warming = QTimer(self, singleShot=True, interval=DRAWN)
+        self._warming.timeout.connect(self._warm_up)
         self._correct, self._measure = CorrectTab(self._viewer), MeasureTab(self._viewer)
         self._view = looking.ViewTab(self._viewer)
         self._pointer = text("")
@@ -277,7 +276,10 @@ class SegmentWidget(QScrollArea):
         super().showEvent(event)
         if not self._warm:
             self._warm = True
-            worker.in_thread(warm_up, _connect={"returned": self._prime, "errored": worker.show})
+            self._warming.start()
+
+    def _warm_up(self) -> None:
+        worker.in_thread(warm_up, _connect={"returned": self._prime, "errored": worker.show})
 
     def _prime(self, _: object = None) -> None:
         """Load the chosen model and time a window of it, so that the first slice comes at once and the cost is known."""
@@ -310,6 +312,7 @@ class SegmentWidget(QScrollArea):
         if self._point in self._viewer.mouse_move_callbacks:
             self._viewer.mouse_move_callbacks.remove(self._point)
         self._viewer.layers.selection.events.active.disconnect(self._follow_selection)
+        self._warming.stop()
         self._priming.stop()
         self._keeper.close_session()
 
