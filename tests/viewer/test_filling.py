@@ -51,9 +51,10 @@ def test_the_slice_on_the_screen_comes_first_and_its_neighbours_next(viewer, nif
     seen = []
     for piece in segmenter.stream(layers.volume_of(image), first):
         before = filling.layer.data.copy()
-        visible = filling.put(piece.region, piece.labels, piece.done, piece.total)
+        filling.put(piece.region, piece.labels, piece.done, piece.total)
         touched = np.unique(np.nonzero(filling.layer.data != before)[order[0]])
-        assert visible == (piece.done == 1)
+        assert filling.in_sight() == (piece.done == 1)
+        filling.redraw()
         seen += touched.tolist()
     assert seen[0] == 3 and {abs(n - 3) for n in seen[1:3]} == {1}
 
@@ -82,8 +83,10 @@ def test_stopping_keeps_what_is_there_and_says_so(viewer, nifti_file, segmenter)
         filling.put(piece.region, piece.labels, piece.done, piece.total)
     kept = filling.layer.data.copy()
     filling.stop()
+    filling.redraw()
     for piece in pieces[2:]:
-        assert not filling.put(piece.region, piece.labels, piece.done, piece.total)
+        filling.put(piece.region, piece.labels, piece.done, piece.total)
+        assert not filling.in_sight()
     filling.complete(np.zeros(filling.grid.shape, np.uint8))
     assert kept.any() and np.array_equal(filling.layer.data, kept)
     assert filling.layer.name == f"scan_seg (2 of {len(pieces)} slices)" and filling.layer.editable

@@ -265,3 +265,10 @@ def test_the_slice_on_the_screen_is_found_beside_layers_of_other_units(viewer_mo
             source, number = screen.slice_on_screen(viewer_model, layer, grid)
             assert source == grid.reorientation.axes[axis]
             assert number == grid.reorientation.region(axis, index, index + 1, grid.shape)[source].start
+
+
+def test_indices_are_numpy_s(rng):
+    some = np.zeros((9, 5, 7), bool)
+    some[3:5, 2:4] = rng.random((2, 2, 7)) < 0.5
+    for changed in (some, some[:, 3], some.transpose(2, 0, 1), np.zeros((3, 4), bool), some[4, 3], np.array(True)[None], ~some):
+        assert [each.tolist() for each in layers.indices(changed)] == [each.tolist() for each in np.nonzero(changed)]

@@ -376,7 +376,7 @@ class TestTheCard:
 
 
 WATCH = """
-import pathlib, sys, threading
+import pathlib, sys, threading, time
 class Watch:
     def find_spec(self, name, *_):
         if name in ("torch", "monai"):
@@ -394,7 +394,9 @@ widget = SegmentWidget(viewer)
 widget.add_model(pathlib.Path({model!r}))
 assert "torch" not in sys.modules
 widget.show()
-app.processEvents()
+end = time.monotonic() + 60
+while "torch" not in sys.modules and time.monotonic() < end:
+    app.processEvents()
 QThreadPool.globalInstance().waitForDone()
 print("warm", "torch" in sys.modules and "monai" in sys.modules)
 """

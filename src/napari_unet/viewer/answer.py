@@ -11,7 +11,7 @@ import numpy as np
 from napari.layers import Labels
 from numpy.typing import NDArray
 
-from napari_unet.viewer.layers import change
+from napari_unet.viewer.layers import change, indices
 
 KEY = "answer"
 EVERY = -1  # instead of a step: all volumes of a series
@@ -143,7 +143,7 @@ class Answer:
         """Change some voxels of a step's region through the layer's history, and remember how to notice that it is undone."""
         if changed.any():
             starts = [part.indices(size)[0] for part, size in zip(step.region, layer.data.shape, strict=True)]
-            where = tuple(axis + start for axis, start in zip(np.nonzero(changed), starts, strict=True))
+            where = tuple(axis + start for axis, start in zip(indices(changed), starts, strict=True))
             change(layer, where, values)
             self._remember(layer, step)
 
@@ -239,7 +239,7 @@ def revert(layer: Labels) -> int:
     if answer is None:
         return 0
     answer.forget_undone(layer)
-    where = np.nonzero(answer.painted(layer))
+    where = indices(answer.painted(layer))
     change(layer, where, answer.said[where])
     answer.hand[...] = False
     return len(where[0])

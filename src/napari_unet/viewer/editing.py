@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from napari_unet.errors import UNetError
-from napari_unet.viewer.layers import change
+from napari_unet.viewer.layers import change, indices
 
 
 def fill_holes(labels: NDArray[Any], value: int) -> NDArray[Any]:
@@ -76,7 +76,7 @@ class Difference(NamedTuple):
 
 def difference(old: NDArray[Any], new: NDArray[Any], region: tuple[Any, ...] = ()) -> Difference:
     """Between two states of a region (slices, and numbers for single ones) of a mask; () is all of it."""
-    inside = np.nonzero(old != new)
+    inside = indices(np.asarray(old != new))
     region = (*region, *(slice(None),) * (len(inside) + sum(isinstance(part, int) for part in region) - len(region)))
     axes = iter(inside)
     where = (np.full(len(inside[0]), part) if isinstance(part, int) else next(axes) + (part.start or 0) for part in region)

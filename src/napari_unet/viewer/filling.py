@@ -49,6 +49,7 @@ class Filling:
         self.grid = grid_of(image, viewer.layers)
         self.doubt: Image | None = None
         self._tally: Tally | None = None  # of the mask, once it is whole
+        self._undrawn: list[tuple[tuple[slice, ...], int]] = []  # regions and steps that were written since the last `redraw`
         if uncertainty:
             self.doubt = _doubt_layer(image, self.grid, series)
             self.doubt.metadata[OF] = of
@@ -71,22 +72,31 @@ class Filling:
 
     def put(
         self, region: tuple[slice, ...], labels: NDArray[Any], done: int, total: int, doubt: NDArray[Any] | None = None, step: int = 0
-    ) -> bool:
-        """Write labels at a region of the volume's own (i, j, k), of a series at a step; whether that can be seen at the moment."""
+    ) -> None:
+        """Write labels at a region of the volume's own (i, j, k), of a series at a step."""
         if self.over:
-            return False
+            return
         shown = self.grid.shown_region(region, self.layer.ndim, step)
         self._write(shown, self.grid.shown(labels).reshape(self.answer.said[shown].shape))
         if self.doubt is not None and doubt is not None:
             self.doubt.data[shown] = self.grid.shown(doubt).reshape(self.answer.said[shown].shape)
         self.done, self.total = done, total
-        if self.layer.ndim == 4 and step != step_on_screen(self.viewer, self.layer):
+        self._undrawn.append((region, step))
+
+    def in_sight(self) -> bool:
+        """Whether anything that was written since the last `redraw` is on the screen. Asking costs more than writing did."""
+        if not self._undrawn:
             return False
-        screen = slice_on_screen(self.viewer, self.layer, self.grid)
-        return screen is None or region[screen[0]].start <= screen[1] < region[screen[0]].stop
+        step, screen = step_on_screen(self.viewer, self.layer), slice_on_screen(self.viewer, self.layer, self.grid)
+        axis, index = screen or (0, 0)
+        return any(
+            at == (step if self.layer.ndim == 4 else at) and (screen is None or index in range(*region[axis].indices(index + 1)))
+            for region, at in self._undrawn
+        )
 
     def redraw(self) -> None:
         """Show what was written since; at the end in the list of layers, too."""
+        self._undrawn.clear()
         for layer in (self.layer, self.doubt):
             if layer is not None and layer in self.viewer.layers:
                 layer.refresh(extent=False, thumbnail=self.over, highlight=False)
@@ -107,6 +117,7 @@ class Filling:
             if not series:
                 tally.add(plane, np.asarray(self.layer.data)[plane])
             yield
+        self._undrawn.append(((slice(None),) * 3, step))
         self._tally = None if series else tally
 
     def completing(self, labels: NDArray[Any] | None = None) -> Iterator[None]:

@@ -42,7 +42,6 @@ class Run(QObject):
         # whatever changes in a window with a canvas, all of it is composed anew: slices and progress share their frames
         self._frames = QSignalThrottler(QSignalThrottler.EmissionPolicy.Leading, parent=self)
         self._frames.triggered.connect(self._draw)
-        self._behind = False  # whether the slice on the screen has changed since it was drawn
         self._waiting: deque[Part] = deque()
         self._settling: Iterator[None] = iter(())  # of a volume that is whole, or of the run's end
         self._said_all = self._completing = False  # though some of it may still wait
@@ -131,11 +130,11 @@ class Run(QObject):
         self._first = self._first or time.monotonic()
         if isinstance(part.found, np.ndarray):
             self._settling = self.filling.settling(part.found, part.step)
-            self._whole, self._behind = self._whole + 1, True
+            self._whole += 1
         else:
             piece = part.found
             done, total = self._whole * piece.total + piece.done, self.volumes * piece.total
-            self._behind |= self.filling.put(piece.region, piece.labels, done, total, piece.uncertainty, part.step)
+            self.filling.put(piece.region, piece.labels, done, total, piece.uncertainty, part.step)
         self._frames.setTimeout(FRAME_2D if self._viewer.dims.ndisplay == 2 else FRAME_3D)
         self._frames.throttle()
 
@@ -146,8 +145,7 @@ class Run(QObject):
     def _draw(self) -> None:
         """How far it is, and the slice on the screen where it has changed."""
         self.progressed.emit(self.filling.done, self.filling.total)
-        if self._behind:
-            self._behind = False
+        if self.filling.in_sight():
             self.filling.redraw()
 
     def _fail(self, error: Exception) -> None:
