@@ -214,7 +214,7 @@ class TestTheTab:
         tab.refresh()
         for step in (9, 3):
             viewer_model.dims.set_current_step(0, step)
-        qtbot.waitUntil(lambda: not tab._resting.isActive())
+        qtbot.waitUntil(lambda: not tab._checked.resting.isActive())
         viewer_model.dims.set_current_step(0, 0)
         seen = []
         for _ in range(2):

@@ -7,36 +7,23 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from napari.components import ViewerModel
-from napari.layers import Image, Labels
+from napari.layers import Labels
 from numpy.typing import NDArray
-from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QComboBox, QGridLayout, QPushButton, QWidget
 
 from napari_unet.components import keep_largest
 from napari_unet.errors import UNetError
 from napari_unet.viewer import editing, screen, worker
 from napari_unet.viewer.answer import Answer, revert
-from napari_unet.viewer.filling import OF
-from napari_unet.viewer.grids import grid_of
+from napari_unet.viewer.checking import Checked
 from napari_unet.viewer.layers import is_at_hand, is_in_memory, values_of
 from napari_unet.viewer.parts import button, heading, narrow, text
 from napari_unet.viewer.table import names_of
 from napari_unet.words import counted
 
-A_LOOK = 1000  # ms on the screen, from which on a slice was looked at
 LISTED = 100  # classes, of a mask that names none
 # labels, value, axis, index -> the region that changes, what it becomes, and where that is in words
 Correction: TypeAlias = Callable[..., tuple[tuple[Any, ...], NDArray[Any], str]]
-
-
-class Checking(NamedTuple):
-    """A mask whose slices are checked by its uncertainty: along which axis, in which volume of a series, and which were looked at."""
-
-    layer: Labels
-    doubt: Image
-    axis: int
-    part: tuple[Any, ...]
-    seen: set[int]
 
 
 class Asked(NamedTuple):
@@ -66,11 +53,7 @@ class CorrectTab(QWidget):
         self._viewer = viewer
         self._layer: Labels | None = None
         self._at_work = self._unlisted = False
-        self._seen: dict[tuple[Any, ...], set[int]] = {}  # (layer, axis, step of a series) -> slices that were looked at
-        self._resting = QTimer(self, singleShot=True, interval=A_LOOK)
-        self._resting.timeout.connect(self._look)
-        for change in ("current_step", "order", "ndisplay"):
-            getattr(viewer.dims.events, change).connect(self._moved)
+        self._checked = Checked(self, viewer)
         self.classes = narrow(QComboBox())
         self.classes.setToolTip("The class that is painted and corrected")
         self.classes.activated.connect(self._choose)
@@ -114,7 +97,7 @@ class CorrectTab(QWidget):
         if self._layer is not None:
             self._layer.events.selected_label.disconnect(self._show_class)
             self._layer.events.features.disconnect(self._list_classes)
-        self._layer = layer
+        self._layer = self._checked.layer = layer
         if layer is not None:
             layer.events.selected_label.connect(self._show_class)
             layer.events.features.connect(self._list_classes)
@@ -130,7 +113,7 @@ class CorrectTab(QWidget):
             if name == "revert" and layer is not None:
                 each.setEnabled(layer.editable and Answer.in_layer(layer) is not None)
             if name == "check":
-                each.setEnabled(layer is not None and self._doubt() is not None)
+                each.setEnabled(self._checked.doubt() is not None)
 
     # ---- what the buttons do ------------------------------------------------------------------------------------------
 
@@ -177,35 +160,12 @@ class CorrectTab(QWidget):
 
     def check_next(self) -> None:
         """The slice with the most uncertainty, of those not looked at in this direction."""
-        if (now := self._checking()) is None:
-            return
-        self._look()
-        scores = np.asarray(now.doubt.data)[now.part].sum(axis=tuple(a for a in range(3) if a != now.axis - len(now.part)))
-        left = [int(n) for n in np.argsort(-scores, kind="stable") if n not in now.seen and scores[n] > 0]
-        if not left:
-            return self.state.setText("You have looked at every slice that has uncertainty.")
-        now.seen.add(left[0])
-        screen.show_slice(self._viewer, now.layer, now.axis, left[0])
-        self.state.setText(f"Slice {left[0]}; {len(left) - 1} more with uncertainty.")
+        if (found := self._checked.next()) is not None:
+            index, more = found
+            seen_all = "You have looked at every slice that has uncertainty."
+            self.state.setText(seen_all if index is None else f"Slice {index}; {more} more with uncertainty.")
 
     # ---- how ----------------------------------------------------------------------------------------------------------
-
-    def _moved(self, event: object = None) -> None:
-        self._resting.start()
-
-    def _look(self) -> None:
-        """The slice on the screen was looked at."""
-        if (now := self._checking()) is not None:
-            now.seen.add(screen.slice_index(self._viewer, now.layer, now.axis))
-
-    def _checking(self) -> Checking | None:
-        """What is on the screen, where it is slices of a mask with its uncertainty."""
-        layer, doubt = self._layer, self._doubt()
-        axis = None if layer is None else screen.hidden_axis(self._viewer, layer)
-        if layer is None or doubt is None or axis is None:
-            return None
-        part = screen.volume_on_screen(self._viewer, layer)
-        return Checking(layer, doubt, axis, part, self._seen.setdefault((doubt.unique_id, axis, *part), set()))
 
     def _choose(self) -> None:
         if self._layer is not None and self.classes.currentData():
@@ -306,20 +266,6 @@ class CorrectTab(QWidget):
             self.state.setText("")
         else:
             self.state.setText(f"No {'further' if step > 0 else 'earlier'} slice holds this class.")
-
-    def _doubt(self) -> Image | None:
-        """The uncertainty that lies on the mask's grid, if there is some; of an answer, its own."""
-        layer = self._layer
-        if layer is None or layer not in self._viewer.layers or layer.ndim not in (3, 4):
-            return None
-        grid, answer = grid_of(layer, self._viewer.layers), Answer.in_layer(layer)
-        for other in reversed(self._viewer.layers):
-            if answer is not None and other.metadata.get(OF, answer.of) != answer.of:
-                continue
-            if isinstance(other, Image) and "_uncertainty" in other.name and other.data.shape == layer.data.shape:
-                if grid_of(other, self._viewer.layers).affine.tolist() == grid.affine.tolist():
-                    return other
-        return None
 
 
 def _classes_in(values: NDArray[Any]) -> tuple[NDArray[Any], set[int]]:
