@@ -1,7 +1,8 @@
 """A PyTorch checkpoint, read as data: nothing that it asks for is imported or called, and of its tensors only those wanted are read.
 
 A file of `torch.save` is a ZIP of one pickle and of each storage's bytes. The pickle is a program for a stack machine; here it may
-build tables, lists and numbers, and name a few types of torch and numpy, which stay names. All else is refused.
+build tables, lists and numbers, and name a few types of torch and numpy, which stay names. All else is refused. torch's own reader
+of such files has let code run, also with `weights_only`, up to 2.9 (CVE-2026-24747), and would read the optimiser's state, too.
 """
 
 from __future__ import annotations
