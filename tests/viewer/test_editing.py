@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dask.array
 import numpy as np
 import pytest
 from hypothesis import given
@@ -292,3 +293,62 @@ class TestAMaskThatIsLarge:
         classes = widget._correct.classes
         qtbot.waitUntil(lambda: [classes.itemText(n) for n in range(classes.count())] == ["class 1", "class 2", "class 4"])
         assert classes.currentText() == "class 1"
+
+    def test_a_mask_of_more_axes_than_a_series_is_left_alone(self, qtbot, viewer_model):
+        labels = np.zeros((2, 2, 9, 8, 8), np.uint8)
+        labels[:, :, [2, 6], 2:5, 2:5] = 1
+        layer = viewer_model.add_layer(Labels(labels.copy()))
+        tab = CorrectTab(viewer_model)
+        qtbot.addWidget(tab)
+        tab.show_layer(layer)
+        layer.selected_label = 1
+        viewer_model.dims.set_current_step(2, 4)
+        assert not any(tab.button(name).isEnabled() for name in ("interpolate", "holes", "largest", "next", "before"))
+        for key in (tab.interpolate, tab.fill_holes, tab.keep_largest, tab.following):
+            key()
+        assert np.array_equal(layer.data, labels) and viewer_model.dims.current_step[2] == 4
+
+    def test_nothing_changes_where_the_mask_is_not_on_the_screen(self, tab, viewer_model):
+        layer = viewer_model.layers["m"]
+        layer.data[-1, 5:12, 5:12], layer.data[-1, 8, 8] = 1, 0
+        before = layer.data.copy()
+        viewer_model.add_image(np.zeros((60, 30, 30)))
+        viewer_model.dims.set_current_step(0, 45)
+        for key in (tab.fill_holes, tab.interpolate):
+            key()
+            assert "outside the mask" in tab.state.text()
+        assert np.array_equal(layer.data, before)
+
+    def test_a_picture_has_no_slices_to_go_to(self, qtbot, viewer_model):
+        layer = viewer_model.add_layer(Labels(np.zeros((8, 8), np.uint8)))
+        tab = CorrectTab(viewer_model)
+        qtbot.addWidget(tab)
+        tab.show_layer(layer)
+        assert [tab.button(name).isEnabled() for name in ("interpolate", "next", "before", "holes")] == [False] * 3 + [True]
+        tab.interpolate()
+        assert tab.state.text() == "A picture has no other slices."
+
+    def test_the_keys_read_no_mask_that_lies_elsewhere(self, qtbot, viewer_model):
+        read = []
+
+        def block(block_info=None):
+            read.append(block_info)
+            return np.ones((1, 8, 8), np.uint8)
+
+        lazy = dask.array.map_blocks(block, chunks=((1,) * 9, (8,), (8,)), dtype=np.uint8, meta=np.zeros((0, 0, 0), np.uint8))
+        layer = viewer_model.add_layer(Labels(lazy))
+        tab = CorrectTab(viewer_model)
+        qtbot.addWidget(tab)
+        tab.show_layer(layer)
+        read.clear()
+        for key in (tab.following, tab.previous):
+            key()
+        assert not read
+
+    def test_an_uncertainty_that_was_renamed_is_still_the_mask_s(self, tab, viewer_model):
+        layer, of = viewer_model.layers["m"], ("model", "image", 0)
+        Answer.begin(layer, of)
+        doubt = viewer_model.add_layer(Image(np.full((12, 30, 30), 0.5, np.float32), name="m_uncertainty", metadata={OF: of}))
+        doubt.name = "how sure"
+        tab.refresh()
+        assert tab.button("check").isEnabled()

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
+
 import nibabel
 import numpy as np
 import pytest
 from hostile import ORIENTATIONS, SHAPE, affine_for
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
-from napari.layers._layer_actions import _duplicate_layer
+from napari.layers._layer_actions import _duplicate_layer, _merge_stack, _project, _split_stack
 
 from napari_unet import images
 from napari_unet.errors import UNetError
-from napari_unet.viewer import grids, layers, screen
+from napari_unet.viewer import grids, layers, screen, writer
 from napari_unet.viewer.planes import show_plane
 from napari_unet.volume import Volume
 
@@ -272,3 +275,43 @@ def test_indices_are_numpy_s(rng):
     some[3:5, 2:4] = rng.random((2, 2, 7)) < 0.5
     for changed in (some, some[:, 3], some.transpose(2, 0, 1), np.zeros((3, 4), bool), some[4, 3], np.array(True)[None], ~some):
         assert [each.tolist() for each in layers.indices(changed)] == [each.tolist() for each in np.nonzero(changed)]
+
+
+@pytest.mark.parametrize("spacing", [0.3, 0.7, 0.9, 1.2, 5.0])
+@pytest.mark.parametrize("shift", [0.5, 7.5, -3.5])
+def test_half_way_between_two_slices_it_is_the_one_that_napari_draws(viewer_model, spacing, shift):
+    """As beside a second scan that lies half a slice away."""
+    numbered = np.broadcast_to(np.arange(20, dtype=np.float32)[:, None, None], (20, 4, 4)).copy()
+    pair = [viewer_model.add_image(numbered, scale=(spacing, 1, 1), translate=(by * spacing, 0, 0)) for by in (0, shift)]
+    seen = 0
+    for step in range(viewer_model.dims.nsteps[0]):
+        viewer_model.dims.set_current_step(0, step)
+        for layer in pair:
+            if screen.is_on_screen(viewer_model, layer):
+                assert screen.slice_index(viewer_model, layer, 0) == layer._slice.image.raw[0, 0], (step, layer.name)
+                seen += 1
+    assert seen >= 30
+
+
+def test_a_layer_of_nanometres_that_lies_beside_another_is_not_on_its_grid(nifti_file):
+    place = {"units": ("nm",) * 3, "scale": (4, 4, 4)}
+    image = Image(np.zeros((5, 6, 7)), **place, metadata={grids.KEY: grids.grid_of(Image(np.zeros((5, 6, 7)), **place))})
+    image.metadata[grids.KEY] = replace(image.metadata[grids.KEY], kind="image", source="a.nii.gz")
+    for shift, kind in ((0, "image"), (1e-4, "image"), (4, ""), (40, "")):
+        mask = Labels(np.zeros((5, 6, 7), np.uint8), **place, translate=(shift, 0, 0))
+        assert grids.grid_of(mask, [image]).kind == kind, shift
+
+
+@pytest.mark.parametrize("how", ["split", "projected", "merged"])
+def test_a_part_of_a_series_and_several_files_together_are_not_the_file(viewer_model, nifti_file, rng, how):
+    """napari hands the metadata on, and says nothing of where they come from."""
+    series = [nifti_file(f"{n}.nii.gz", data=rng.integers(0, 9, (5, 6, 7, 3)[: 4 - (how == "merged")]).astype(np.int16)) for n in range(2)]
+    opened = [viewer_model.add_layer(Layer.create(*layers.to_layer(images.read(path)))) for path in series]
+    viewer_model.layers.selection = set(opened) if how == "merged" else {opened[0]}
+    action = {"split": _split_stack, "projected": partial(_project, mode="max"), "merged": _merge_stack}[how]
+    action(viewer_model.layers)
+    made = [layer for layer in viewer_model.layers if layer not in opened]
+    assert made and all(not grids.grid_of(layer).own for layer in made)
+    for layer in made:
+        with pytest.raises(UNetError, match="Choose another name"):
+            writer.save(series[0], layer, list(viewer_model.layers))

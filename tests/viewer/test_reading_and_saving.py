@@ -13,7 +13,7 @@ import pytest
 from hostile import SHAPE, affine_for
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
-from napari.layers._layer_actions import _duplicate_layer
+from napari.layers._layer_actions import _convert_to_labels, _duplicate_layer
 from napari.utils.notifications import notification_manager
 from npe2 import PluginManager
 
@@ -301,3 +301,13 @@ class TestFolders:
 
     def test_a_folder_without_volumes_is_left_to_others(self, tmp_path):
         assert reader.get_reader(str(tmp_path)) is None
+
+
+def test_an_opened_image_that_is_converted_is_proposed_beside_its_file(viewer, nifti_file):
+    path = nifti_file("case7.nii.gz", data=np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE))
+    opened(viewer, path)
+    _convert_to_labels(viewer.layers)
+    (mask,) = viewer.layers
+    assert isinstance(mask, Labels) and proposal(mask, viewer.layers) == path.with_name("case7_seg.nii.gz")
+    writer.save(proposal(mask, viewer.layers), mask, list(viewer.layers))
+    assert proposal(viewer.add_labels(np.zeros((3, 3, 3), np.uint8), name="a"), viewer.layers).name == "a.nii.gz"

@@ -162,3 +162,15 @@ def test_the_words_of_a_series(qtbot):
         told.append(panel.state.text())
     assert told == ["volume 1 of 4, slice 1 of 35, 9 s left", "volume 1 of 4, slice 35 of 35, 9 s left",
                     "volume 2 of 4, slice 1 of 35, 9 s left", "volume 4 of 4, slice 35 of 35"]  # fmt: skip
+
+    def test_live_shows_the_mask_of_the_volume_on_the_screen_and_no_other(self, window, qtbot, beating, model_file):
+        viewer, widget = window(show=True)
+        viewer.open(str(beating()), plugin=PLUGIN)
+        widget.add_model(model_file())
+        widget._panel.live.setChecked(True)
+        for step in (0, 1, 2, 0):
+            viewer.dims.set_current_step(0, step)
+            idle(widget, qtbot)
+            qtbot.waitUntil(lambda step=step: f"beating_t{step}_seg" in viewer.layers, timeout=PATIENCE)
+            shown = [layer.name for layer in masks(viewer) if layer.visible]
+            assert shown == [f"beating_t{step}_seg"] == [widget._mask.value.name]

@@ -464,3 +464,79 @@ def test_a_model_that_nnunet_trained_shows_slices_in_every_plane(window, qtbot, 
     widget._start.click()
     finished(widget, qtbot)
     assert np.array_equal(mask_of(viewer).data, truth) and truth.any()
+
+
+def test_live_ends_with_its_image(window, qtbot, slow_scan, nifti_file, model_file):
+    viewer, widget = window()
+    viewer.open(str(nifti_file("other.nii.gz")), plugin=PLUGIN)
+    opened(viewer, widget, slow_scan, model_file())
+    widget._image.value = viewer.layers["slow"]
+    widget._panel.live.setChecked(True)
+    viewer.layers.remove("slow")
+    assert not widget._panel.live.isChecked() and not widget._slices.live
+    idle(widget, qtbot)
+    assert mask_of(viewer) is None and widget._image.value is viewer.layers["other"]
+
+
+def test_a_renamed_layer_stays_the_one_that_is_chosen(window, qtbot, slow_scan, nifti_file, model_file):
+    viewer, widget = window()
+    viewer.open(str(nifti_file("other.nii.gz")), plugin=PLUGIN)
+    opened(viewer, widget, slow_scan, model_file())
+    image = widget._image.value = viewer.layers["slow"]
+    masks = [viewer.add_labels(np.zeros((3, 4, 5), np.uint8), name=name) for name in ("first", "second")]
+    widget._panel.live.setChecked(True)
+    image.name, masks[1].name = "renamed", "final"
+    assert widget._image.value is image and widget._panel.live.isChecked() and widget._slices._live.image is image
+    assert widget._mask.value is masks[1] and widget._correct._layer is masks[1]
+    idle(widget, qtbot)
+    assert {layer.name for layer in viewer.layers} == {"other", "renamed", "first", "final", "renamed_seg"}
+
+
+def test_what_a_run_has_begun_stays_chosen_when_it_is_cancelled(window, qtbot, slow_scan, model_file):
+    viewer, widget = window()
+    opened(viewer, widget, slow_scan, model_file())
+    viewer.add_labels(np.zeros((3, 4, 5), np.uint8), name="hand's")
+    widget._start.click()
+    run = widget._run
+    qtbot.waitUntil(lambda: run.filling.done >= 2, timeout=PATIENCE)
+    widget._cancel.click()
+    qtbot.waitUntil(lambda: "slices)" in run.filling.layer.name, timeout=PATIENCE)
+    assert widget._mask.value is run.filling.layer
+
+
+def test_a_run_with_uncertainty_leaves_the_mask_selected(window, qtbot, slow_scan, model_file):
+    viewer, widget = window()
+    opened(viewer, widget, slow_scan, model_file())
+    this_slice(viewer, widget, qtbot, 9)
+    widget._advanced.uncertainty.setChecked(True)
+    widget._start.click()
+    assert isinstance(viewer.layers.selection.active, Labels)
+    finished(widget, qtbot)
+    assert viewer.layers.selection.active is mask_of(viewer)
+
+
+def test_the_card_s_millilitres_are_of_the_image_and_go_with_what_was_said(window, qtbot, slow_scan, nifti_file, model_file):
+    viewer, widget = window()
+    viewer.open(str(nifti_file("other.nii.gz")), plugin=PLUGIN)
+    opened(viewer, widget, slow_scan, model_file())
+    slow = viewer.layers["slow"]
+
+    def told():
+        return any(label.text() for label in widget._card._volumes.values())
+
+    def again():
+        widget._image.value = slow
+        widget._start.click()
+        finished(widget, qtbot)
+        assert told()
+        return widget._mask.value
+
+    again()
+    widget._image.value = viewer.layers["other"]
+    assert not told()
+    viewer.layers.remove(again())
+    assert not told()
+    mask = again()
+    mask.selected_label = 0
+    mask.paint(tuple(n // 2 for n in mask.data.shape), 0)
+    assert not told()

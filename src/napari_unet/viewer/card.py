@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
+from typing import Any
 
+from napari.layers import Labels
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
 from qtpy.QtGui import QResizeEvent
 from qtpy.QtWidgets import QFrame, QGridLayout, QGroupBox, QLabel, QLayout, QScrollArea, QVBoxLayout, QWidget
@@ -55,6 +57,7 @@ class ModelCard(QGroupBox):
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._volumes: dict[int, QLabel] = {}
+        self._mask: Labels | None = None  # whose they are
         self._unit = QLabel()
         self._page = _Page()
         column = QVBoxLayout(self)
@@ -76,11 +79,24 @@ class ModelCard(QGroupBox):
         self._page.setWidget(content)
         self._page.fit()
 
-    def show_volumes(self, millilitres: Mapping[int, float]) -> None:
-        """Each class's volume in the last mask, by its value; an empty mapping clears them."""
+    def show_volumes(self, millilitres: Mapping[int, float], mask: Labels | None = None) -> None:
+        """Each class's volume in a mask, by its value, as long as it stays what the model said; an empty mapping clears them."""
+        if self._mask is not None:
+            self._mask.events.labels_update.disconnect(self._outdated)
+        self._mask = mask
+        if mask is not None:
+            mask.events.labels_update.connect(self._outdated)
         self._unit.setText("ml" if millilitres else "")
         for value, label in self._volumes.items():
             label.setText(f"{millilitres.get(value, 0.0):,.2f}" if millilitres else "")
+
+    def keep_to(self, layers: Container[Any]) -> None:
+        """The volumes of a mask that is gone go, too."""
+        if self._mask is not None and self._mask not in layers:
+            self.show_volumes({})
+
+    def _outdated(self, event: Any) -> None:
+        self.show_volumes({})
 
     def _classes(self, spec: ModelSpec, card: Card) -> QGridLayout:
         """Rows of colour, name, Dice, and the place for a volume."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from magicgui.widgets import ComboBox
 from napari.layers import Image
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFormLayout, QWidget
@@ -13,7 +12,7 @@ from qtpy.QtWidgets import QFormLayout, QWidget
 from napari_unet.viewer.fit import takes_several_layers
 from napari_unet.viewer.layers import channels_of
 from napari_unet.viewer.model import Model
-from napari_unet.viewer.parts import narrow
+from napari_unet.viewer.parts import LayerBox, narrow
 
 
 class ChannelForm(QWidget):
@@ -26,7 +25,7 @@ class ChannelForm(QWidget):
         self._layers = layers
         self._form = QFormLayout(self)
         self._form.setContentsMargins(0, 0, 0, 0)
-        self._combos: list[ComboBox] = []
+        self._combos: list[LayerBox] = []
         self._names: tuple[str, ...] = ()
 
     def ask_for(self, model: Model | None, image: Image | None) -> None:
@@ -60,7 +59,7 @@ class ChannelForm(QWidget):
             self._form.removeRow(0)
         self._combos = []
         for name in names:
-            combo = ComboBox(choices=lambda _: self._layers(), tooltip=f"The layer that is the model's channel {name}")
+            combo = LayerBox(choices=lambda _: self._layers(), tooltip=f"The layer that is the model's channel {name}")
             alike = [layer for layer in self._layers() if name.lower() in layer.name.lower()]
             if alike:
                 combo.value = alike[0]

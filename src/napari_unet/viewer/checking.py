@@ -64,7 +64,8 @@ class Checked(QObject):
         for other in reversed(self._viewer.layers):
             if answer is not None and other.metadata.get(OF, answer.of) != answer.of:
                 continue
-            if isinstance(other, Image) and "_uncertainty" in other.name and other.data.shape == layer.data.shape:
+            named = OF in other.metadata or "_uncertainty" in other.name
+            if isinstance(other, Image) and named and other.data.shape == layer.data.shape:
                 if grid_of(other, self._viewer.layers).affine.tolist() == grid.affine.tolist():
                     return other
         return None

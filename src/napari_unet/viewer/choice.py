@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from magicgui.widgets import ComboBox
 from napari.components import ViewerModel
 from napari.layers import Image
 from qtpy.QtCore import Signal
@@ -15,7 +14,7 @@ from napari_unet.viewer.fit import objection, takes_one_of_a_series, takes_sever
 from napari_unet.viewer.layers import channels_of
 from napari_unet.viewer.model import Model
 from napari_unet.viewer.models import ModelList, remember
-from napari_unet.viewer.parts import button, combo_box, heading, narrow
+from napari_unet.viewer.parts import LayerBox, button, combo_box, heading, narrow
 from napari_unet.viewer.planes import PlaneButtons
 
 
@@ -28,7 +27,7 @@ class Choice(QWidget):
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
         self._viewer = viewer
-        self.image = ComboBox(choices=lambda _: self.images(), tooltip="The image layer to segment")
+        self.image = LayerBox(choices=lambda _: self.images(), tooltip="The image layer to segment")
         self.models, self.channels = ModelList(), ChannelForm(self.images)
         self.volumes = combo_box(("the one on the screen", "all"), "Which of the layer's volumes are segmented")
         self._volumes_heading = heading("Volumes", self.volumes)

@@ -109,7 +109,8 @@ class CorrectTab(QWidget):
         layer = self._layer
         for name, each in self._buttons.items():
             busy = self._at_work and name in ("interpolate", "holes", "largest")
-            each.setEnabled(layer is not None and layer.editable and is_at_hand(layer) and not busy)
+            flat = layer is not None and layer.ndim < 3 and name in ("interpolate", "before", "next")
+            each.setEnabled(layer is not None and _can_be_corrected(layer) and not busy and not flat)
             if name == "revert" and layer is not None:
                 each.setEnabled(layer.editable and Answer.in_layer(layer) is not None)
             if name == "check":
@@ -214,11 +215,14 @@ class CorrectTab(QWidget):
     def _edit(self, verb: str, work: Correction, needs_slices: bool = False, whole: bool = False) -> None:
         """Let `work` change a mask, or the volume of a series on the screen; what looks through all of it does so in a thread."""
         layer = self._layer
-        if layer is None or layer not in self._viewer.layers or not (layer.editable and is_at_hand(layer)) or self._at_work:
+        if layer is None or layer not in self._viewer.layers or not _can_be_corrected(layer) or self._at_work:
             return
         value, axis = int(layer.selected_label), screen.hidden_axis(self._viewer, layer)
         if needs_slices and axis is None:
-            return self.state.setText("Show slices (2-D) to interpolate between them.")
+            why = "A picture has no other slices." if layer.ndim < 3 else "Show slices (2-D) to interpolate between them."
+            return self.state.setText(why)
+        if axis is not None and not screen.is_on_screen(self._viewer, layer):
+            return self.state.setText("The slice on the screen lies outside the mask.")
         index = 0 if axis is None else screen.slice_index(self._viewer, layer, axis)
         part = screen.volume_on_screen(self._viewer, layer)
         asked = Asked(layer, layer.data, verb, work, value, part, None if axis is None else axis - len(part), index)
@@ -255,7 +259,7 @@ class CorrectTab(QWidget):
     def _go(self, step: int) -> None:
         layer = self._layer
         axis = None if layer is None else screen.hidden_axis(self._viewer, layer)
-        if layer is None or axis is None or layer not in self._viewer.layers:
+        if layer is None or axis is None or layer not in self._viewer.layers or not _can_be_corrected(layer):
             return
         part = screen.volume_on_screen(self._viewer, layer)
         here = screen.slice_index(self._viewer, layer, axis)
@@ -266,6 +270,11 @@ class CorrectTab(QWidget):
             self.state.setText("")
         else:
             self.state.setText(f"No {'further' if step > 0 else 'earlier'} slice holds this class.")
+
+
+def _can_be_corrected(layer: Labels) -> bool:
+    """Not while a run fills it, nor where its values lie elsewhere; of more axes than a series has, nothing tells what is on the screen."""
+    return bool(layer.editable) and is_at_hand(layer) and layer.ndim <= 4
 
 
 def _classes_in(values: NDArray[Any]) -> tuple[NDArray[Any], set[int]]:

@@ -60,7 +60,7 @@ class Filling:
             self.layer = empty_mask(image, self.grid, spec, of, series, name)
             viewer.add_layer(self.layer)
         else:
-            self.layer = onto
+            self.layer = viewer.layers.selection.active = onto
         self.answer = Answer.of_layer(self.layer)
         self._mode = self.layer.mode
         self._history: History | None = put_aside(self.layer)

@@ -102,11 +102,12 @@ def grid_of(layer: ScalarLayer, others: Iterable[Any] = ()) -> Grid:
     _check_axes(layer)
     own = layer.metadata.get(KEY)
     if isinstance(own, Grid) and own.layer_shape == _spatial_shape(layer):
-        return replace(own, own=False) if own.own and layer.source.parent is not None else own  # a duplicate was opened from nothing
+        copied = layer.source.parent is not None or not has_all_of(layer, own)  # neither was opened from the file
+        return replace(own, own=False) if own.own and copied else own
     for other in others:
         grid = other.metadata.get(KEY)
         if isinstance(grid, Grid) and grid.layer_shape == _spatial_shape(layer) == _spatial_shape(other):
-            if np.allclose(world_of(layer), world_of(other), rtol=1e-5, atol=1e-4):
+            if _in_one_place(world_of(layer), world_of(other)):
                 return replace(grid, own=False)
     return _plain_grid(layer)
 
@@ -148,6 +149,18 @@ def _check_axes(layer: ScalarLayer) -> None:
 
 def _spatial_shape(layer: Any) -> tuple[int, ...]:
     return tuple(int(n) for n in layer.data.shape[: layer.ndim][-3:])
+
+
+def has_all_of(layer: ScalarLayer, grid: Grid) -> bool:
+    """Whether a layer has as many volumes as its file: napari's split, merged and projected ones keep the metadata."""
+    volumes = int(np.prod(grid.shape_on_disk[3:])) if len(grid.shape_on_disk) > 3 else 1
+    return is_colour(layer) or not grid.shape_on_disk or (int(layer.data.shape[0]) if layer.ndim == 4 else 1) == volumes
+
+
+def _in_one_place(one: Affine, two: Affine) -> bool:
+    """Whether two layers lie on one another, to a thousandth of a voxel or a ten-thousandth of a mm, whichever is less."""
+    voxel = float(np.linalg.norm(one[:-1, :-1], axis=0).min())
+    return np.allclose(one, two, rtol=1e-5, atol=min(1e-4, 1e-3 * voxel))
 
 
 def _plain_grid(layer: ScalarLayer) -> Grid:

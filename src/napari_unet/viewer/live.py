@@ -7,10 +7,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from napari.components import ViewerModel
+from napari.layers import Labels
 from qtpy.QtCore import QObject, Signal
 
 from napari_unet.viewer import worker
-from napari_unet.viewer.answer import Answer
+from napari_unet.viewer.answer import EVERY, Answer
 from napari_unet.viewer.filling import answer_layer, empty_mask
 from napari_unet.viewer.grids import Grid, grid_of
 from napari_unet.viewer.layers import is_picture
@@ -18,8 +19,6 @@ from napari_unet.viewer.screen import is_on_screen, slice_on_screen, step_on_scr
 from napari_unet.viewer.work import Work
 
 if TYPE_CHECKING:
-    from napari.layers import Labels
-
     from napari_unet.segment import Piece
 
 AHEAD = 9  # slices that Live finishes around the one it was asked for: scrolling on then waits for nothing
@@ -123,6 +122,7 @@ class Slices(QObject):
             return self.follow(None)
         if work.step is not None:  # the slider may have gone on to the next volume of the series
             work = replace(work, step=step_on_screen(self._viewer, work.image))
+            self._show_step(work)
         where = self._on_screen(work)
         if why := self._why_not(work, where):
             return self.unreachable.emit(why)
@@ -131,6 +131,16 @@ class Slices(QObject):
             self._wish = None
             return
         self._ask((work, where, False))
+
+    def _show_step(self, work: Work) -> None:
+        """Of a series whose volumes have masks of their own, which lie on one another: the one on the screen is shown, and chosen."""
+        for layer in list(self._viewer.layers):
+            answer = Answer.in_layer(layer) if isinstance(layer, Labels) else None
+            if answer is not None and answer.of[:2] == work.of[:2] and not work.series and answer.of[2] != EVERY:
+                chosen = not layer.visible and answer.of == work.of
+                layer.visible = answer.of == work.of
+                if chosen:
+                    self._viewer.layers.selection.active = layer
 
     def _filled(self, work: Work, layer: Labels, where: Slice) -> bool:
         answer, grid = Answer.of_layer(layer), self._grid(work)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from html import escape
+from typing import Any
 
+from magicgui.widgets import ComboBox
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QColor, QPixmap
 from qtpy.QtWidgets import QComboBox, QGridLayout, QLabel, QPushButton, QWidget
@@ -75,6 +77,20 @@ def combo_box(names: Iterable[str], tip: str) -> QComboBox:
     made.addItems(list(names))
     made.setToolTip(tip)
     return made
+
+
+class LayerBox(ComboBox):
+    """A list of layers. What is chosen stays chosen, whatever it is called by now: magicgui goes by names alone."""
+
+    def reset_choices(self, *_: Any) -> None:
+        """The layers have changed; where the chosen one is gone, the first is chosen."""
+        chosen = self.value
+        with self.changed.blocked():
+            super().reset_choices(*_)
+            if any(layer is chosen for layer in self.choices):
+                self.value = chosen
+        if self.value is not chosen:
+            self.changed.emit(self.value)
 
 
 def narrow(combo: QComboBox) -> QComboBox:

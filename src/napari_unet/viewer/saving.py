@@ -21,7 +21,7 @@ from napari_unet.viewer.grids import KEY, Grid, grid_of
 from napari_unet.viewer.layers import is_in_memory, is_picture
 from napari_unet.viewer.options import PLUGIN
 from napari_unet.viewer.parts import text
-from napari_unet.viewer.writer import file_name, save, with_ending
+from napari_unet.viewer.writer import file_name, is_one, save, with_ending
 from napari_unet.words import counted
 
 MASK_FILES = "NIfTI (*.nii.gz *.nii);;Picture (*.png *.tif)"
@@ -41,9 +41,10 @@ def proposal(layer: Labels, others: Iterable[Any] = ()) -> Path:
         if suffix(source) in (*WRITABLE, ""):
             return source
         return source.with_name(f"{stem(source)}{'.png' if is_picture(layer) else '.nii.gz'}")
-    name = file_name(layer.name, ".png" if is_picture(layer) else ".nii.gz")
-    folder = str(get_plugin_settings(PLUGIN).saving.folder)
-    return Path(folder, name) if folder else source.with_name(name) if source else Path(name)
+    ending, folder = ".png" if is_picture(layer) else ".nii.gz", str(get_plugin_settings(PLUGIN).saving.folder)
+    beside = Path(folder) if folder else source.parent if source else Path()
+    proposed = beside / file_name(layer.name, ending)
+    return beside / file_name(f"{layer.name}_seg", ending) if source and is_one(proposed, str(source)) else proposed
 
 
 def ask_and_save(parent: QWidget, layer: Labels, others: list[Any]) -> Path | None:

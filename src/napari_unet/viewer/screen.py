@@ -22,8 +22,9 @@ def to_data(viewer: ViewerModel, layer: Any, point: Any = None) -> NDArray[np.fl
     at = np.asarray(viewer.dims.point if point is None else point, float)[-layer.ndim :] * _in_units_of(layer, viewer)
     data = np.asarray(layer.world_to_data(at), float)
     if point is None:
-        hidden, inverse = _hidden(viewer, layer), np.linalg.inv(matrix_of(layer))
-        data[hidden] = inverse[np.ix_(hidden, hidden)] @ at[hidden] + inverse[hidden, -1]
+        hidden = _hidden(viewer, layer)
+        if hidden:  # by napari's own arithmetic: half-way between two slices, the last bit decides which of them is drawn
+            data[hidden] = layer._data_to_world.inverse.set_slice(hidden)(at[hidden])
     return data
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import napari
-from magicgui.widgets import ComboBox
 from napari.layers import Labels
 from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtGui import QHideEvent, QShowEvent
@@ -22,7 +21,7 @@ from napari_unet.viewer.engine import Engine
 from napari_unet.viewer.live import Slices
 from napari_unet.viewer.model import Model
 from napari_unet.viewer.panel import RunPanel
-from napari_unet.viewer.parts import add_row, button, narrow, text
+from napari_unet.viewer.parts import LayerBox, add_row, button, narrow, text
 from napari_unet.viewer.run import Run
 from napari_unet.viewer.saving import Keeper, ask_and_save
 from napari_unet.viewer.table import MeasureTab
@@ -57,7 +56,7 @@ class SegmentWidget(QScrollArea):
         self._card, self._hint = ModelCard(), text("")
         self._panel, self._advanced = RunPanel(), AdvancedForm()
         self._start, self._cancel = self._panel.start, self._panel.cancel
-        self._mask = ComboBox(choices=lambda _: self._masks(), tooltip="The mask to correct, measure and save")
+        self._mask = LayerBox(choices=lambda _: self._masks(), tooltip="The mask to correct, measure and save")
         self._save = button("Save…", "Save the mask on its image's own grid")
         self._keeper = Keeper(self._viewer)
         self._priming = QTimer(self, singleShot=True, interval=PAUSE)
@@ -106,6 +105,7 @@ class SegmentWidget(QScrollArea):
     def _connect(self) -> None:
         self._choice.changed.connect(self._options_changed)
         self._choice.model_changed.connect(self._show_model)
+        self._image.changed.connect(lambda _: self._card.show_volumes({}))
         self._mask.changed.connect(self._refresh)
         self._start.clicked.connect(self.segment)
         self._cancel.clicked.connect(self.cancel)
@@ -137,12 +137,15 @@ class SegmentWidget(QScrollArea):
 
     def reset_choices(self, event: Any = None) -> None:
         """The layers have changed; napari calls it."""
+        if self._image.value is not None and self._image.value not in self._viewer.layers:
+            self._panel.live.setChecked(False)  # nobody asked for another image
         self._choice.reset_choices()
         with self._mask.changed.blocked():  # what follows refreshes, too
             self._mask.reset_choices()
         self._measure.reset_choices()
         if self._run and not self._run.filling.here():
             self._run.cancel()
+        self._card.keep_to(self._viewer.layers)
         self._refresh()
 
     def add_model(self, path: Path) -> None:
@@ -246,8 +249,8 @@ class SegmentWidget(QScrollArea):
         run, self._run = self._run, None
         filling, work, seconds = run.filling, run.work, run.seconds()
         if complete:
-            if self._model == work.model:  # another one may have been chosen meanwhile
-                self._card.show_volumes(filling.volumes())
+            if self._model == work.model and self._image.value is work.image:  # others may have been chosen meanwhile
+                self._card.show_volumes(filling.volumes(), filling.layer)
             self._engine.learn(work.model.path, work.options, seconds / max(1, self._panel.voxels(work)))
         self._panel.ended(complete, filling.done, filling.total, run.volumes, run.at_work)
         self._refresh()
@@ -312,6 +315,7 @@ class SegmentWidget(QScrollArea):
         if self._point in self._viewer.mouse_move_callbacks:
             self._viewer.mouse_move_callbacks.remove(self._point)
         self._viewer.layers.selection.events.active.disconnect(self._follow_selection)
+        self._card.show_volumes({})
         self._warming.stop()
         self._priming.stop()
         self._keeper.close_session()

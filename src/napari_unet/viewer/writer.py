@@ -17,7 +17,7 @@ from napari.utils.notifications import show_info
 from napari_unet import images
 from napari_unet.errors import UNetError
 from napari_unet.suffixes import suffix
-from napari_unet.viewer.grids import KEY, Grid, ScalarLayer, grid_of
+from napari_unet.viewer.grids import KEY, Grid, ScalarLayer, grid_of, has_all_of
 from napari_unet.viewer.layers import volume_of
 
 saved = EventEmitter(type_name="saved")  # with each Labels layer that napari's own Save has written here
@@ -89,10 +89,10 @@ def _viewers() -> list[list[Any]]:
 def _check_not_a_source(target: Path, layer: ScalarLayer, others: list[Any]) -> None:
     """A layer may replace the file it was opened from, as what it was opened; no other layer may."""
     kind = "labels" if isinstance(layer, Labels) else "image"
-    if layer.source.parent is None and any(_is_one(target, file) and of in ("", kind) for file, of, own in _sources(layer) if own):
+    if layer.source.parent is None and any(is_one(target, file) and of in ("", kind) for file, of, own in _sources(layer) if own):
         return
     for other in (*others, layer):
-        if any(_is_one(target, file) for file, _, _ in _sources(other)):
+        if any(is_one(target, file) for file, _, _ in _sources(other)):
             raise UNetError(target, f"layer {other.name!r} was opened from it, or lies on its grid", "Choose another name")
 
 
@@ -100,12 +100,12 @@ def _sources(layer: Any) -> Iterator[tuple[str, str, bool]]:
     """The files that a layer was opened from or lies on: as what they were opened, where it is known, and whether by this layer."""
     grid = layer.metadata.get(KEY)
     if isinstance(grid, Grid) and grid.kind:
-        yield grid.source, grid.kind, grid.own
+        yield grid.source, grid.kind, grid.own and has_all_of(layer, grid)
     if layer.source.path:
         yield str(layer.source.path), "", True
 
 
-def _is_one(target: Path, file: str) -> bool:
+def is_one(target: Path, file: str) -> bool:
     """Whether two names are of one file, also where a disk does not tell capitals from small letters."""
     if os.path.exists(target) and os.path.exists(file):
         return os.path.samefile(target, file)
