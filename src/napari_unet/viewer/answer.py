@@ -39,12 +39,30 @@ class Step:
 
 @dataclass(frozen=True)
 class Before:
-    """What a layer held before a run, and what the model had said of it."""
+    """What a layer held before a run, and what the model had said of it: copied region by region, as the run comes to each.
+
+    To copy all of a large mask at once would hold the viewer's thread up.
+    """
 
     values: NDArray[Any]
     said: NDArray[Any]
     filled: NDArray[np.bool_]
     hand: NDArray[np.bool_]
+    kept: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, answer: Answer, layer: Labels) -> Before:
+        """Nothing yet."""
+        now = (layer.data, answer.said, answer.filled, answer.hand)
+        return cls(*(np.empty(layer.data.shape, each.dtype) for each in now), np.zeros(layer.data.shape, bool))
+
+    def keep(self, answer: Answer, layer: Labels, region: Any) -> None:
+        """A region as it is now, but for what was kept of it already."""
+        new = ~self.kept[region]
+        pairs = ((self.values, layer.data), (self.said, answer.said), (self.filled, answer.filled), (self.hand, answer.hand))
+        for kept, now in pairs:
+            np.copyto(kept[region], now[region], where=new)
+        self.kept[region] = True
 
 
 @dataclass(eq=False)
@@ -152,10 +170,6 @@ class Answer:
         step.atom = (layer._staged_history if step.in_stroke else layer._undo_history[-1])[-1]
         self.steps.append(step)
 
-    def before(self, layer: Labels) -> Before:
-        """A copy of what is there."""
-        return Before(np.array(layer.data), self.said.copy(), self.filled.copy(), self.hand.copy())
-
     def recording(self, layer: Labels, before: Before) -> Generator[None, None, int]:
         """Make all that was written since `before` one step of the layer's history, plane by plane: the viewer's thread is free between.
 
@@ -164,6 +178,7 @@ class Answer:
         changed = np.zeros(before.values.shape, bool)
         planes = list(np.ndindex(changed.shape[:-2]))
         for plane in planes:
+            before.keep(self, layer, plane)
             np.not_equal(layer.data[plane], before.values[plane], out=changed[plane])
             yield
         count = int(np.count_nonzero(changed))

@@ -160,7 +160,9 @@ class Filling:
         """Into the layer. What an older one held is kept only now: a run that ends before its first slice changes nothing."""
         if not self._anew and self._before is None:
             self.answer.forget_undone(self.layer)
-            self._before = self.answer.before(self.layer)
+            self._before = Before.of(self.answer, self.layer)
+        if self._before is not None:
+            self._before.keep(self.answer, self.layer, region)
         self.answer.write(self.layer, region, labels)
 
     def _end(self) -> None:
