@@ -13,11 +13,12 @@ import torch
 from engine import network_spec, random_network
 from scipy.ndimage import binary_fill_holes, gaussian_filter, map_coordinates
 from skimage.transform import resize
+from torch.nn import functional
 
 from napari_unet.network import UNet
 from napari_unet.spec import NetworkSpec
 
-PLAIN = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
+UNET = "dynamic_network_architectures.architectures.unet"
 FACTS = {"mean": 90.0, "std": 55.0, "percentile_00_5": -40.0, "percentile_99_5": 260.0, "median": 80.0, "min": -1e3, "max": 1e3}
 
 
@@ -29,21 +30,33 @@ def network(dims: int = 3, channels: int = 1, classes: int = 3) -> NetworkSpec:
     )  # fmt: skip
 
 
+def residual(dims: int = 3, channels: int = 1, classes: int = 3) -> NetworkSpec:
+    """Four levels, on whose ways around the blocks there is nothing, a projection, a pool and a projection, or a pool."""
+    kernels, strides = ((1, 3, 3), (3,) * 3, (3,) * 3, (3,) * 3), ((1,) * 3, (1,) * 3, (1, 2, 2), (2,) * 3)
+    return network_spec(
+        dims, 4, channels=channels, classes=classes, features=(4, 6, 8, 8), kernels=tuple(k[-dims:] for k in kernels),
+        strides=tuple(s[-dims:] for s in strides), encoder="residual", encoder_convs=(1, 3, 2, 2), decoder_convs=(1, 2, 1),
+    )  # fmt: skip
+
+
 def architecture(spec: NetworkSpec) -> dict[str, Any]:
+    name, counts = ("ResidualEncoderUNet", "n_blocks_per_stage") if spec.encoder == "residual" else ("PlainConvUNet", "n_conv_per_stage")
     given = {
         "n_stages": len(spec.features), "features_per_stage": spec.features, "conv_op": f"torch.nn.modules.conv.Conv{spec.dims}d",
-        "kernel_sizes": spec.kernels, "strides": spec.strides, "n_conv_per_stage": spec.encoder_convs,
+        "kernel_sizes": spec.kernels, "strides": spec.strides, counts: spec.encoder_convs,
         "n_conv_per_stage_decoder": spec.decoder_convs[::-1], "conv_bias": True,
         "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{spec.dims}d", "norm_op_kwargs": {"eps": 1e-5, "affine": True},
         "dropout_op": None, "dropout_op_kwargs": None, "nonlin": "torch.nn.LeakyReLU", "nonlin_kwargs": {"inplace": True},
     }  # fmt: skip
-    return {"network_class_name": PLAIN, "arch_kwargs": given, "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"]}
+    imported = ["conv_op", "norm_op", "dropout_op", "nonlin"]
+    return {"network_class_name": f"{UNET}.{name}", "arch_kwargs": given, "_kw_requires_import": imported}
 
 
 def old_architecture(spec: NetworkSpec) -> dict[str, Any]:
     """As plans told it before nnU-Net 2.3."""
+    name = architecture(spec)["network_class_name"].rpartition(".")[2]
     return {
-        "UNet_class_name": "PlainConvUNet", "UNet_base_num_features": spec.features[0], "unet_max_num_features": 320,
+        "UNet_class_name": name, "UNet_base_num_features": spec.features[0], "unet_max_num_features": 320,
         "conv_kernel_sizes": spec.kernels, "pool_op_kernel_sizes": spec.strides, "n_conv_per_stage_encoder": spec.encoder_convs,
         "n_conv_per_stage_decoder": spec.decoder_convs[::-1], "num_pool_per_axis": [2] * spec.dims,
     }  # fmt: skip
@@ -112,6 +125,47 @@ def nets(spec: NetworkSpec, count: int = 1) -> list[UNet]:
     return [random_network(spec, seed) for seed in range(count)]
 
 
+class ByHand:
+    """What nnU-Net's ResidualEncoderUNet answers, from its tensors and torch's functions alone."""
+
+    def __init__(self, spec: NetworkSpec, tensors: dict[str, torch.Tensor]) -> None:
+        self.spec, self.tensors = spec, tensors
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, C, [z,] y, x) -> logits of the finest level."""
+        spec, dims = self.spec, self.spec.dims
+        pool = (functional.avg_pool2d, functional.avg_pool3d)[dims - 2]
+        transposed = (functional.conv_transpose2d, functional.conv_transpose3d)[dims - 2]
+        x, levels = self._unit("encoder.stem.convs.0", x), []
+        for s, stride in enumerate(spec.strides):
+            for b in range(spec.encoder_convs[s]):
+                name, step = f"encoder.stages.{s}.blocks.{b}", stride if b == 0 else (1,) * dims
+                strides = any(n != 1 for n in step)
+                around, projection = pool(x, step) if strides else x, f"{name}.skip.{1 if strides else 0}"
+                if f"{projection}.conv.weight" in self.tensors:
+                    around = self._unit(projection, around, active=False)
+                through = self._unit(f"{name}.conv2", self._unit(f"{name}.conv1", x, step), active=False)
+                x = functional.leaky_relu(through + around, 0.01)
+            levels.append(x)
+        for j, level in enumerate(reversed(range(len(levels) - 1))):
+            name = f"decoder.transpconvs.{j}"
+            x = transposed(x, self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"], spec.strides[level + 1])
+            x = torch.cat([x, levels[level]], 1)
+            for i in range(spec.decoder_convs[level]):
+                x = self._unit(f"decoder.stages.{j}.convs.{i}", x)
+        return self._convolved(f"decoder.seg_layers.{len(levels) - 2}", x)
+
+    def _unit(self, name: str, x: torch.Tensor, stride: int | Sequence[int] = 1, active: bool = True) -> torch.Tensor:
+        weight, bias = (self.tensors[f"{name}.norm.{part}"] for part in ("weight", "bias"))
+        y = functional.instance_norm(self._convolved(f"{name}.conv", x, stride), weight=weight, bias=bias, eps=1e-5)
+        return functional.leaky_relu(y, 0.01) if active else y
+
+    def _convolved(self, name: str, x: torch.Tensor, stride: int | Sequence[int] = 1) -> torch.Tensor:
+        weight = self.tensors[f"{name}.weight"]
+        convolve = (functional.conv2d, functional.conv3d)[self.spec.dims - 2]
+        return convolve(x, weight, self.tensors.get(f"{name}.bias"), stride, [k // 2 for k in weight.shape[2:]])
+
+
 # ---- what nnU-Net does ------------------------------------------------------------------------------------------------
 
 
@@ -154,7 +208,7 @@ def normalise(data: np.ndarray, mask: np.ndarray, scheme: str, masked: bool) -> 
     return data / 255 if scheme == "RGBTo01Normalization" else data
 
 
-def logits_of(net: UNet, data: np.ndarray, patch: Sequence[int], mirror: Sequence[int]) -> np.ndarray:
+def logits_of(net: UNet | ByHand, data: np.ndarray, patch: Sequence[int], mirror: Sequence[int]) -> np.ndarray:
     """`predict_sliding_window_return_logits`, with sums in float32, of an image that is padded in the middle of the patch."""
     flat, size = net.spec.dims == 2, data.shape[1:]
     patch = (1, *patch) if flat else tuple(patch)
@@ -184,7 +238,7 @@ def logits_of(net: UNet, data: np.ndarray, patch: Sequence[int], mirror: Sequenc
 
 
 def answer(
-    told: dict[str, Any], nets: Sequence[UNet], image: np.ndarray, spacing: Sequence[float], mirror: Sequence[int] = (),
+    told: dict[str, Any], nets: Sequence[UNet | ByHand], image: np.ndarray, spacing: Sequence[float], mirror: Sequence[int] = (),
     regions: Sequence[int] = (),
 ) -> np.ndarray:  # fmt: skip
     """nnU-Net's mask (z, y, x) of an image (c, z, y, x) as SimpleITK reads it."""

@@ -25,7 +25,7 @@ TIERS = (
     },
     {
         *("augment", "budget", "calibration", "cases", "cells", "checks", "components", "distributed", "downloads", "ensemble", "events"),
-        *("blending", "case_folders", "description", "extents", "fingerprint", "keeping", "naming", "orders"),
+        *("blending", "blocks", "case_folders", "description", "extents", "fingerprint", "keeping", "naming", "orders"),
         *("finetune", "layout", "learning", "loss", "lowering", "measure", "network", "nifti", "openvino_runtime", "optimiser"),
         *("dataset", "grid", "images", "openvino_graph", "options", "partial", "splits", "threads"),
         *("phantoms", "preprocess", "quiet_openvino", "record", "cuda_graph", "runtime", "sampling", "schedule", "spacing", "speed"),

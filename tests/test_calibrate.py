@@ -26,7 +26,7 @@ pytest.importorskip("napari_unet.quiet_openvino")
 KINDS: dict[str, dict[str, Any]] = {
     "instance": {}, "group": {"norm": "group"}, "batch": {"norm": "batch"}, "none": {"norm": "none", "bias": False},
     "max-pooling": {"down": "maxpool", "activation": "relu"}, "interpolated": {"up": "interpolate"}, "no skips": {"skips": False},
-    "three levels": {"levels": 3},
+    "three levels": {"levels": 3}, "residual": {"encoder": "residual", "encoder_convs": (1, 2)},
 }  # fmt: skip
 
 

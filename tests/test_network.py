@@ -6,14 +6,16 @@ import math
 from dataclasses import replace
 from typing import Any
 
+import nnunet_folder as nnunet
 import pytest
 import torch
-from engine import network_spec
+from engine import network_spec, random_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from napari_unet.blocks import InstanceNorm
 from napari_unet.errors import UNetError
-from napari_unet.network import InstanceNorm, UNet, parameter_shapes
+from napari_unet.network import UNet, parameter_shapes
 from napari_unet.spec import NetworkSpec
 
 
@@ -34,6 +36,7 @@ def specs(draw: st.DrawFn, **fixed: Any) -> NetworkSpec:
         "norm": draw(st.sampled_from(["instance", "group", "batch", "none"])),
         "activation": draw(st.sampled_from(["leaky_relu", "relu"])), "bias": draw(st.booleans()),
         "deep_supervision": draw(st.booleans()), "skips": draw(st.booleans()),
+        "encoder": draw(st.sampled_from(["plain", "residual"])),
     }  # fmt: skip
     return NetworkSpec(**chosen | fixed)
 
@@ -83,18 +86,74 @@ def test_a_shape_that_does_not_fit_is_named(shape: tuple[int, ...]) -> None:
         NetworkSpec.classic().walk(shape)
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_residual_encoder_computes_what_nnunets_does(dims: int) -> None:
+    spec = nnunet.residual(dims, channels=2)
+    network = random_network(spec).double()
+    x = torch.randn(2, 2, *(8, 16, 16)[-dims:], dtype=torch.float64)
+    with torch.inference_mode():
+        expected = nnunet.ByHand(spec, network.state_dict())(x)
+        torch.testing.assert_close(network(x), expected, atol=1e-10, rtol=1e-10)
+        torch.testing.assert_close(network.in_fast_layout()(x), expected, atol=1e-10, rtol=1e-10)
+
+
+# some logits of dynamic_network_architectures 0.4.4 in double precision, whose weights and input are sines
+RECORDED: dict[int, list[float]] = {
+    2: [-1.516331, -1.976588, -1.195139, -1.170044, -1.623421, -0.453591, -0.255715,
+        0.141433, 0.812193, -2.016669, -3.01851, -3.166942, -2.856464, -2.211123],
+    3: [-1.239907, -1.561208, -1.680305, -2.069246, -2.093745, 0.383719, 1.404102,
+        0.751815, 0.803424, -1.479965, -2.158199, -3.864781, -2.750401, -1.471402],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_residual_encoder_answers_as_nnunets_did(dims: int) -> None:
+    spec = nnunet.residual(dims)
+    network = UNet(spec).double()
+    network.load_state_dict({name: sines(shape, n) for n, (name, shape) in enumerate(sorted(parameter_shapes(spec).items()))})
+    with torch.inference_mode():
+        found = network(sines((1, 1, *(8, 16, 32)[-dims:]), 1000))
+    torch.testing.assert_close(found.flatten()[:: found.numel() // 13].tolist(), RECORDED[dims], atol=2e-6, rtol=0)
+
+
+def sines(shape: tuple[int, ...], number: int) -> torch.Tensor:
+    """As good as random, and the same everywhere."""
+    return torch.sin(torch.arange(math.prod(shape), dtype=torch.float64) * (0.7 + 0.01 * number) + number).reshape(shape)
+
+
 def nnunet_shapes(spec: NetworkSpec) -> dict[str, tuple[int, ...]]:
-    """What nnU-Net's PlainConvUNet would hold, by its own rules of naming (j = 0 is the deepest decoder stage)."""
+    """What nnU-Net's PlainConvUNet, or ResidualEncoderUNet, would hold, by its own rules of naming (j = 0 is the deepest
+    decoder stage)."""
     found: dict[str, tuple[int, ...]] = {}
+
+    def unit(name: str, inputs: int, outputs: int, kernel: tuple[int, ...], bias: bool = True) -> None:
+        found[f"{name}.conv.weight"] = (outputs, inputs, *kernel)
+        if bias:
+            found[f"{name}.conv.bias"] = (outputs,)
+        found[f"{name}.norm.weight"] = found[f"{name}.norm.bias"] = (outputs,)
 
     def block(name: str, inputs: int, outputs: int, kernel: tuple[int, ...], count: int) -> None:
         for i in range(count):
-            found[f"{name}.convs.{i}.conv.weight"] = (outputs, inputs if i == 0 else outputs, *kernel)
-            found[f"{name}.convs.{i}.conv.bias"] = (outputs,)
-            found[f"{name}.convs.{i}.norm.weight"] = found[f"{name}.convs.{i}.norm.bias"] = (outputs,)
+            unit(f"{name}.convs.{i}", inputs if i == 0 else outputs, outputs, kernel)
 
+    def around(name: str, inputs: int, outputs: int, stride: tuple[int, ...]) -> None:
+        if inputs != outputs:  # after a pool, where it strides
+            unit(f"{name}.skip.{int(max(stride) > 1)}", inputs, outputs, (1,) * spec.dims, bias=False)
+
+    residual = spec.encoder == "residual"
+    if residual:
+        block("encoder.stem", spec.channels, spec.features[0], spec.kernels[0], 1)
     for s, outputs in enumerate(spec.features):
-        block(f"encoder.stages.{s}.0", (spec.channels, *spec.features)[s], outputs, spec.kernels[s], spec.encoder_convs[s])
+        inputs = (spec.features[0] if residual else spec.channels, *spec.features)[s]
+        if not residual:
+            block(f"encoder.stages.{s}.0", inputs, outputs, spec.kernels[s], spec.encoder_convs[s])
+            continue
+        for b in range(spec.encoder_convs[s]):
+            name = f"encoder.stages.{s}.blocks.{b}"
+            unit(f"{name}.conv1", inputs if b == 0 else outputs, outputs, spec.kernels[s])
+            unit(f"{name}.conv2", outputs, outputs, spec.kernels[s])
+            if b == 0:
+                around(name, inputs, outputs, spec.strides[s])
     for j in range(len(spec.features) - 1):
         level = len(spec.features) - 2 - j
         below, here = spec.features[level + 1], spec.features[level]
@@ -155,7 +214,8 @@ def test_what_a_skip_carries_goes_around_the_bottleneck(spec: NetworkSpec) -> No
     levels = network.encoder(torch.randn(2, spec.channels, *shape))
     levels[-1] = levels[-1].detach()
     network.decoder(levels, all_scales=False)[0].square().mean().backward()
-    reached = {name.split(".")[2] for name, p in network.encoder.named_parameters(prefix="encoder") if p.grad is not None}
+    stages = network.encoder.stages.named_parameters()
+    reached = {name.split(".")[0] for name, p in stages if p.grad is not None}
     assert reached == ({str(level) for level in range(len(spec.features) - 1)} if spec.skips else set())
     assert all(p.grad is not None for p in network.decoder.stages.parameters())
 

@@ -7,6 +7,7 @@ import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import nnunet_folder as nnunet
 import numpy as np
 import pytest
 import torch
-from engine import model_spec, volume
+from engine import model_spec, network_spec, volume
 from hostile import ORIENTATIONS, affine_for
 from PIL import Image
 from scipy.ndimage import gaussian_filter
@@ -121,6 +122,39 @@ def test_every_step_is_nnunets(tmp_path: Path, way: str, dims: int) -> None:
     assert len(np.unique(expected)) == 3, "a mask of one class shows nothing"
     assert np.count_nonzero(np.transpose(found.data) != expected) <= 1e-3 * expected.size
     assert found.shape == image.shape and np.array_equal(found.affine, image.affine)
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_residual_encoders_answer_as_nnunets_do(tmp_path: Path, dims: int, old: bool) -> None:
+    """Of two folds, mirrored in 2-D; beside what their tensors say without our network."""
+    spec, image, mirror = nnunet.residual(dims), scan((20, 18, 13), 1, 2, spaced(1.2, 1.0, 1.1)), (0, 1) if dims == 2 else None
+    if old:  # plans before nnU-Net 2.3 told features by a rule
+        spec = replace(spec, features=(4, 8, 8, 8))
+    changes = nnunet.old_architecture(spec) | {"architecture": None, "unet_max_num_features": 8} if old else {}
+    told, nets = nnunet.plans(spec, (8, 16, 16)[3 - dims :], (1.0,) * dims, **changes), nnunet.nets(spec, 2)
+    found, _ = convert(nnunet.write(tmp_path / "model", told, nets, mirror), tmp_path / "m.safetensors")
+    assert found.network == spec and found.later and weights.load_tensors(tmp_path / "m.safetensors")[1]["format"] == "napari-unet 3"
+    by_hand = [nnunet.ByHand(spec, net.state_dict()) for net in nets]
+    expected = nnunet.answer(told, by_hand, as_itk(image), image.spacing[::-1], mirror or ())
+    assert len(np.unique(expected)) == 3, "a mask of one class shows nothing"
+    for runtime in ("torch", *(("openvino",) if find_spec("openvino") else ())):
+        mask = Segmenter.load(tmp_path / "m.safetensors", runtime=runtime, device="cpu").segment(image)
+        assert np.count_nonzero(np.transpose(mask.data) != expected) <= 1e-3 * expected.size
+
+
+def test_info_shows_a_residual_encoders_walk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = nnunet.residual()
+    convert(nnunet.write(tmp_path / "model", nnunet.plans(spec), nnunet.nets(spec)), tmp_path / "m.safetensors")
+    assert main(["info", str(tmp_path / "m.safetensors")]) == 0
+    shown = capsys.readouterr().out
+    assert "through the 3-D U-Net with a residual encoder:" in shown
+    walk = [" ".join(line.split()) for line in shown.splitlines()]
+    for level in ("input 8 x 16 x 16 1", "encoder 1 8 x 16 x 16 4", "encoder 2 8 x 16 x 16 6", "encoder 3 8 x 8 x 8 8",
+                  "bottleneck 4 x 4 x 4 8", "logits 8 x 16 x 16 3"):  # fmt: skip
+        assert level in walk
+    with pytest.raises(UNetError, match="which training here does not"):
+        refuse(model_spec(network_spec(encoder="residual")), 1, False, PlanChoices())
 
 
 def test_regions_are_decided_in_their_order(tmp_path: Path) -> None:
@@ -297,8 +331,9 @@ def test_the_command(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
 def test_models_without_what_came_later_are_written_as_ever() -> None:
     spec = model_spec()
     assert not spec.later and not {"crop", "resampling", "windows", "regions"} & json.loads(encode(spec)).keys()
+    assert "encoder" not in json.loads(encode(spec))["network"]
     for change in ({"crop": True}, {"resampling": "cubic"}, {"windows": "patch"}, {"orientation": "kji"},
-                   {"channels": (Channel("a", "masked"),)}):  # fmt: skip
+                   {"channels": (Channel("a", "masked"),)}, {"network": network_spec(encoder="residual")}):  # fmt: skip
         other = replace(spec, **change)
         assert other.later and decode(ModelSpec, encode(other), "m") == other
     for path in weights.shipped().values():
@@ -332,10 +367,25 @@ def built(told: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return changed(told, architecture=given)
 
 
-RESENC = {"network_class_name": "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet", "arch_kwargs": {}}
+def resenc(told: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Plans whose network is a residual one, given something else."""
+    return built(changed(told, architecture=nnunet.architecture(nnunet.residual())), **changes)
+
+
+OTHER = {"network_class_name": "dynamic_network_architectures.architectures.unet.ResidualUNet", "arch_kwargs": {}}
+BLOCKS = "dynamic_network_architectures.building_blocks.residual"
 REFUSED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "residual encoder": (lambda told: changed(told, architecture=RESENC), "its network is ResidualEncoderUNet"),
-    "a class to import": (lambda told: changed(told, architecture=RESENC | {"network_class_name": "os.system"}), "its network is system"),
+    "residual decoder": (lambda told: changed(told, architecture=OTHER), "its network is ResidualUNet: of nnU-Net's, only"),
+    "bottlenecks": (lambda told: resenc(told, block=f"{BLOCKS}.BottleneckD"), f"the network's block is '{BLOCKS}.BottleneckD'"),
+    "their features": (lambda told: resenc(told, bottleneck_channels=[4] * 4), r"the network's bottleneck_channels is '\[4, 4"),
+    "another stem": (lambda told: resenc(told, stem_channels=7), "the network's stem_channels is '7'"),
+    "squeeze and excitation": (lambda told: resenc(told, squeeze_excitation=True), "the network's squeeze_excitation is 'True'"),
+    "a residual one's norm": (lambda told: resenc(told, norm_op="torch.nn.BatchNorm3d"), "norm_op is 'torch.nn.BatchNorm3d'"),
+    "a residual one's dropout": (lambda told: resenc(told, dropout_op="torch.nn.Dropout3d"), "dropout_op is 'torch.nn.Dropout3d'"),
+    "blocks of nothing": (lambda told: resenc(told, n_blocks_per_stage=None), "n_blocks_per_stage"),
+    "convolutions for blocks": (lambda told: resenc(told, n_conv_per_stage=2), "unknown key 'n_conv_per_stage'"),
+    "a plain network's weights": (resenc, "the tensor encoder.stem.+ has shape None, the network of the plans needs"),
+    "a class to import": (lambda told: changed(told, architecture=OTHER | {"network_class_name": "os.system"}), "its network is system"),
     "cascade": (lambda told: changed(told, previous_stage="3d_lowres"), "the second stage of a cascade, after 3d_lowres"),
     "preprocessor": (lambda told: changed(told, preprocessor_name="Mine"), "preprocessor_name is Mine"),
     "normalization": (lambda told: changed(told, normalization_schemes=["MyNormalization"]), "is MyNormalization, known are"),

@@ -28,6 +28,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "instance": {}, "group": {"norm": "group"}, "batch": {"norm": "batch"}, "none": {"norm": "none", "bias": False},
     "max-pooling": {"down": "maxpool", "activation": "relu"}, "interpolated": {"up": "interpolate"}, "no skips": {"skips": False},
     "channels": {"channels": 3, "classes": 5}, "deep": {"levels": 3},
+    "residual": {"encoder": "residual", "levels": 3, "features": (4, 8, 8), "encoder_convs": (1, 2, 1)},
 }  # fmt: skip
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import fx, nn
 
+from napari_unet.blocks import ConvNormAct, InstanceNorm
 from napari_unet.errors import UNetError
-from napari_unet.network import ConvNormAct, InstanceNorm, UNet
+from napari_unet.network import UNet
 
 Array = NDArray[np.float32]
 V = TypeVar("V")
@@ -43,11 +44,17 @@ class Operations(Protocol[V]):
     def max_pool(self, x: V, size: Sequence[int]) -> V:
         """The largest of each block of `size`."""
 
+    def average_pool(self, x: V, size: Sequence[int]) -> V:
+        """The mean of each block of `size`."""
+
     def enlarge(self, x: V, factors: Sequence[int]) -> V:
         """Linear interpolation between the centres of voxels."""
 
     def join(self, values: Sequence[V]) -> V:
         """Channels one after the other."""
+
+    def plus(self, x: V, y: V) -> V:
+        """The sum of two of one shape."""
 
 
 class _Tracer(fx.Tracer):
@@ -69,6 +76,8 @@ def lower(network: UNet, x: V, operations: Operations[V]) -> V:
             values[node] = _module(module, values[node.args[0]], operations, forget_bias=module in forgotten)
         elif node.op == "call_function" and node.target.__name__ == "cat":
             values[node] = operations.join([values[each] for each in node.args[0]])
+        elif node.op == "call_function" and node.target.__name__ == "add":
+            values[node] = operations.plus(*(values[each] for each in node.args))
         elif node.op == "call_method" and node.target == "contiguous":  # a layout is torch's own business
             values[node] = values[node.args[0]]
         elif node.op == "output":
@@ -103,6 +112,8 @@ def _module(module: nn.Module, x: V, operations: Operations[V], forget_bias: boo
             return operations.leaky_relu(x, 0.0)
         case nn.MaxPool2d() | nn.MaxPool3d():
             return operations.max_pool(x, module.kernel_size)  # type: ignore[arg-type]  # one per axis
+        case nn.AvgPool2d() | nn.AvgPool3d():
+            return operations.average_pool(x, module.kernel_size)  # type: ignore[arg-type]  # the same
         case nn.Upsample():
             return operations.enlarge(x, [int(factor) for factor in module.scale_factor])  # type: ignore[union-attr]  # the same
         case nn.Identity():

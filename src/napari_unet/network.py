@@ -2,114 +2,45 @@
 
 Ronneberger et al. 2015 (arXiv 1505.04597), Cicek et al. 2016 (arXiv 1606.06650); strided convolutions, instance
 normalisation, leaky ReLU and deep supervision as in nnU-Net (Isensee et al. 2021). Modules are named so that the
-parameters of nnU-Net's PlainConvUNet map one to one.
+parameters of nnU-Net's PlainConvUNet and ResidualEncoderUNet map one to one.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
+from napari_unet.blocks import CONV, ResidualStage, Stage
 from napari_unet.spec import NetworkSpec
 
-_CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED: dict[int, type[nn.Module]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-_BATCH: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _POOL: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-
-
 _LAYOUT = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
-class InstanceNorm(nn.Module):
-    """Instance normalisation (Ulyanov et al. 2016) as groups of one channel: unlike torch's own it keeps the layout."""
-
-    epsilon = 1e-5
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.weight, self.bias = nn.Parameter(torch.ones(features)), nn.Parameter(torch.zeros(features))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, features, ...) -> the same, each channel of each sample to mean 0, spread 1, then scaled and shifted."""
-        if torch.is_grad_enabled() and x.device.type == "cpu" and len(x) and x[0, 0].numel() > 1:
-            # a batch of one: its gradient takes a quarter of the time of that of groups, a twentieth in bfloat16
-            each = (nn.functional.batch_norm(one, None, None, self.weight, self.bias, True, 0.0, self.epsilon) for one in x.split(1))
-            return torch.cat(list(each))
-        return nn.functional.group_norm(x, len(self.weight), self.weight, self.bias, self.epsilon)
-
-
-def _norm(spec: NetworkSpec, features: int) -> nn.Module:
-    if spec.norm == "instance":
-        return InstanceNorm(features)
-    if spec.norm == "batch":
-        norm = _BATCH[spec.dims](features)
-        norm.num_batches_tracked = None  # type: ignore[assignment]  # a count that only a momentum of None needs, and that loading would add
-        norm.register_load_state_dict_pre_hook(_forget_count)
-        return norm
-    if spec.norm == "group":
-        groups = next(g for g in (8, 4, 2, 1) if features % g == 0)
-        return nn.GroupNorm(groups, features)
-    return nn.Identity()
-
-
-def _forget_count(norm: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    state.pop(prefix + "num_batches_tracked", None)
-
-
-class ConvNormAct(nn.Module):
-    """Convolution, normalisation, activation; the shape is kept, or divided by the stride."""
-
-    def __init__(self, spec: NetworkSpec, inputs: int, outputs: int, kernel: tuple[int, ...], stride: Any = 1) -> None:
-        super().__init__()
-        padding = tuple((k - 1) // 2 for k in kernel)
-        self.conv = _CONV[spec.dims](inputs, outputs, kernel, stride, padding, bias=spec.bias)
-        self.norm = _norm(spec, outputs)
-        self.act = nn.LeakyReLU(0.01, inplace=True) if spec.activation == "leaky_relu" else nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, ...) -> (B, outputs, ...)."""
-        return self.act(self.norm(self.conv(x)))  # type: ignore[no-any-return]
-
-
-class Stage(nn.Module):
-    """A level's convolutions; the first one may stride."""
-
-    def __init__(
-        self, spec: NetworkSpec, inputs: int, outputs: int, kernel: tuple[int, ...], count: int, stride: Any = 1
-    ) -> None:
-        super().__init__()
-        self.convs = nn.Sequential(
-            ConvNormAct(spec, inputs, outputs, kernel, stride),
-            *(ConvNormAct(spec, outputs, outputs, kernel) for _ in range(count - 1)),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, inputs, ...) -> (B, outputs, ...)."""
-        return self.convs(x)  # type: ignore[no-any-return]
-
-
 class Encoder(nn.Module):
-    """The way down: each level halves the shape (where its stride says so); its last level is the bottleneck."""
+    """The way down: each level halves the shape (where its stride says so); its last level is the bottleneck.
+
+    A residual one has a convolution before its first block, the stem.
+    """
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
-        pooled = spec.down == "maxpool"
+        pooled, residual = spec.down == "maxpool", spec.encoder == "residual"
+        inputs = spec.features[0] if residual else spec.channels
+        self.stem = Stage(spec, spec.channels, inputs, spec.kernels[0], 1) if residual else nn.Identity()
         stages, self.pools = [], nn.ModuleList()
-        inputs = spec.channels
         for level, features in enumerate(spec.features):
             stride = spec.strides[level]
             self.pools.append(_POOL[spec.dims](stride) if pooled and max(stride) > 1 else nn.Identity())
-            stage = Stage(spec, inputs, features, spec.kernels[level], spec.encoder_convs[level], 1 if pooled else stride)
-            stages.append(nn.Sequential(stage))
+            given = inputs, features, spec.kernels[level], spec.encoder_convs[level], 1 if pooled else stride
+            stages.append(ResidualStage(spec, *given) if residual else nn.Sequential(Stage(spec, *given)))
             inputs = features
         self.stages = nn.ModuleList(stages)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, C, ...) -> every level's features, finest first: the skip connections and, last, the bottleneck."""
-        levels = []
+        x, levels = self.stem(x), []
         for pool, stage in zip(self.pools, self.stages, strict=True):
             x = stage(pool(x))
             levels.append(x)
@@ -128,7 +59,7 @@ class Decoder(nn.Module):
             self.transpconvs.append(_up(spec, below, features, spec.strides[level + 1]))
             kernel, count = spec.kernels[level], spec.decoder_convs[level]
             self.stages.append(Stage(spec, 2 * features if spec.skips else features, features, kernel, count))
-            self.seg_layers.append(_CONV[spec.dims](features, spec.classes, 1))
+            self.seg_layers.append(CONV[spec.dims](features, spec.classes, 1))
 
     def forward(self, levels: list[Tensor], all_scales: bool) -> list[Tensor]:
         """Encoder features -> logits, finest first; only the finest unless `all_scales`."""
@@ -145,7 +76,7 @@ def _up(spec: NetworkSpec, inputs: int, outputs: int, stride: tuple[int, ...]) -
         return _TRANSPOSED[spec.dims](inputs, outputs, stride, stride, bias=spec.bias)
     mode = "bilinear" if spec.dims == 2 else "trilinear"
     return nn.Sequential(nn.Upsample(scale_factor=tuple(float(s) for s in stride), mode=mode),
-                         _CONV[spec.dims](inputs, outputs, 1, bias=spec.bias))  # fmt: skip
+                         CONV[spec.dims](inputs, outputs, 1, bias=spec.bias))  # fmt: skip
 
 
 class UNet(nn.Module):

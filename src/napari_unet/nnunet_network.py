@@ -1,4 +1,4 @@
-"""nnU-Net's networks as ours: its PlainConvUNet is our U-Net, parameter by parameter (`network`)."""
+"""nnU-Net's networks as ours: its PlainConvUNet and ResidualEncoderUNet are our U-Net, parameter by parameter (`network`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from napari_unet.errors import UNetError
 from napari_unet.schema import STRICT
 from napari_unet.spec import Name, NetworkSpec, Size, Steps
 
-PLAIN = "dynamic_network_architectures.architectures.unet.PlainConvUNet"
+_CLASSES = "dynamic_network_architectures.architectures.unet."
 REMEDY = "Train here on the same data: napari-unet train DATA reads nnU-Net's layout"
 OPEN = ConfigDict(extra="ignore", allow_inf_nan=False)  # of what plans tell, most is about training
 Counts = Annotated[int, Field(ge=1, le=16)] | Steps
@@ -32,16 +32,15 @@ class Architecture:
     arch_kwargs: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class PlainConvUNet:
-    """What the class of that name is given; classes are names, which are compared and never imported."""
+@dataclass(frozen=True, kw_only=True)
+class _Given:
+    """What both networks' classes are given; classes are names, which are compared and never imported."""
 
     __pydantic_config__ = STRICT
 
     features_per_stage: tuple[Size, ...]
     kernel_sizes: tuple[Steps, ...]
     strides: tuple[Steps, ...]
-    n_conv_per_stage: Counts
     n_conv_per_stage_decoder: Counts
     n_stages: int = 0
     conv_op: Name = ""
@@ -52,11 +51,11 @@ class PlainConvUNet:
     dropout_op_kwargs: dict[str, Any] | None = None
     nonlin: Name | None = None
     nonlin_kwargs: dict[str, Any] | None = None
-    nonlin_first: Literal[False] = False
     deep_supervision: bool = True
 
     def network(self, channels: int, classes: int, where: str) -> NetworkSpec:
         """The same as ours. Raises UNetError for parts that ours does not have, and for numbers that make no U-Net."""
+        encoder, counts = self._encoder(where)
         dims, levels = len(self.strides[0]) if self.strides else 0, len(self.features_per_stage)
         kind, norm = (self.nonlin or "").removeprefix("torch.nn.").rpartition(".")[2], self.norm_op_kwargs or {}
         checks = {
@@ -67,16 +66,64 @@ class PlainConvUNet:
             "nonlin_kwargs": ((self.nonlin_kwargs or {}).get("negative_slope", 0.01) == 0.01, self.nonlin_kwargs),
             "n_stages": (self.n_stages in (0, levels), self.n_stages),
         }
-        for name, (good, value) in checks.items():
-            if not good:
-                raise UNetError(where, f"the network's {name} is {str(value)[:120]!r}, which our U-Net has not", REMEDY)
+        _check(checks, where)
         settings = {
             "dims": dims, "channels": channels, "classes": classes, "features": self.features_per_stage, "kernels": self.kernel_sizes,
-            "strides": self.strides, "encoder_convs": _each(self.n_conv_per_stage, levels),
+            "strides": self.strides, "encoder": encoder, "encoder_convs": _each(counts, levels),
             "decoder_convs": _each(self.n_conv_per_stage_decoder, levels - 1)[::-1],  # nnU-Net tells the coarsest first
             "activation": _ACTIVATIONS[kind], "bias": self.conv_bias,
         }  # fmt: skip
         return schema.parse(NetworkSpec, settings, where)
+
+    def _encoder(self, where: str) -> tuple[str, Counts]:
+        """Its kind, and how many convolutions or blocks each level has."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainConvUNet(_Given):
+    """What the class of that name is given."""
+
+    n_conv_per_stage: Counts
+    nonlin_first: Literal[False] = False
+
+    def _encoder(self, where: str) -> tuple[str, Counts]:
+        return "plain", self.n_conv_per_stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualEncoderUNet(_Given):
+    """The same of the ResEnc presets' class; where that is told of stochastic depth, it is of training alone."""
+
+    n_blocks_per_stage: Counts
+    block: Name = "BasicBlockD"
+    bottleneck_channels: Any = None
+    stem_channels: int | None = None
+    squeeze_excitation: Any = False
+    squeeze_excitation_reduction_ratio: Any = None
+    stochastic_depth_p: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    def _encoder(self, where: str) -> tuple[str, Counts]:
+        checks = {
+            "block": (self.block.rpartition(".")[2] == "BasicBlockD", self.block),
+            "bottleneck_channels": (self.bottleneck_channels is None, self.bottleneck_channels),
+            "stem_channels": (self.stem_channels in (None, *self.features_per_stage[:1]), self.stem_channels),
+            "squeeze_excitation": (self.squeeze_excitation is False, self.squeeze_excitation),
+        }
+        _check(checks, where)
+        return "residual", self.n_blocks_per_stage
+
+
+NETWORKS: dict[str, type[PlainConvUNet | ResidualEncoderUNet]] = {
+    _CLASSES + known.__name__: known for known in (PlainConvUNet, ResidualEncoderUNet)
+}
+
+
+def _check(checks: Mapping[str, tuple[bool, Any]], where: str) -> None:
+    """UNetError for the first of a network's parts that is not as ours, with what it is."""
+    for name, (good, value) in checks.items():
+        if not good:
+            raise UNetError(where, f"the network's {name} is {str(value)[:120]!r}, which our U-Net has not", REMEDY)
 
 
 def _each(counts: int | Sequence[int], levels: int) -> Sequence[int]:
@@ -101,21 +148,23 @@ class OldNetwork:
         """The same as it is written today."""
         levels = len(self.pool_op_kernel_sizes)
         dims = len(self.pool_op_kernel_sizes[0]) if levels else 0
+        blocks = "n_blocks_per_stage" if self.UNet_class_name == ResidualEncoderUNet.__name__ else "n_conv_per_stage"
         given = {
             "features_per_stage": [min(self.UNet_base_num_features * 2**n, self.unet_max_num_features) for n in range(levels)],
-            "kernel_sizes": self.conv_kernel_sizes, "strides": self.pool_op_kernel_sizes, "n_conv_per_stage": self.n_conv_per_stage_encoder,
+            "kernel_sizes": self.conv_kernel_sizes, "strides": self.pool_op_kernel_sizes, blocks: self.n_conv_per_stage_encoder,
             "n_conv_per_stage_decoder": self.n_conv_per_stage_decoder, "conv_op": f"Conv{dims}d", "conv_bias": True,
             "norm_op": f"InstanceNorm{dims}d", "norm_op_kwargs": {"eps": 1e-5, "affine": True}, "nonlin": "LeakyReLU",
         }  # fmt: skip
-        return Architecture(f"{PLAIN.rpartition('.')[0]}.{self.UNet_class_name}", given)
+        return Architecture(_CLASSES + self.UNet_class_name, given)
 
 
 def network_of(architecture: Architecture, channels: int, classes: int, where: str | Path) -> NetworkSpec:
-    """nnU-Net's network as ours. Raises UNetError for another than PlainConvUNet, and for what ours has not."""
-    if architecture.network_class_name != PLAIN:
+    """nnU-Net's network as ours. Raises UNetError for another than those of `NETWORKS`, and for what ours has not."""
+    known = NETWORKS.get(architecture.network_class_name)
+    if known is None:
         name = architecture.network_class_name.rpartition(".")[2]
-        raise UNetError(where, f"its network is {name}: of nnU-Net's networks, only PlainConvUNet is read", REMEDY)
-    return schema.parse(PlainConvUNet, architecture.arch_kwargs, str(where)).network(channels, classes, str(where))
+        raise UNetError(where, f"its network is {name}: of nnU-Net's, only PlainConvUNet and ResidualEncoderUNet are read", REMEDY)
+    return schema.parse(known, architecture.arch_kwargs, str(where)).network(channels, classes, str(where))
 
 
 def own_names(tensors: Mapping[str, T]) -> dict[str, T]:

@@ -108,12 +108,18 @@ class _Graph:
     def max_pool(self, x: str, size: Sequence[int]) -> str:
         return self.add("MaxPool", [x], kernel_shape=size, strides=size)
 
+    def average_pool(self, x: str, size: Sequence[int]) -> str:
+        return self.add("AveragePool", [x], kernel_shape=size, strides=size)
+
     def enlarge(self, x: str, factors: Sequence[int]) -> str:
         scales = self.constant(np.array([1, 1, *factors], np.float32))
         return self.add("Resize", [x, "", scales], mode="linear", coordinate_transformation_mode="half_pixel")
 
     def join(self, values: Sequence[str]) -> str:
         return self.add("Concat", values, axis=1)
+
+    def plus(self, x: str, y: str) -> str:
+        return self.add("Add", [x, y])
 
     def _given(self, x: str, *arrays: Array | None) -> list[str]:
         return [x, *(self.constant(values) for values in arrays if values is not None)]

@@ -73,11 +73,18 @@ class _Operations:
         none = [0] * len(size)
         return ops.max_pool(x, list(size), [1] * len(size), none, none, list(size)).output(0)
 
+    def average_pool(self, x: Any, size: Sequence[int]) -> Any:
+        none = [0] * len(size)
+        return ops.avg_pool(x, list(size), none, none, list(size), True)
+
     def enlarge(self, x: Any, factors: Sequence[int]) -> Any:
         return ops.interpolate(x, ops.constant(np.array(factors, np.float32)), "linear_onnx", "scales", axes=self.axes)
 
     def join(self, values: Sequence[Any]) -> Any:
         return ops.concat(list(values), 1)
+
+    def plus(self, x: Any, y: Any) -> Any:
+        return ops.add(x, y)
 
     def _per_channel(self, values: Array) -> Any:
         return ops.constant(values.reshape(1, -1, *[1] * self.dims))

@@ -23,8 +23,14 @@ MAX_MEMBERS = 32  # networks in one file: each is run on every window
 STORED = "ijk"  # a file's own axes, for an orientation that follows no patient
 # fields that say nothing where they have these values, and are not written then
 LATER: dict[str, Any] = {"crop": False, "resampling": "linear", "windows": "fitted", "regions": False}
+LATER_NETWORK: dict[str, Any] = {"encoder": "plain"}
 
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#42d4f4", "#f032e6", "#bfef45", "#fabed4", "#469990")
+
+
+def _without(told: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
+    """A dataclass as JSON, without the fields that have their usual value."""
+    return {name: value for name, value in told.items() if name not in usual or usual[name] != value}
 
 
 def rgb(colour: str) -> tuple[int, int, int]:
@@ -45,6 +51,8 @@ class NetworkSpec:
     `strides[i]` leads from level i-1 into level i and is all ones for the first; axes are (z, y, x), or (y, x) in 2-D.
     `skips` = False leaves the skip connections out, and the decoder convolves what comes from below alone: an
     experiment's switch (training/skip_connections.py).
+    A residual `encoder` is that of nnU-Net's ResEnc presets: `encoder_convs` counts blocks of two convolutions, which no training
+    here plans.
     """
 
     __pydantic_config__ = STRICT
@@ -64,6 +72,7 @@ class NetworkSpec:
     bias: bool = True
     deep_supervision: bool = True
     skips: bool = True
+    encoder: Literal["plain", "residual"] = "plain"
 
     def __post_init__(self) -> None:
         levels = len(self.features)
@@ -80,6 +89,11 @@ class NetworkSpec:
             raise UNetError("network", f"strides[0] is {self.strides[0]}", "Use ones: the finest level is the input's own")
         if any(size % 2 == 0 for kernel in self.kernels for size in kernel):
             raise UNetError("network", f"kernels is {self.kernels}", "Use odd sizes, so that shapes are kept")
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As JSON: see `ModelSpec`."""
+        return _without(write(self), LATER_NETWORK)
 
     @property
     def total_stride(self) -> tuple[int, ...]:
@@ -209,13 +223,13 @@ class ModelSpec:
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """As JSON: a model without what came later is written as it always was."""
-        told: dict[str, Any] = write(self)
-        return {name: value for name, value in told.items() if LATER.get(name) != value}
+        return _without(write(self), LATER)
 
     @property
     def later(self) -> bool:
         """Whether it has something in it that the first versions of this program did not know."""
         fields = any(getattr(self, name) != value for name, value in LATER.items())
+        fields = fields or any(getattr(self.network, name) != value for name, value in LATER_NETWORK.items())
         return fields or self.orientation.islower() or any(channel.scheme not in ("zscore", "clip") for channel in self.channels)
 
     @property

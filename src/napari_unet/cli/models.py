@@ -136,7 +136,8 @@ def info(arguments: argparse.Namespace) -> int:
         ("made by", card.command), ("with", ", ".join(f"{k} {v}" for k, v in card.versions.items())),
     ]  # fmt: skip
     say_table([row for row in rows if row[1]])
-    say(f"\nThe walk of a patch through the {spec.kind} U-Net:")
+    residual = " with a residual encoder" * (spec.network.encoder == "residual")
+    say(f"\nThe walk of a patch through the {spec.kind} U-Net{residual}:")
     walk = spec.network.walk(shape)
     say_table([(name, " x ".join(map(str, size)), str(features)) for name, size, features in walk], ("level", "shape", "features"))
     finish(arguments, {"spec": json.loads(schema.encode(spec)), "card": json.loads(schema.encode(card))})
