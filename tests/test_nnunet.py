@@ -30,7 +30,7 @@ from napari_unet.schema import decode, encode
 from napari_unet.settings import PlanChoices
 from napari_unet.spacing import spacing_warning
 from napari_unet.spec import Channel, ModelSpec
-from napari_unet.volume import Volume
+from napari_unet.volume import Reorientation, Volume
 from napari_unet.windows import Tiling
 
 CASES = [f"hippocampus_{n}" for n in ("001", "075", "146", "210", "274", "337")]
@@ -251,6 +251,17 @@ def test_the_files_own_axes_are_what_it_sees(tiny: Path, orientation: str) -> No
 def test_a_spacing_far_from_the_models_is_told_by_the_files_axes(tiny: Path) -> None:
     spec, _ = convert(tiny, tiny / "m.safetensors")
     assert "the file's second axis 6 mm instead of 1 mm" in spacing_warning(spaced(1.0, 6.0, 1.0), spec)
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS[::9])
+def test_images_that_were_turned_before_are_turned_here_too(tiny: Path, orientation: str) -> None:
+    """The mask lies where it lies for the same image in RAS."""
+    spec, _ = convert(tiny, tiny / "m.safetensors", canonical=True)
+    assert spec.orientation == "SAR"
+    segmenter, image = Segmenter.load(tiny / "m.safetensors", runtime="torch", mirror=False), scan((18, 20, 12))
+    turn = Reorientation.between(image.affine, orientation)
+    turned = replace(image, data=turn.apply(image.data), affine=turn.affine(image.affine, image.shape))
+    np.testing.assert_array_equal(turn.undo(segmenter.segment(turned).data), segmenter.segment(image).data)
 
 
 def test_an_image_of_nothing_is_refused(tiny: Path) -> None:

@@ -41,12 +41,13 @@ class Trained:
 
 
 def convert(
-    folder: str | Path, out: str | Path, configuration: str = "", folds: Sequence[str] = (), command: str = ""
+    folder: str | Path, out: str | Path, configuration: str = "", folds: Sequence[str] = (), command: str = "", canonical: bool = False
 ) -> tuple[ModelSpec, Card]:
     """Write a trained-model folder of nnU-Net 2 as one weights file, an ensemble of its folds; what it is, and its card.
 
     configuration : such as 3d_fullres; what the checkpoint says where it is not given. folds : their numbers, or "all" for the model of
-    all cases; every numbered one by default. Raises UNetError naming what is missing, damaged, or not read: nothing is written then.
+    all cases; every numbered one by default. canonical : its images were turned to RAS before nnU-Net read them, as TotalSegmentator
+    does: others are turned so, too. Raises UNetError naming what is missing, damaged, or not read: nothing is written then.
     """
     folder, out = Path(folder), Path(out)
     folder = folder.parent if folder.name.startswith(FOLD) else folder
@@ -54,6 +55,7 @@ def convert(
         if not (folder / name).exists():
             raise UNetError(folder, f"it holds no {name}", REMEDY)
     plans, dataset = read_json(folder / "plans.json", Plans), read_json(folder / "dataset.json", Dataset)
+    plans = plans.turning() if canonical else plans
     paths = [_checkpoint(folder / f"{FOLD}{fold}") for fold in (folds or _folds(folder))]
     ensemble.check_count(len(paths), folder)
     spec, members, trainers = None, [], []

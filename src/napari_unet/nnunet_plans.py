@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,8 @@ from napari_unet.spec import COLOURS, MAX_CHANNELS, MAX_LABEL, Channel, Label, M
 
 MAX_JSON = 32 << 20
 _PICTURES = "NaturalImage2DIO"
-_READERS = {"SimpleITKIO": "kji", "NibabelIO": "kji", "NibabelIOWithReorient": "SAR", _PICTURES: "SRA"}  # the axes of what each reads
+_TURNING = "NibabelIOWithReorient"
+_READERS = {"SimpleITKIO": "kji", "NibabelIO": "kji", _TURNING: "SAR", _PICTURES: "SRA"}  # the axes of what each reads
 _RESAMPLING = "resample_data_or_seg_to_shape"
 _KWARGS = {"is_seg": False, "order_z": 0, "force_separate_z": None}
 _SCHEMES = {"ZScoreNormalization", "CTNormalization", "NoNormalization", "RescaleTo01Normalization", "RGBTo01Normalization"}
@@ -34,6 +35,11 @@ class Plans:
     transpose_forward: tuple[Annotated[int, Field(ge=0, le=2)], ...] = (0, 1, 2)
     label_manager: Name = "LabelManager"
     foreground_intensity_properties_per_channel: dict[str, dict[str, float]] = field(default_factory=dict)
+
+
+    def turning(self) -> Plans:
+        """The same with a reader that turns volumes to RAS."""
+        return replace(self, image_reader_writer=_TURNING) if _READERS.get(self.image_reader_writer) == "kji" else self
 
 
 @dataclass(frozen=True)

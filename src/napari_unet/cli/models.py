@@ -20,6 +20,8 @@ def add_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", help="the weights file to write (default: the folder's name, here)")
     parser.add_argument("--configuration", help="such as 3d_fullres or 2d (default: what the checkpoint says)")
     parser.add_argument("--folds", help='numbers, as in 0,1,4, or "all" (default: every fold there is)')
+    parser.add_argument("--canonical", action="store_true",
+                        help="its images were turned to RAS before nnU-Net read them, as TotalSegmentator does")  # fmt: skip
     parser.add_argument("--overwrite", action="store_true", help="replace the file if it exists")
     add_json(parser)
 
@@ -60,7 +62,7 @@ def convert(arguments: argparse.Namespace) -> int:
     from napari_unet.nnunet import convert
 
     folds = [fold.strip() for fold in arguments.folds.split(",")] if arguments.folds else []
-    spec, card = convert(arguments.folder, out, arguments.configuration or "", folds, arguments.command)
+    spec, card = convert(arguments.folder, out, arguments.configuration or "", folds, arguments.command, arguments.canonical)
     say(card.description)
     say(f"finds    {', '.join(f'{label.value} {label.name}' for label in spec.labels)}")
     if card.dice:
