@@ -14,7 +14,7 @@ import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Labels
 from numpy.typing import NDArray
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QAbstractItemView,
@@ -42,6 +42,7 @@ from napari_unet.viewer.writer import file_name
 from napari_unet.volume import voxel_ml
 from napari_unet.words import listed
 
+HELPING = 100  # rows
 NAMED, SHORT = 4, 30  # classes, and letters of their names, in a note; the table has all of them
 HEADINGS = ("Class", "Voxels", "ml", "Border", "t")
 
@@ -128,6 +129,9 @@ class MeasureTab(QWidget):
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
         header.moveSection(HEADINGS.index("t"), 0)
         self.table.cellClicked.connect(self._select)
+        self._filled = 0  # rows of the table that say what `rows` do
+        self._helping = QTimer(self, singleShot=True)
+        self._helping.timeout.connect(self._help)
         self.note, self._told = text(""), ""
         self.region = RegionChoice(viewer)
         self.region.changed.connect(self._region_changed)
@@ -217,19 +221,11 @@ class MeasureTab(QWidget):
             self.region.begin(self._layer)
 
     def _fill(self) -> None:
+        self._size(QHeaderView.ResizeMode.Interactive)  # else each cell that is set has all columns measured anew
         self.table.setRowCount(len(self.rows))
         self.table.setColumnHidden(HEADINGS.index("t"), all(row.step is None for row in self.rows))
-        for number, row in enumerate(self.rows):
-            ml = "" if row.ml is None else f"{row.ml:,.2f}" if row.ml >= 0.1 else f"{row.ml:.2g}"
-            for column, content in enumerate((row.name, f"{row.voxels:,}", ml, "⚠ touches" if row.at_border else "", str(row.step))):
-                item = QTableWidgetItem(content)
-                if column in (1, 2):
-                    item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
-                self.table.setItem(number, column, item)
-            if self._layer is not None:
-                colour = self._layer.get_color(row.value)
-                if colour is not None:
-                    self.table.item(number, 0).setData(Qt.ItemDataRole.DecorationRole, QColor.fromRgbF(*map(float, colour)))
+        self._filled = 0
+        self._help()
         words = self._words()
         self.note.setText(words)
         self.note.setVisible(bool(words))
@@ -237,6 +233,33 @@ class MeasureTab(QWidget):
             each.setEnabled(bool(self.rows))
         for each in (self.measure, self.region.draw):
             each.setEnabled(self._layer is not None)
+
+    def _help(self) -> None:
+        """The next rows, between which the window is free: another program's labels may be thousands."""
+        until = min(self._filled + HELPING, len(self.rows))
+        for number in range(self._filled, until):
+            self._fill_row(number, self.rows[number])
+        self._filled = until
+        if until < len(self.rows):
+            return self._helping.start()
+        self._size(QHeaderView.ResizeMode.ResizeToContents)
+
+    def _size(self, mode: QHeaderView.ResizeMode) -> None:
+        """How wide the columns are, but the classes', which takes what is left."""
+        for column in range(1, len(HEADINGS)):
+            self.table.horizontalHeader().setSectionResizeMode(column, mode)
+
+    def _fill_row(self, number: int, row: Row) -> None:
+        ml = "" if row.ml is None else f"{row.ml:,.2f}" if row.ml >= 0.1 else f"{row.ml:.2g}"
+        for column, content in enumerate((row.name, f"{row.voxels:,}", ml, "⚠ touches" if row.at_border else "", str(row.step))):
+            item = QTableWidgetItem(content)
+            if column in (1, 2):
+                item.setTextAlignment(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+            self.table.setItem(number, column, item)
+        if self._layer is not None:
+            colour = self._layer.get_color(row.value)
+            if colour is not None:
+                self.table.item(number, 0).setData(Qt.ItemDataRole.DecorationRole, QColor.fromRgbF(*map(float, colour)))
 
     def _words(self) -> str:
         """What a reader of the table has to know."""
