@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hostile import affine_for
 from napari.layers import Layer
+from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QFileDialog, QHeaderView
 
 from napari_unet import images
@@ -102,6 +103,15 @@ def test_a_click_takes_the_class_into_the_brush(tab, mask):
     assert mask.selected_label == 2
 
 
+@pytest.mark.parametrize("key", [Qt.Key.Key_Return, Qt.Key.Key_Enter, Qt.Key.Key_Space])
+def test_a_key_on_a_row_does_what_a_click_does(tab, mask, qtbot, key):
+    tab.table.setCurrentCell(0, 0)
+    qtbot.keyClick(tab.table, Qt.Key.Key_Down)
+    assert mask.selected_label == 1, "who only passes by chooses nothing"
+    qtbot.keyClick(tab.table, key)
+    assert mask.selected_label == 2
+
+
 class TestASeries:
     @pytest.fixture
     def beats(self, viewer_model, nifti_file, rng):
@@ -133,6 +143,9 @@ class TestASeries:
         tab.update_rows()
         tab.table.cellClicked.emit(7, 1)
         assert viewer_model.dims.current_step[0] == 2 and beats.selected_label == 2
+        tab.table.setCurrentCell(3, 1)
+        qtbot.keyClick(tab.table, Qt.Key.Key_Return)
+        assert viewer_model.dims.current_step[0] == 1 and beats.selected_label == 1
 
 
 def test_a_single_volume_has_no_column_of_time(tab):

@@ -45,6 +45,7 @@ from napari_unet.words import listed
 HELPING = 100  # rows
 NAMED, SHORT = 4, 30  # classes, and letters of their names, in a note; the table has all of them
 HEADINGS = ("Class", "Voxels", "ml", "Border", "t")
+TAKING = (Qt.Key.Key_Return, Qt.Key.Key_Enter, Qt.Key.Key_Space)
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,16 @@ def as_csv(rows: list[Row], separator: str = ",", region: str = "") -> str:
     return out.getvalue()
 
 
+class _Table(QTableWidget):
+    """A table in which some keys do what a click does."""
+
+    def keyPressEvent(self, event: Any) -> None:
+        """Take the row that the arrow keys have come to."""
+        if event.key() in TAKING and self.currentRow() >= 0:
+            return self.cellClicked.emit(self.currentRow(), self.currentColumn())
+        return super().keyPressEvent(event)
+
+
 class MeasureTab(QWidget):
     """The table, and what can be done with it; `show_layer` tells whose it is."""
 
@@ -119,7 +130,7 @@ class MeasureTab(QWidget):
         self._layer: Labels | None = None
         self._counting = self._again = self._stale = False  # a thread counts; it has to, once more; what it counts is not wanted
         self.rows: list[Row] = []
-        self.table = QTableWidget(0, len(HEADINGS))
+        self.table = _Table(0, len(HEADINGS))
         self.table.setHorizontalHeaderLabels(HEADINGS)
         self.table.verticalHeader().hide()
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
@@ -275,7 +286,7 @@ class MeasureTab(QWidget):
         return "" if self.region.shapes is None else str(self.region.shapes.name)
 
     def _select(self, row: int, column: int) -> None:
-        """A click on a class chooses it for painting, and shows its volume of a series."""
+        """A click on a class, or its key, chooses it for painting, and shows its volume of a series."""
         if self._layer is not None:
             self._layer.selected_label = self.rows[row].value
             step = self.rows[row].step
