@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hostile import affine_for
 from napari.layers import Layer
+from PIL import Image
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QFileDialog, QHeaderView
 
@@ -16,6 +17,7 @@ from napari_unet import images
 from napari_unet.spec import Label
 from napari_unet.viewer import grids, layers
 from napari_unet.viewer.filling import appearance
+from napari_unet.viewer.reader import read
 from napari_unet.viewer.table import MeasureTab, names_of, rows_of
 from napari_unet.viewer.writer import file_name
 
@@ -95,6 +97,28 @@ def test_it_is_saved_as_csv(tab, tmp_path, monkeypatch):
 def test_a_picture_has_pixels_and_no_millilitres(viewer_model):
     layer = viewer_model.add_labels(np.eye(6, dtype=np.uint8))
     (row,) = rows_of(layer)
+    assert row.voxels == 6 and row.ml is None
+
+
+@pytest.mark.parametrize(("shape", "units", "ml"), [
+    ((4, 5, 6), ("pixel",) * 3, None), ((2, 4, 5, 6), ("s", "pixel", "pixel", "pixel"), None), ((4, 5, 6), ("pixel", "um", "um"), None),
+    ((4, 5, 6), ("cm",) * 3, 120.0), ((2, 4, 5, 6), ("s", "mm", "mm", "mm"), 0.12), ((5, 6), ("mm", "mm"), None),
+])  # fmt: skip
+def test_a_layer_without_a_file_has_millilitres_where_its_units_are_lengths(viewer_model, qtbot, shape, units, ml):
+    tab = MeasureTab(viewer_model)
+    qtbot.addWidget(tab)
+    tab.show_layer(viewer_model.add_labels(np.ones(shape, np.uint8), units=units))
+    tab.update_rows()
+    tab.copy.click()
+    copied = [line.split("\t") for line in QApplication.clipboard().text().splitlines()]
+    assert all(row.ml == (ml and pytest.approx(ml)) for row in tab.rows) and tab.table.item(0, 2).text() == (f"{ml:,.2f}" if ml else "")
+    assert {line[copied[0].index("ml")] for line in copied[1:]} == {f"{ml:g}" if ml else ""}
+
+
+def test_a_picture_s_file_gives_no_millilitres(viewer_model, tmp_path):
+    """As `napari-unet view` opens it: a slice, in the millimetres that every volume has."""
+    Image.fromarray(np.eye(6, dtype=np.uint8)).save(tmp_path / "cells_seg.png")
+    (row,) = rows_of(viewer_model.add_layer(Layer.create(*read(str(tmp_path / "cells_seg.png"))[0])))
     assert row.voxels == 6 and row.ml is None
 
 
@@ -186,7 +210,7 @@ def test_a_layer_s_name_as_a_file_s(name, expected):
 def test_a_multiscale_mask_is_counted_at_its_finest_level(viewer_model):
     fine = np.zeros((8, 8, 8), np.uint8)
     fine[2:6, 2:6, 2:6] = 3
-    layer = viewer_model.add_labels([fine, fine[::2, ::2, ::2]], multiscale=True)
+    layer = viewer_model.add_labels([fine, fine[::2, ::2, ::2]], multiscale=True, units=("mm",) * 3)
     (row,) = rows_of(layer)
     assert (row.value, row.voxels) == (3, 64) and row.ml == pytest.approx(0.064)
 

@@ -12,9 +12,11 @@ from napari.layers import Image, Labels
 from numpy.typing import NDArray
 
 from napari_unet.nifti import header_of
+from napari_unet.suffixes import is_picture as is_picture_file
 from napari_unet.suffixes import stem
 from napari_unet.viewer.grids import KEY, ORIENTATION, Grid, Kind, ScalarLayer, grid_of, is_colour, matrix_of
 from napari_unet.volume import Reorientation, Volume, spacing_of, tilt_degrees
+from napari_unet.zarrs import Layout
 
 TILT_WORTH_A_NOTE = 1.0  # degrees
 _TIME_UNITS = {8: "s", 16: "ms", 24: "us"}  # xyzt_units; a fourth axis without a unit may as well be channels
@@ -100,6 +102,14 @@ def is_in_memory(layer: Any) -> bool:
 def is_picture(layer: ScalarLayer) -> bool:
     """Whether a layer is a single 2-D picture."""
     return bool(layer.ndim == 2)
+
+
+def has_size(layer: ScalarLayer, grid: Grid) -> bool:
+    """Whether a layer's voxels have one in mm: its grid's file says so, which a picture's does not, or else its units are lengths."""
+    if grid.kind:
+        picture = is_picture_file(grid.source) or (isinstance(grid.header, Layout) and grid.header.flat)
+        return bool(layer.ndim > 2 and not picture)
+    return bool(layer.ndim > 2 and all(unit.is_compatible_with("mm") for unit in layer.units[-3:]))
 
 
 def channels_of(layer: ScalarLayer) -> int:

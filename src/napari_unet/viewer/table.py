@@ -34,7 +34,7 @@ from napari_unet.measure import amounts
 from napari_unet.spec import MAX_LABEL
 from napari_unet.viewer import worker
 from napari_unet.viewer.grids import grid_of
-from napari_unet.viewer.layers import values_of
+from napari_unet.viewer.layers import has_size, values_of
 from napari_unet.viewer.parts import text
 from napari_unet.viewer.region import RegionChoice, region_of
 from napari_unet.viewer.screen import show_slice
@@ -68,7 +68,7 @@ def rows_of(layer: Labels, others: Any = (), region: NDArray[np.bool_] | None = 
 def counting(layer: Labels, others: Any = (), region: NDArray[np.bool_] | None = None) -> Callable[[], list[Row]]:
     """The same, still to be counted, in any thread: a mask may be large. What napari knows of the layer is asked for at once."""
     grid, values, name, names = grid_of(layer, others), values_of(layer), layer.name, names_of(layer)
-    ml = voxel_ml(grid.affine) if layer.ndim > 2 else None
+    ml = voxel_ml(grid.affine) if has_size(layer, grid) else None
 
     def rows() -> list[Row]:
         """The classes of what the mask holds when it is called."""
