@@ -210,10 +210,10 @@ def fingerprint(values: Any) -> int:
 
 def classes_of(layer: Labels) -> list[tuple[int, str, str]]:
     """Value, name and colour (#rrggbb) of the classes that a layer names."""
-    colours = {value: layer.get_color(value) for value in names_of(layer) if value}
+    colours = ((value, name, layer.get_color(value)) for value, name in names_of(layer).items() if value)
     return [
-        (value, names_of(layer)[value], "#" + "".join(f"{round(255 * float(part)):02x}" for part in colour[:3]))
-        for value, colour in colours.items()
+        (value, name, "#" + "".join(f"{round(255 * float(part)):02x}" for part in colour[:3]))
+        for value, name, colour in colours
         if colour is not None
     ]
 
