@@ -18,7 +18,7 @@ from napari_unet.spec import Label
 from napari_unet.viewer import grids, layers
 from napari_unet.viewer.filling import appearance
 from napari_unet.viewer.reader import read
-from napari_unet.viewer.table import MeasureTab, names_of, rows_of
+from napari_unet.viewer.table import AT_ONCE, MeasureTab, names_of, rows_of
 from napari_unet.viewer.writer import file_name
 
 CLASSES = appearance([Label(1, "inner", "#e6194b"), Label(2, "cut", "#3cb44b"), Label(7, "absent", "#4363d8")])
@@ -226,3 +226,58 @@ def test_thousands_of_labels_leave_the_window_free(tab, viewer_model, qtbot):
     qtbot.waitUntil(lambda: tab.table.item(2998, 0) is not None)
     assert [tab.table.item(row, 0).text() for row in (0, 1500, 2998)] == ["1", "1501", "2999"]
     qtbot.waitUntil(lambda: tab.table.horizontalHeader().sectionResizeMode(1) == QHeaderView.ResizeMode.ResizeToContents)
+
+
+class TestALargeMask:
+    """The window stood still for as long as it takes to count it."""
+
+    @pytest.fixture
+    def large(self, viewer_model):
+        values = np.zeros((3, AT_ONCE), np.uint8).reshape(30, 100, -1)
+        values[1, 1, :7] = 1
+        return viewer_model.add_labels(values, name="large")
+
+    @pytest.fixture
+    def tab(self, tab, large):
+        tab.show_layer(large)
+        tab.update_rows()
+        large.data[1, 1, 0] = 2
+        return tab
+
+    def copied(self):
+        return [line.split("\t")[:3] for line in QApplication.clipboard().text().splitlines()[1:]]
+
+    @pytest.mark.parametrize("busy", [False, True])
+    def test_it_is_counted_in_a_thread_and_then_copied(self, tab, large, qtbot, busy):
+        QApplication.clipboard().setText("before")
+        if busy:
+            tab.measure.click()
+        large.data[1, 1, 1] = 2
+        tab.copy.click()
+        assert QApplication.clipboard().text() == "before", "the window does not wait for it"
+        qtbot.waitUntil(lambda: not tab._counting)
+        assert self.copied() == [["1", "1", "5"], ["2", "2", "2"]] and [row.voxels for row in tab.rows] == [5, 2]
+
+    def test_it_is_saved_after_it_is_counted(self, tab, tmp_path, monkeypatch, qtbot):
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(tmp_path / "volumes.csv"), ""))
+        tab.save.click()
+        assert not (tmp_path / "volumes.csv").exists()
+        qtbot.waitUntil((tmp_path / "volumes.csv").exists)
+        with open(tmp_path / "volumes.csv", newline="") as file:
+            assert [(row["value"], row["voxels"]) for row in csv.DictReader(file)] == [("1", "6"), ("2", "1")]
+
+    def test_another_mask_is_not_copied_in_its_place(self, tab, mask, qtbot):
+        QApplication.clipboard().setText("before")
+        tab.copy.click()
+        tab.show_layer(mask)
+        assert self.copied() == [["1", "1", "6"], ["2", "2", "1"]]
+        qtbot.waitUntil(lambda: not tab._counting)
+        tab.update_rows()
+        assert self.copied()[0] == ["1", "1", "6"]
+
+    def test_what_cannot_be_counted_is_told_and_not_copied(self, tab, large, qtbot):
+        QApplication.clipboard().setText("before")
+        large.data = np.full(large.data.shape, -1, np.int8)
+        tab.copy.click()
+        qtbot.waitUntil(lambda: not tab._counting)
+        assert "it holds the value -1" in tab.note.text() and QApplication.clipboard().text() == "before"

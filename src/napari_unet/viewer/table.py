@@ -8,6 +8,7 @@ import math
 import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from napari_unet.measure import amounts
 from napari_unet.spec import MAX_LABEL
 from napari_unet.viewer import worker
 from napari_unet.viewer.grids import grid_of
-from napari_unet.viewer.layers import has_size, values_of
+from napari_unet.viewer.layers import has_size, is_at_hand, values_of
 from napari_unet.viewer.parts import text
 from napari_unet.viewer.region import RegionChoice, region_of
 from napari_unet.viewer.screen import show_slice
@@ -43,6 +44,7 @@ from napari_unet.volume import voxel_ml
 from napari_unet.words import listed
 
 HELPING = 100  # rows
+AT_ONCE = 1_000_000  # voxels, which are counted in a few milliseconds
 NAMED, SHORT = 4, 30  # classes, and letters of their names, in a note; the table has all of them
 HEADINGS = ("Class", "Voxels", "ml", "Border", "t")
 TAKING = (Qt.Key.Key_Return, Qt.Key.Key_Enter, Qt.Key.Key_Space)
@@ -130,6 +132,7 @@ class MeasureTab(QWidget):
         self._layer: Labels | None = None
         self._counting = self._again = self._stale = False  # a thread counts; it has to, once more; what it counts is not wanted
         self.rows: list[Row] = []
+        self._wanted: list[Callable[[], None]] = []  # what is to be done with the rows that are being counted
         self.table = _Table(0, len(HEADINGS))
         self.table.setHorizontalHeaderLabels(HEADINGS)
         self.table.verticalHeader().hide()
@@ -165,6 +168,8 @@ class MeasureTab(QWidget):
     def show_layer(self, layer: Labels | None) -> None:
         """Whose table it is; it is counted when it is looked at."""
         if layer is not self._layer:
+            if self._wanted:
+                self.update_rows()
             self._layer, self.rows, self._stale = layer, [], self._counting
             self._fill()
             self.recount()
@@ -223,6 +228,9 @@ class MeasureTab(QWidget):
     def _show(self, rows: list[Row], told: str = "") -> None:
         self.rows, self._told = rows, told
         self._fill()
+        wanted, self._wanted = self._wanted, []
+        for do in wanted if not told else ():
+            do()
 
     def _region_changed(self) -> None:
         self.recount()
@@ -298,16 +306,28 @@ class MeasureTab(QWidget):
         if self.isVisible():
             self.count()
 
+    def _when_counted(self, do: Callable[[], None]) -> None:
+        """With the rows of the mask as it is now, for which the window does not wait where it is large."""
+        self._wanted.append(do)
+        if self._layer is not None and is_at_hand(self._layer) and self._layer.data.size <= AT_ONCE:
+            self.update_rows()
+        else:
+            self.count()
+
     def _copy(self) -> None:
-        self.update_rows()
+        self._when_counted(self._to_clipboard)
+
+    def _to_clipboard(self) -> None:
         QApplication.clipboard().setText(as_csv(self.rows, "\t", self._region))
 
     def _save(self) -> None:
-        self.update_rows()
         name = file_name("_".join(filter(None, (self._layer.name if self._layer is not None else "volumes", self._region))), ".csv")
         path, _ = QFileDialog.getSaveFileName(self, "Save the table", name, "Comma-separated values (*.csv)")
         if path:
-            try:
-                files.write_bytes(path, as_csv(self.rows, region=self._region).encode())
-            except UNetError as error:
-                worker.show(error)
+            self._when_counted(partial(self._to_file, path))
+
+    def _to_file(self, path: str) -> None:
+        try:
+            files.write_bytes(path, as_csv(self.rows, region=self._region).encode())
+        except UNetError as error:
+            worker.show(error)
