@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from unittest.mock import Mock
 
@@ -580,3 +581,110 @@ def test_a_thousand_named_classes_are_told_at_once(viewer_model):
     began = time.perf_counter()
     assert recovery.classes_of(layer) == [(label.value, label.name, label.colour) for label in named]
     assert time.perf_counter() - began < 0.3
+
+
+class TestAHandThatPaintsMeanwhile:
+    """A large mask is looked at and copied in a thread, while the viewer's goes on."""
+
+    @pytest.fixture
+    def mask(self, viewer_model):
+        layer = viewer_model.add_labels(np.zeros((4, 5, 6), np.uint8), name="by hand")
+        layer.data[1] = 1
+        return layer
+
+    @pytest.fixture
+    def meanwhile(self, monkeypatch):
+        """Does the next of some things whenever a mask has been looked at."""
+        todo, look = [], recovery.fingerprint
+
+        def looked_at(values):
+            seen = look(values)
+            if todo:
+                todo.pop(0)()
+            return seen
+
+        monkeypatch.setattr(recovery, "fingerprint", looked_at)
+        return todo
+
+    def kept(self):
+        return [images.read(path).data for path in places.folder("recovery").glob("*/*.nii.gz")]
+
+    def stroke(self, layer, value):
+        return lambda: layer.data.__setitem__((2, 3, slice(2, 5)), value)
+
+    def test_the_viewer_s_thread_does_not_look(self, qtbot, viewer_model, mask, meanwhile):
+        """Once a minute it stood still for as long as it takes to look through a mask and to copy it."""
+        made, lookers = keeper(qtbot, viewer_model), []
+        meanwhile[:] = [lambda: lookers.append(threading.current_thread())] * 3
+        made.keep()
+        qtbot.waitUntil(lambda: not made._writing)
+        assert len(self.kept()) == 1 and lookers and threading.main_thread() not in lookers
+        made.close_session()
+        assert threading.main_thread() in lookers, "at the end it is looked at here: no thread has to outlive the window"
+
+    def test_a_copy_that_a_stroke_has_torn_is_made_again(self, mask, meanwhile):
+        session = recovery.Session()
+        meanwhile[:] = [self.stroke(mask, 7)]
+        session.keep_later(mask, [])()
+        assert [int((values == 7).sum()) for values in self.kept()] == [3]
+        assert session.keep(mask, []) is None, "it is safe"
+        session.close()
+
+    def test_under_a_hand_that_does_not_rest_what_there_is_is_kept_and_kept_again(self, mask, meanwhile):
+        session = recovery.Session()
+        meanwhile[:] = [self.stroke(mask, value) for value in range(2, 30)]
+        session.keep_later(mask, [])()
+        assert len(self.kept()) == 1, "rather than nothing"
+        meanwhile.clear()
+        session.keep_later(mask, [])()
+        assert (self.kept()[0] == mask.data.max()).sum() == 3
+        session.close()
+
+    def test_what_is_undone_after_a_torn_copy_is_kept_again(self, mask, meanwhile):
+        """The mask is what it was when it was last safe; its file is not."""
+        session = recovery.Session()
+        session.keep_later(mask, [])()
+        meanwhile[:] = [self.stroke(mask, value) for value in (2, 3, 2, 3, 2, 3)]
+        session.keep_later(mask, [])()
+        self.stroke(mask, 0)()
+        session.keep_later(mask, [])()
+        assert self.kept()[0].max() == 1
+        session.close()
+
+    @pytest.mark.parametrize("again", [False, True])
+    def test_what_a_model_says_meanwhile_is_not_a_hand_s(self, mask, meanwhile, again):
+        """A hand's work is left behind where there may be some, and a model's is not once that is certain."""
+        session, answer = recovery.Session(), Answer.begin(mask, ("", "", 0))
+
+        def says(value):
+            return lambda: answer.write(mask, (slice(2, 3),), np.full((1, 5, 6), value, np.uint8))
+
+        def half_said():
+            mask.data[3], answer.said[3, 0] = 5, 4  # as between the two halves of `write`
+
+        meanwhile[:] = [half_said, *(says(value) for value in range(2, 30))]
+        session.keep_later(mask, [])()
+        meanwhile.clear()
+        assert len(self.kept()) == 1
+        answer.said[...] = mask.data
+        if again:
+            session.keep_later(mask, [])()
+        session.close()
+        assert len(recovery.left_behind()) == (not again)
+
+    def test_a_stroke_that_was_seen_while_a_run_began_is_left_behind(self, mask, meanwhile):
+        """However it ends: the run's own layer is not looked at again before it is over."""
+        session, answer = recovery.Session(), Answer.begin(mask, ("", "", 0))
+        self.stroke(mask, 9)()
+        meanwhile[:] = [lambda n=n: answer.write(mask, (slice(0, 1),), np.full((1, 5, 6), n, np.uint8)) for n in range(30)]
+        session.keep_later(mask, [])()
+        session.close()
+        (found,) = recovery.left_behind()
+        assert (found.layer().data == 9).sum() == 3
+
+    def test_a_session_that_has_ended_begins_no_folder(self, mask):
+        session = recovery.Session()
+        late = session.keep_later(mask, [])
+        session.close()
+        late()
+        assert not list(places.folder("recovery").iterdir())

@@ -13,12 +13,14 @@ import threading
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from napari.layers import Labels
+from numpy.typing import NDArray
 
 from napari_unet import files, images
 from napari_unet.errors import UNetError
@@ -26,12 +28,14 @@ from napari_unet.spec import MAX_LABEL, Label
 from napari_unet.viewer import places
 from napari_unet.viewer.answer import Answer
 from napari_unet.viewer.filling import appearance
-from napari_unet.viewer.grids import KEY, Kind, grid_of
+from napari_unet.viewer.grids import KEY, Grid, Kind, grid_of
 from napari_unet.viewer.layers import to_layer, transforms, values_of, volume_of
 from napari_unet.viewer.reader import mask_in
 from napari_unet.viewer.table import names_of
-from napari_unet.volume import Reorientation
+from napari_unet.volume import Reorientation, Volume
 
+LOOKS = 3  # at a mask that changes while it is copied; then what there is is kept, and looked at again next time
+TORN = -1  # instead of a fingerprint: to be kept again, whatever the mask holds by then
 ROW = 4096  # words, summed at a time
 _WEIGHTS = np.random.default_rng(0).integers(2**63, size=ROW, dtype=np.uint64) * 2 + 1  # odd: no change of a single word is without effect
 _SAFE: dict[str, int] = {}  # layer's id -> what was in it when it was last saved or opened, by whichever session
@@ -77,15 +81,69 @@ class Found:
         return Labels(data, **options | self.place | {"name": self.name, "metadata": metadata} | known)
 
 
+@dataclass(frozen=True, eq=False)
+class _Told:
+    """A mask as a layer tells of it, in the viewer's thread: all but its voxels, which are the layer's own and may change.
+
+    said : what a model has said in it; turn : its place among what is kept.
+    """
+
+    key: str
+    data: NDArray[Any]
+    said: NDArray[Any] | None
+    grid: Grid
+    volume: Volume
+    about: dict[str, Any]
+    turn: int
+
+    @classmethod
+    def of(cls, layer: Labels, others: list[Any], turn: int) -> _Told:
+        grid, answer = grid_of(layer, others), Answer.in_layer(layer)
+        about = {"name": layer.name, "source": grid.source, "kind": grid.kind, "own": grid.own, "classes": classes_of(layer),
+                 "shape": layer.data.shape, "axes": grid.reorientation.axes, "flips": grid.reorientation.flips,
+                 "place": _place(layer)}  # fmt: skip
+        said = None if answer is None else answer.said
+        return cls(str(layer.unique_id), layer.data, said, grid, volume_of(layer, others), about, turn)
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """A copy of a mask's voxels: `now` tells their content; painted : not all of it is a model's; whole : of a single moment."""
+
+    now: int
+    values: NDArray[Any]
+    painted: bool
+    whole: bool = True
+
+
+def _look(told: _Told, known: int) -> _Seen | None:
+    """A mask as it is now; None where that is known."""
+    now = fingerprint(told.data)
+    if now == known:
+        return None
+    values = np.array(told.data)
+    return _Seen(now, values, told.said is None or not np.array_equal(values, told.said))
+
+
+def _look_in_peace(told: _Told, known: int) -> _Seen | None:
+    """The same while a hand may paint: whole where nothing has changed meanwhile, else once more, but not for ever."""
+    for _ in range(LOOKS):
+        seen = _look(told, known)
+        if seen is None or fingerprint(told.data) == seen.now:
+            return seen
+    return None if seen is None else replace(seen, whole=False)
+
+
 class Session:
     """This session's unsaved masks, by layer."""
 
     def __init__(self) -> None:
         self._folder: Path | None = None
-        self._lock = threading.Lock()  # between a worker that writes and the end of the session
+        self._lock = threading.RLock()  # between a worker that writes and the end of the session
+        self._ended = False
         self._held = contextlib.ExitStack()
         self._known: dict[str, int] = {}  # layer's id -> what was in it when it was last safe
-        self._painted: set[str] = set()  # those in which a hand has been
+        self._painted: dict[str, bool] = {}  # those in which a hand has been, and whether that is certain
         self._turns, self._written = count(1), dict[str, int]()  # a worker that is late does not write over what came after it
 
     def is_safe(self, layer: Labels) -> None:
@@ -93,47 +151,56 @@ class Session:
         key = str(layer.unique_id)
         self._known[key] = _SAFE[key] = fingerprint(values_of(layer))
         self._written[key] = next(self._turns)
-        self._painted.discard(key)
+        self._painted.pop(key, None)
         if self._folder is not None:
             _remove(self._file(layer))
 
     def keep(self, layer: Labels, others: list[Any]) -> Callable[[], None] | None:
-        """What has to be done, in any thread, to keep a mask where it has changed; None of an empty one. Raises UNetError."""
-        key, now = str(layer.unique_id), fingerprint(layer.data)
-        if self._known.get(key, 0) == now:
-            return None
-        values = np.array(layer.data)  # at once: the hand that paints does not wait, nor does it change what is written
-        grid, volume = grid_of(layer, others), volume_of(layer, others)
-        answer = Answer.in_layer(layer)
-        said = None if answer is None else answer.said.copy()
-        about = {"name": layer.name, "source": grid.source, "kind": grid.kind, "own": grid.own, "classes": classes_of(layer),
-                 "shape": values.shape, "axes": grid.reorientation.axes, "flips": grid.reorientation.flips,
-                 "place": _place(layer)}  # fmt: skip
-        path, turn = self._file(layer), next(self._turns)
+        """What has to be done, in any thread, to keep a mask as it is now where it has changed; None of an empty one. Raises UNetError."""
+        told = _Told.of(layer, others, next(self._turns))
+        seen = _look(told, self._known.get(told.key, 0))
+        return None if seen is None else partial(self._write, self._file(layer), told, seen)
 
-        def write() -> None:
-            """Put the mask and what is known of it into the folder."""
-            painted = said is None or not np.array_equal(values, said)
-            with self._lock:
-                if self._known.get(key, 0) == now or self._written.get(key, 0) > turn:
-                    return
-                if painted:
-                    self._painted.add(key)
-                if self._folder is not None or key in self._painted:  # a session that has ended meanwhile takes a hand's work only
-                    files.make_folder(path.parent)
-                    classes = values.min() >= 0 and values.max() <= MAX_LABEL  # else another program's numbers, as they are
-                    images.write(path, volume.with_data(grid.stored(values)), labels=bool(classes))
-                    files.write_bytes(_about(path), json.dumps(about).encode())
-                    if self._written.get(key, 0) > turn:  # it was saved meanwhile
-                        _remove(path)
-                    else:
-                        self._known[key], self._written[key] = now, turn
+    def keep_later(self, layer: Labels, others: list[Any]) -> Callable[[], None]:
+        """The same where a thread looks at the mask, too: the viewer's, in which a hand may paint meanwhile, does not wait for it."""
+        told = _Told.of(layer, others, next(self._turns))
 
-        return write
+        def look_and_write() -> None:
+            """Nothing of a session that has ended meanwhile: what there was, it has kept itself."""
+            if (seen := _look_in_peace(told, self._known.get(told.key, 0))) is not None:
+                with self._lock:
+                    if not self._ended:
+                        self._write(self._file(layer), told, seen)
+
+        return look_and_write
+
+    def _write(self, path: Path, told: _Told, seen: _Seen) -> None:
+        """Put a mask and what is known of it into the folder."""
+        with self._lock:
+            if self._known.get(told.key, 0) == seen.now or self._written.get(told.key, 0) > told.turn:
+                return
+            self._tell_hands(told.key, seen)
+            if self._folder is not None or told.key in self._painted:  # a session that has ended meanwhile takes a hand's work only
+                files.make_folder(path.parent)
+                classes = seen.values.min() >= 0 and seen.values.max() <= MAX_LABEL  # else another program's numbers, as they are
+                images.write(path, told.volume.with_data(told.grid.stored(seen.values)), labels=bool(classes))
+                files.write_bytes(_about(path), json.dumps(told.about).encode())
+                if self._written.get(told.key, 0) > told.turn:  # it was saved meanwhile
+                    _remove(path)
+                else:
+                    self._known[told.key], self._written[told.key] = seen.now if seen.whole else TORN, told.turn
+
+    def _tell_hands(self, key: str, seen: _Seen) -> None:
+        """Whether a hand has been in it; where it was torn, what a model says meanwhile may look like a hand's work."""
+        if seen.painted:
+            self._painted[key] = seen.whole or self._painted.get(key, False)
+        elif seen.whole and not self._painted.get(key, True):
+            del self._painted[key]
 
     def close(self) -> None:
         """The session ends as it should: what a model can say again goes, what a hand has done is left behind."""
         with self._lock:
+            self._ended = True
             if self._folder is None:
                 return
             for path in self._folder.glob("*.*"):
@@ -154,9 +221,11 @@ class Session:
 
     def _file(self, layer: Labels) -> Path:
         if self._folder is None:
-            folder = places.folder("recovery", f"{os.getpid()}-{os.urandom(3).hex()}")
-            self._held.enter_context(files.lock(folder))
-            self._folder = folder
+            with self._lock:
+                if self._folder is None:
+                    folder = places.folder("recovery", f"{os.getpid()}-{os.urandom(3).hex()}")
+                    self._held.enter_context(files.lock(folder))
+                    self._folder = folder
         return self._folder / f"{layer.unique_id}.nii.gz"
 
 

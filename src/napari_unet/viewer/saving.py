@@ -151,9 +151,8 @@ class Keeper(QWidget):
         if self._writing:
             self._again = True
             return
-        if jobs := list(self._jobs()):
+        if jobs := list(self._jobs(self._session.keep_later)):
             self._writing = True
-
             worker.in_thread(self._write, jobs, _connect={"errored": worker.show, "finished": self._written})
 
     def close_session(self) -> None:
@@ -190,7 +189,7 @@ class Keeper(QWidget):
 
     def _write_now(self) -> None:
         try:
-            self._write(self._jobs())
+            self._write(self._jobs(self._session.keep))
         except UNetError as error:
             worker.show(error)
 
@@ -208,11 +207,11 @@ class Keeper(QWidget):
         if first is not None:
             raise _not_kept(names, first) from first
 
-    def _jobs(self) -> Iterator[tuple[str, str, Callable[[], None]]]:
-        """None where the preferences say so."""
+    def _jobs(self, keeping: Callable[..., Callable[[], None] | None]) -> Iterator[tuple[str, str, Callable[[], None]]]:
+        """What there is to be done of each mask, by the session's way of keeping it; nothing where the preferences say so."""
         for layer in self._masks() if self._seconds else ():
             try:
-                job = self._session.keep(layer, [*self._viewer.layers, *self._parted])
+                job = keeping(layer, [*self._viewer.layers, *self._parted])
             except Exception as error:  # noqa: BLE001 - the folder cannot be written, say; and as above
                 job = partial(_raise, error)
             if job is not None:
