@@ -18,7 +18,7 @@ import napari
 import nibabel
 import numpy as np
 import pytest
-from conftest import tiny_spec
+from conftest import PATIENCE, tiny_spec
 from dialogs import when_shown
 from hostile import SHAPE, affine_for
 from napari.components import ViewerModel
@@ -512,6 +512,22 @@ def test_the_preference_that_keeps_none(qtbot, viewer_model, monkeypatch):
     made.keep()
     made.close_session()
     assert not list(places.folder("recovery").glob("*/*")) and not made._writing
+
+
+def test_the_preference_takes_effect_while_the_widget_is_open(qtbot, viewer_model, monkeypatch):
+    preferences = get_plugin_settings(PLUGIN).saving
+    monkeypatch.setattr(preferences, "autosave", 0)
+    layer = viewer_model.add_labels(np.ones((4, 5, 6), np.uint8))
+    made = keeper(qtbot, viewer_model)
+    preferences.autosave = 1
+    qtbot.waitUntil(lambda: len(list(places.folder("recovery").glob("*/*.nii.gz"))) == 1, timeout=PATIENCE)
+    qtbot.waitUntil(lambda: not made._writing)
+    preferences.autosave = 0
+    written = [path.read_bytes() for path in places.folder("recovery").glob("*/*.nii.gz")]
+    layer.data[0] = 2
+    made.keep()
+    made.close_session()
+    assert not made._writing and written == [path.read_bytes() for path in places.folder("recovery").glob("*/*.nii.gz")]
 
 
 def test_a_mask_that_cannot_be_kept_stays_where_it_was_until_it_is_saved(killed, qtbot, viewer_model, monkeypatch):

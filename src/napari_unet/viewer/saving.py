@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from napari_unet.viewer.parts import text
 from napari_unet.viewer.writer import file_name, is_one, save, with_ending
 from napari_unet.words import counted
 
+BEAT = 1000  # ms, in which a change of the preferences takes effect
 MASK_FILES = "NIfTI (*.nii.gz *.nii);;Picture (*.png *.tif)"
 
 
@@ -112,11 +114,10 @@ class Keeper(QWidget):
         row.addWidget(self.discard)
         self._found = self._look()
         self._show()
-        self._seconds = int(get_plugin_settings(PLUGIN).saving.autosave)
+        self._kept = time.monotonic()
         self._timer = QTimer(self)
-        self._timer.timeout.connect(self.keep)
-        if self._seconds:
-            self._timer.start(1000 * self._seconds)
+        self._timer.timeout.connect(self._beat)
+        self._timer.start(BEAT)
         self.destroyed.connect(self._session.close)
         QApplication.instance().aboutToQuit.connect(self._quit)
         QTimer.singleShot(0, self._watch)  # once it is docked
@@ -148,12 +149,22 @@ class Keeper(QWidget):
             return
         if at_once:
             return self._write_now()
+        self._kept = time.monotonic()
         if self._writing:
             self._again = True
             return
         if jobs := list(self._jobs(self._session.keep_later)):
             self._writing = True
             worker.in_thread(self._write, jobs, _connect={"errored": worker.show, "finished": self._written})
+
+    @property
+    def _seconds(self) -> int:
+        """Between two times, as the preferences have it now; 0 keeps none."""
+        return int(get_plugin_settings(PLUGIN).saving.autosave)
+
+    def _beat(self) -> None:
+        if 0 < self._seconds <= time.monotonic() - self._kept:
+            self.keep()
 
     def close_session(self) -> None:
         """The widget goes: a hand's unsaved work is kept and offered next time; what a model can say again is not."""
