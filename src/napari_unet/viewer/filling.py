@@ -17,7 +17,7 @@ from napari_unet.measure import Tally
 from napari_unet.spec import Label, ModelSpec
 from napari_unet.viewer.answer import Answer, Before, History, put_aside
 from napari_unet.viewer.grids import ScalarLayer, grid_of
-from napari_unet.viewer.layers import new_image, new_labels
+from napari_unet.viewer.layers import has_size, new_image, new_labels
 from napari_unet.viewer.screen import slice_on_screen, step_on_screen
 from napari_unet.volume import voxel_ml
 from napari_unet.words import counted
@@ -135,7 +135,7 @@ class Filling:
 
     def volumes(self) -> dict[int, float]:
         """Millilitres of each class, by its value; empty for pictures, whose pixels have no size, and for a series, which has many."""
-        if (self.grid.header is None and not self.grid.kind) or self.layer.ndim == 4:
+        if not has_size(self.layer, self.grid) or self.layer.ndim == 4:
             return {}
         ml = voxel_ml(self.grid.affine)
         tally = self._tally or Tally.of(np.asarray(self.layer.data))
