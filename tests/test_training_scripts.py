@@ -74,6 +74,7 @@ def test_a_script_says_how_it_is_called(
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
+        ("agreement.py", ["nothing", "."]),
         ("train.py", ["--data", "nothing", "--out", "run"]),
         ("predict.py", ["--model", "nothing", "--images", ".", "--out", "masks"]),
         ("evaluate.py", ["--masks", "nothing", "--labels", "."]),
@@ -175,6 +176,19 @@ def test_a_model_as_nnunet_keeps_its_own(tmp_path: Path, monkeypatch: pytest.Mon
     back, _ = convert(tmp_path, tmp_path / "back.safetensors")
     assert (back.network, back.patch, back.mirror_axes) == (spec.network, spec.patch, spec.mirror_axes)
     assert all((weights.load(tmp_path / "back.safetensors")[1][name] == tensor).all() for name, tensor in ours.items())
+
+
+def test_voxels_in_which_masks_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    data = two_folders(tmp_path / "data", 2)
+    (tmp_path / "others").mkdir()
+    for path in sorted((data / "labels").iterdir()):
+        mask = images.read(path)
+        values = mask.data.copy()
+        values[0, 0, :3] += 1
+        images.write(tmp_path / "others" / path.name, mask.with_data(values))
+    lines = told("agreement.py", monkeypatch, capsys, tmp_path / "others", data / "labels")
+    found = json.loads(lines[-1])
+    assert found == {"masks": 2, "differ": 6, "voxels": 2 * values.size} and all(": 3 of " in line for line in lines[:-1])
 
 
 def test_a_learning_curve_of_nested_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
